@@ -1,0 +1,62 @@
+"""The compiled half: one extension module fastwsgi._NAME for each src/_NAME.pyx; the rest is in pyproject.toml."""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+VARIANTS = {
+    "plain": ["-O3"],
+    "asan": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "cover": ["-O0", "-g", "--coverage"],
+}
+VARIANT = (os.environ.get("FASTWSGI_SANITIZE") and "asan") or (os.environ.get("FASTWSGI_COVERAGE") and "cover") or "plain"
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "initializedcheck": False,
+    "cdivision": True,
+    "binding": False,
+    "freethreading_compatible": True,
+}
+
+
+class BuildCython(build_ext):
+    """Translate all modules first, then compile them in parallel; the C stays in the build folder."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+    def build_extensions(self) -> None:
+        translated = cythonize(
+            self.extensions,
+            build_dir=f"build/{VARIANT}",
+            include_path=["src"],
+            compiler_directives=DIRECTIVES,
+            emit_linenums=VARIANT == "cover",
+            annotate=bool(os.environ.get("FASTWSGI_ANNOTATE")),
+        )
+        for extension, c_extension in zip(self.extensions, translated, strict=True):
+            extension.sources = c_extension.sources
+        super().build_extensions()
+
+
+declarations = sorted(str(path) for suffix in ("pxd", "h") for path in Path("src").rglob(f"*.{suffix}"))
+setup(
+    cmdclass={"build_ext": BuildCython},
+    ext_modules=[
+        Extension(
+            f"fastwsgi.{source.stem}",
+            [str(source)],
+            depends=declarations,
+            include_dirs=["src", "src/platform"],
+            extra_compile_args=VARIANTS[VARIANT],
+            extra_link_args=[flag for flag in VARIANTS[VARIANT] if flag.startswith(("-fsanitize", "--coverage"))],
+        )
+        for source in sorted(Path("src").glob("_*.pyx"))
+    ],
+)
