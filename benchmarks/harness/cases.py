@@ -1,0 +1,317 @@
+"""The cases: an application, a request, which servers run it, and what is measured."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from apps import plain
+from harness.idle import measure_idle, measure_quiet
+from harness.load import BROWSER_FIELDS, Load, Request, run_load
+from harness.process import Processes
+
+WARM_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started server, and how long each measurement of it may take."""
+
+    processes: Processes
+    port: int
+    folder: Path
+    seconds: float
+    quick: bool
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of a case: its key in a round, its heading, and what the rounds are summed up to."""
+
+    key: str
+    heading: str
+    pick: str  # "least", "median", "most" or "sum"
+    digits: int = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    title: str
+    application: str
+    request: Request
+    content: bytes
+    servers: tuple[str, ...]
+    measure: Callable[["Case", Running], dict[str, float]]
+    columns: tuple[Column, ...]
+    connections: int = 64
+    threads: int = 4
+    seconds_factor: float = 1.0
+
+
+CPU_COLUMNS = (
+    Column("cpu_us", "CPU us/request, least", "least", 2),
+    Column("cpu_us", "median", "median", 2),
+    Column("per_second", "req/s", "median"),
+    Column("p50_us", "p50 us", "median"),
+    Column("p99_us", "p99 us", "median"),
+    Column("failed", "failed", "sum"),
+)
+MIX_COLUMNS = (
+    Column("fast_p99_us", "fast: p99 us, least", "least"),
+    Column("fast_p99_us", "median", "median"),
+    Column("fast_per_second", "fast: req/s", "median"),
+    Column("slow_per_second", "slow: req/s", "median", 1),
+    Column("slow_p99_us", "slow: p99 us", "median"),
+    Column("failed", "failed", "sum"),
+)
+IDLE_COLUMNS = (
+    Column("bytes_each", "bytes per idle connection", "least"),
+    Column("kept", "still open", "least"),
+    Column("alone_p99_us", "fresh p99 us, none idle", "median"),
+    Column("beside_p99_us", "fresh p99 us, beside them", "median"),
+    Column("failed", "failed", "sum"),
+)
+QUIET_COLUMNS = (
+    Column("cpu_us_per_second", "CPU us per second", "least", 1),
+    Column("switches_per_second", "voluntary switches per second", "least", 1),
+)
+
+
+def measure_load(case: Case, running: Running) -> dict[str, float]:
+    run_load(running.port, case.request, case.connections, WARM_SECONDS, running.folder)
+    before = running.processes.cpu_ns()
+    counted = run_load(
+        running.port, case.request, case.connections, running.seconds * case.seconds_factor, running.folder
+    )
+    cpu_ns = running.processes.cpu_ns() - before
+    running.processes.check_alive()
+    return {
+        "cpu_us": cpu_ns / 1000 / max(counted.requests, 1),
+        "per_second": counted.per_second,
+        "p50_us": counted.p50_us,
+        "p99_us": counted.p99_us,
+        "failed": counted.failed,
+        "requests": counted.requests,
+    }
+
+
+def measure_mix(case: Case, running: Running) -> dict[str, float]:
+    slow_request = Request(target="/slow")
+    slow = Load(running.port, slow_request, 8, running.folder)
+    try:
+        time.sleep(WARM_SECONDS)
+        fast = run_load(running.port, case.request, case.connections, running.seconds, running.folder)
+        slow_counted = slow.finish()
+    finally:
+        slow.kill()
+    running.processes.check_alive()
+    return {
+        "fast_p99_us": fast.p99_us,
+        "fast_per_second": fast.per_second,
+        "slow_per_second": slow_counted.per_second,
+        "slow_p99_us": slow_counted.p99_us,
+        "failed": fast.failed + slow_counted.failed,
+    }
+
+
+def measure_idle_connections(case: Case, running: Running) -> dict[str, float]:
+    seconds = 1.0 if running.quick else 3.0
+    return measure_idle(running.processes, running.port, case.request, case.connections, seconds)
+
+
+def measure_quiet_server(case: Case, running: Running) -> dict[str, float]:
+    return measure_quiet(running.processes, running.port, case.request, 2.0 if running.quick else 5.0)
+
+
+OURS = ("fastwsgi",)
+OURS_BY_THREADS = ("fastwsgi", "fastwsgi-t1", "fastwsgi-t32")
+NATIVE = ("bjoern", "fastwsgi-pypi", "granian", "uwsgi")
+PYTHON = ("gunicorn", "waitress", "wsgiref", "nginx-gunicorn")
+PEERS = NATIVE + PYTHON
+CEILINGS = ("ceiling-app", "ceiling-fixed")
+
+GET = Request()
+
+
+def _articles() -> bytes:
+    return json.dumps({"articles": [{"title": f"Article {n}", "rank": n} for n in range(500, 510)]}).encode()
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case(
+            "hello",
+            "13 octets, kept connections",
+            "apps.plain:hello",
+            GET,
+            plain.HELLO,
+            OURS_BY_THREADS + PEERS + CEILINGS,
+            measure_load,
+            CPU_COLUMNS,
+        ),
+        Case(
+            "browser",
+            "12 field lines, 1 KiB answer",
+            "apps.plain:kib",
+            Request(fields=BROWSER_FIELDS),
+            plain.KIB,
+            OURS_BY_THREADS + PEERS + CEILINGS,
+            measure_load,
+            CPU_COLUMNS,
+        ),
+        Case(
+            "pipeline16",
+            "hello, 16 requests sent at once",
+            "apps.plain:hello",
+            Request(pipeline=16),
+            plain.HELLO,
+            OURS + PEERS + CEILINGS,
+            measure_load,
+            CPU_COLUMNS,
+        ),
+        Case(
+            "newconn",
+            "hello, a connection for every request",
+            "apps.plain:hello",
+            Request(fields=(("Connection", "close"),)),
+            plain.HELLO,
+            OURS + PEERS + CEILINGS,
+            measure_load,
+            CPU_COLUMNS,
+        ),
+        Case(
+            "body64k",
+            "64 KiB answer",
+            "apps.plain:body64k",
+            GET,
+            plain.BODY_64K,
+            OURS + PEERS + CEILINGS,
+            measure_load,
+            CPU_COLUMNS,
+        ),
+        Case(
+            "gen10",
+            "generator of 10 blocks of 1 KiB",
+            "apps.plain:gen10",
+            GET,
+            plain.KIB * 10,
+            OURS + PEERS + ("ceiling-app",),
+            measure_load,
+            CPU_COLUMNS,
+        ),
+        Case(
+            "post16k",
+            "16 KiB of request content, read by the application",
+            "apps.plain:post",
+            Request("POST", content=b"x" * 16384),
+            b"16384",
+            OURS + PEERS + ("ceiling-app",),
+            measure_load,
+            CPU_COLUMNS,
+        ),
+        Case(
+            "file1m",
+            "1 MiB file through wsgi.file_wrapper; nginx-file sends it by itself",
+            "apps.plain:file1m",
+            Request(target="/file.bin"),
+            b"x" * plain.FILE_SIZE,
+            OURS + PEERS + ("nginx-file",),
+            measure_load,
+            CPU_COLUMNS,
+            connections=16,
+        ),
+        Case(
+            "sleep10",
+            "the application sleeps 10 ms; 128 connections, 32 threads: 3200 req/s are possible",
+            "apps.plain:sleep10",
+            GET,
+            plain.HELLO,
+            ("fastwsgi", "granian", "uwsgi", "gunicorn", "waitress"),
+            measure_load,
+            CPU_COLUMNS,
+            connections=128,
+            threads=32,
+        ),
+        Case(
+            "mix",
+            "16 connections on a fast view beside 8 on one that sleeps 50 ms; 16 threads",
+            "apps.plain:mix",
+            GET,
+            plain.HELLO,
+            ("fastwsgi", "granian", "uwsgi", "gunicorn", "waitress"),
+            measure_mix,
+            MIX_COLUMNS,
+            connections=16,
+            threads=16,
+        ),
+        Case(
+            "cpu2ms",
+            "the application computes for some 2 ms; 16 connections",
+            "apps.plain:cpu2ms",
+            GET,
+            plain.HELLO,
+            ("fastwsgi", "fastwsgi-t1", "bjoern", "granian", "gunicorn", "ceiling-app"),
+            measure_load,
+            CPU_COLUMNS,
+            connections=16,
+        ),
+        Case(
+            "flask",
+            "Flask, hello view",
+            "apps.flask_hello:app",
+            GET,
+            plain.HELLO,
+            OURS + NATIVE + ("gunicorn", "ceiling-app"),
+            measure_load,
+            CPU_COLUMNS,
+            connections=16,
+        ),
+        Case(
+            "django",
+            "Django, hello view",
+            "apps.django_views:app",
+            GET,
+            plain.HELLO,
+            OURS + NATIVE + ("gunicorn", "runserver", "ceiling-app"),
+            measure_load,
+            CPU_COLUMNS,
+            connections=16,
+        ),
+        Case(
+            "djangoorm",
+            "Django, ten rows from SQLite through the ORM as JSON",
+            "apps.django_views:app",
+            Request(target="/articles"),
+            _articles(),
+            ("fastwsgi", "fastwsgi-t1", "bjoern", "granian", "gunicorn", "ceiling-app"),
+            measure_load,
+            CPU_COLUMNS,
+            connections=16,
+        ),
+        Case(
+            "idle10k",
+            "10,000 idle connections; 200 fresh requests per second without and beside them",
+            "apps.plain:hello",
+            GET,
+            plain.HELLO,
+            ("fastwsgi", "bjoern", "fastwsgi-pypi", "granian", "gunicorn", "waitress"),
+            measure_idle_connections,
+            IDLE_COLUMNS,
+            connections=10_000,
+        ),
+        Case(
+            "idlecpu",
+            "nothing is asked",
+            "apps.plain:hello",
+            GET,
+            plain.HELLO,
+            OURS_BY_THREADS + ("bjoern", "granian", "uwsgi", "gunicorn", "waitress", "ceiling-app"),
+            measure_quiet_server,
+            QUIET_COLUMNS,
+        ),
+    )
+}
+ONCE = ("idle10k", "idlecpu")

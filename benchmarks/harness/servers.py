@@ -1,0 +1,294 @@
+"""The servers that are compared: how each is started, and how its version is found.
+
+All get one worker process. Where a server has a setting that makes it faster here, it has that setting: the
+comparison is with each server at its best.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+VENV = HERE / ".venv"
+PEER_PYTHON = str(VENV / "bin" / "python")
+PYPI_PYTHON = str(VENV / "fastwsgi-pypi" / "bin" / "python")
+LAUNCH = str(HERE / "launch.py")
+SETUP = "benchmarks/setup.sh"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a server is told. content_size and closes are for the server that knows no application."""
+
+    application: str
+    port: int
+    threads: int
+    folder: Path
+    content_size: int
+    closes: bool
+
+
+Commands = list[list[str]]
+
+
+@dataclass(frozen=True)
+class Server:
+    name: str
+    kind: str  # "ours", "peer" or "ceiling"
+    commands: Callable[[Start], Commands]
+    version: Callable[[], str | None]
+    install: str
+    threads: int | None = None  # None: the number that the case asks for
+    note: str = ""
+
+
+def _output(command: list[str]) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except OSError:
+        return None
+    return (done.stdout + done.stderr).strip() if done.returncode == 0 else None
+
+
+def _package_version(python: str, package: str) -> str | None:
+    return _output([python, "-c", f"import importlib.metadata as m; print(m.version({package!r}))"])
+
+
+def _python_version(python: str) -> str | None:
+    return _output([python, "-c", "import platform; print('Python', platform.python_version())"])
+
+
+def _nginx_version() -> str | None:
+    found = re.search(r"nginx/(\S+)", _output(["nginx", "-v"]) or "")
+    return found[1] if found else None
+
+
+def _nginx_gunicorn_version() -> str | None:
+    nginx, gunicorn = _nginx_version(), _package_version(PEER_PYTHON, "gunicorn")
+    return f"{nginx}, {gunicorn}" if nginx and gunicorn else None
+
+
+def _built(pattern: str) -> str | None:
+    return "of this tree" if list((HERE / "build").glob(pattern)) else None
+
+
+def _fastwsgi(start: Start) -> Commands:
+    bind = f"127.0.0.1:{start.port}"
+    threads = str(start.threads)
+    return [[sys.executable, "-m", "fastwsgi", "--bind", bind, "--threads", threads, start.application]]
+
+
+def _launched(name: str, python: str, start: Start) -> Commands:
+    return [[python, LAUNCH, name, start.application, str(start.port)]]
+
+
+def _granian(start: Start) -> Commands:
+    return [
+        [PEER_PYTHON, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(start.port)]
+        + ["--workers", "1", "--blocking-threads", str(start.threads), "--http", "1", "--no-ws"]
+        + ["--http1-pipeline-flush", "--log-level", "error", start.application]
+    ]
+
+
+def _uwsgi(start: Start) -> Commands:
+    command = [str(VENV / "bin" / "uwsgi"), "--http-socket", f"127.0.0.1:{start.port}", "--master"]
+    command += ["--processes", "1", "--listen", "1024", "--disable-logging", "--die-on-term", "--need-app"]
+    if start.threads > 1:
+        command += ["--enable-threads", "--threads", str(start.threads)]
+    return [[*command, "--module", start.application]]
+
+
+def _gunicorn(bind: str, start: Start) -> list[str]:
+    return (
+        [PEER_PYTHON, "-m", "gunicorn", "--worker-class", "gthread", "--workers", "1", "--bind", bind]
+        + ["--threads", str(start.threads), "--worker-connections", "12000", "--keep-alive", "75"]
+        + ["--backlog", "2048", "--log-level", "error", start.application]
+    )
+
+
+def _gunicorn_alone(start: Start) -> Commands:
+    return [_gunicorn(f"127.0.0.1:{start.port}", start)]
+
+
+def _waitress(start: Start) -> Commands:
+    return [
+        [PEER_PYTHON, "-m", "waitress", f"--listen=127.0.0.1:{start.port}", f"--threads={start.threads}"]
+        + ["--connection-limit=12000", "--backlog=2048", "--asyncore-use-poll", start.application]
+    ]
+
+
+def _nginx(start: Start, server_block: str) -> list[str]:
+    configuration = start.folder / "nginx.conf"
+    configuration.write_text(
+        f"""
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+pid {start.folder}/nginx.pid;
+error_log stderr error;
+events {{ worker_connections 19000; }}
+http {{
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    keepalive_requests 100000000;
+    client_body_temp_path {start.folder}/body;
+    proxy_temp_path {start.folder}/proxy;
+    fastcgi_temp_path {start.folder}/fastcgi;
+    uwsgi_temp_path {start.folder}/uwsgi;
+    scgi_temp_path {start.folder}/scgi;
+    upstream application {{ server unix:{start.folder}/application.sock; keepalive 64; }}
+    server {{
+        listen 127.0.0.1:{start.port} backlog=2048;
+        {server_block}
+    }}
+}}
+""",
+        encoding="utf-8",
+    )
+    # The user directive matters as root only, where the default user may not enter a temporary folder.
+    return ["nginx", "-p", str(start.folder), "-c", str(configuration), "-g", f"user {_user()};"]
+
+
+def _user() -> str:
+    import grp
+    import os
+    import pwd
+
+    return f"{pwd.getpwuid(os.getuid()).pw_name} {grp.getgrgid(os.getgid()).gr_name}"
+
+
+def _nginx_gunicorn(start: Start) -> Commands:
+    proxy = 'location / { proxy_pass http://application; proxy_http_version 1.1; proxy_set_header Connection ""; }'
+    return [_gunicorn(f"unix:{start.folder}/application.sock", start), _nginx(start, proxy)]
+
+
+def _nginx_files(start: Start) -> Commands:
+    return [_nginx(start, f"root {start.folder.parent};")]
+
+
+def _runserver(start: Start) -> Commands:
+    module = start.application.partition(":")[0]
+    return [[PEER_PYTHON, "-m", module, "runserver", "--noreload", f"127.0.0.1:{start.port}"]]
+
+
+def _ceiling_fixed(start: Start) -> Commands:
+    command = [str(HERE / "build" / "fixed"), str(start.port), str(start.content_size)]
+    return [command + ["close"] * start.closes]
+
+
+_FASTWSGI_VERSION = partial(_package_version, sys.executable, "fastwsgi")
+_FASTWSGI_INSTALL = "the interpreter that runs run.py (pip install .)"
+
+SERVERS = {
+    server.name: server
+    for server in (
+        Server("fastwsgi", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL),
+        Server("fastwsgi-t1", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, threads=1),
+        Server("fastwsgi-t32", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, threads=32),
+        Server(
+            "bjoern",
+            "peer",
+            partial(_launched, "bjoern", PEER_PYTHON),
+            partial(_package_version, PEER_PYTHON, "bjoern"),
+            f"{SETUP}, with libev-dev",
+            note="one thread by design",
+        ),
+        Server(
+            "fastwsgi-pypi",
+            "peer",
+            partial(_launched, "fastwsgi-pypi", PYPI_PYTHON),
+            partial(_package_version, PYPI_PYTHON, "fastwsgi"),
+            f"{SETUP}, in an environment of its own",
+            note="the project of that name on the package index; one thread by design",
+        ),
+        Server(
+            "granian",
+            "peer",
+            _granian,
+            partial(_package_version, PEER_PYTHON, "granian"),
+            SETUP,
+            note="--interface wsgi --http 1 --no-ws --http1-pipeline-flush, blocking threads as the case says",
+        ),
+        Server(
+            "uwsgi",
+            "peer",
+            _uwsgi,
+            partial(_package_version, PEER_PYTHON, "uwsgi"),
+            SETUP,
+        ),
+        Server(
+            "gunicorn",
+            "peer",
+            _gunicorn_alone,
+            partial(_package_version, PEER_PYTHON, "gunicorn"),
+            SETUP,
+            note="gthread",
+        ),
+        Server(
+            "waitress",
+            "peer",
+            _waitress,
+            partial(_package_version, PEER_PYTHON, "waitress"),
+            SETUP,
+        ),
+        Server(
+            "wsgiref",
+            "peer",
+            partial(_launched, "wsgiref", PEER_PYTHON),
+            partial(_python_version, PEER_PYTHON),
+            "part of Python",
+            note="HTTP/1.0: a connection for every request",
+        ),
+        Server(
+            "nginx-gunicorn",
+            "peer",
+            _nginx_gunicorn,
+            _nginx_gunicorn_version,
+            f"{SETUP}, with nginx",
+            note="both on the one core, unix socket between them, kept connections to gunicorn",
+        ),
+        Server(
+            "nginx-file",
+            "peer",
+            _nginx_files,
+            _nginx_version,
+            "nginx from the system's packages",
+            note="no Python: the file sent with sendfile",
+        ),
+        Server(
+            "runserver",
+            "peer",
+            _runserver,
+            partial(_python_version, PEER_PYTHON),
+            f"{SETUP} (Django)",
+            note="Django's development server, --noreload",
+        ),
+        Server(
+            "ceiling-app",
+            "ceiling",
+            partial(_launched, "ceiling", PEER_PYTHON),
+            partial(_built, "ceiling.*"),
+            SETUP,
+            note="a C loop that calls the application",
+        ),
+        Server(
+            "ceiling-fixed",
+            "ceiling",
+            _ceiling_fixed,
+            partial(_built, "fixed"),
+            SETUP,
+            note="the same loop with a fixed answer, no Python",
+        ),
+    )
+}
+
+
+def missing_tools() -> list[str]:
+    """What the runner itself cannot do without."""
+    return [tool for tool in ("wrk", "taskset", "setpriv") if shutil.which(tool) is None]
