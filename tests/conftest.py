@@ -1,0 +1,40 @@
+"""Fixtures of the tests that speak to a running server."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+POLLERS = ["epoll", "poll"] if sys.platform == "linux" else ["poll"]
+CREWS = [(poller, threads) for poller in POLLERS for threads in (1, 4)]
+
+
+def pytest_configure(config):
+    # An iterable that was never closed shows itself only in __del__: wsgiref.validate asserts there.
+    config.addinivalue_line("filterwarnings", "error::pytest.PytestUnraisableExceptionWarning")
+    config.addinivalue_line("filterwarnings", "error::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+@pytest.fixture(params=CREWS, ids=lambda crew: f"{crew[0]}-{crew[1]}")
+def serve(request):
+    """serve(app, **options): start a server for app; the test runs for each poller and number of threads.
+
+    The application wears wsgiref.validate unless validate=False. After the test the server is stopped, and
+    nothing may be left: no connection, exchange, thread or descriptor, and no log line that the test did not
+    expect with server.log.expect().
+    """
+    from support import Server
+
+    poller, threads = request.param
+    servers = []
+
+    def start(app, **options):
+        options = {"poller": poller, "threads": threads, "graceful_timeout": 5, **options}
+        servers.append(Server(app, **options))
+        return servers[-1]
+
+    yield start
+    for server in reversed(servers):
+        server.stop()
