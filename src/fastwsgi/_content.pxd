@@ -4,16 +4,16 @@ from libc.stdint cimport uint64_t
 
 
 cdef enum:
-    CONTENT_READY = 0       # go on
-    CONTENT_SPILL = 1       # memory is used up: content_spill(), which may block, then again
-    CONTENT_NO_MEMORY = 2
+    CONTENT_READY           # go on
+    CONTENT_SPILL           # memory is used up: content_spill(), which may block, then the same call again
+    CONTENT_NO_MEMORY
 
 cdef enum:
-    CONTENT_MEMORY = 512 * 1024     # the default memory limit
+    CONTENT_MEMORY = 512 * 1024     # the memory limit, unless the settings say otherwise
 
 
 cdef struct content_t:
-    # The content is spool[0:spooled], then data[0:size]. Moved as a whole, from the connection to the Input.
+    # The content is spool[0:spooled], then data[0:size]. It moves as a whole, from the connection to the Input.
     char* data          # owned
     size_t size         # bytes in use
     size_t capacity     # bytes allocated
@@ -21,7 +21,7 @@ cdef struct content_t:
     uint64_t spooled    # bytes in the spool
 
 
-# `expected` is the Content-Length, or UINT64_MAX for chunked content.
+# `expected` is the Content-Length, or UINT64_MAX for chunked content; `directory` is where spool files go.
 cdef void content_init(content_t* content) noexcept nogil
 cdef int content_space(
     content_t* content, uint64_t expected, size_t memory_limit, char** space, size_t* room
@@ -35,21 +35,19 @@ cdef int content_spill(content_t* content, const char* directory) noexcept nogil
 cdef uint64_t content_length(const content_t* content) noexcept nogil
 cdef void content_free(content_t* content) noexcept nogil
 
-# An unlinked, close-on-exec file in directory, open for reading and writing: its descriptor, or -errno.
-cdef int spool_open(const char* directory) noexcept nogil
-
 
 cdef class Input:
     cdef content_t content      # owned
-    cdef bytes block            # content[block_start:]: all of a small content, else what was last read ahead
-    cdef uint64_t block_start
+    cdef bytes block            # a small content as a whole, or what was read ahead from the spool; may be None
+    cdef uint64_t block_start   # where in the content the block begins
     cdef uint64_t offset        # of the next byte to be read
     cdef uint64_t length
 
-    cdef bytes take(self, uint64_t size)
+    cdef bytes take(self, uint64_t limit)
     cdef bytes take_line(self, uint64_t limit)
-    cdef bytes block_at(self, uint64_t offset)
-    cdef object fill(self, char* target, uint64_t offset, size_t size)
+    cdef int fill(self, char* target, uint64_t offset, size_t size) except -1
+    cdef const char* window(self, uint64_t offset, size_t* size) except NULL
+    cdef int read_spool(self, char* target, uint64_t offset, size_t size) except -1
 
 
 cdef Input input_empty()
