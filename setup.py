@@ -1,4 +1,4 @@
-"""The compiled half: one extension module fastwsgi._NAME for each src/_NAME.pyx; the rest is in pyproject.toml."""
+"""The compiled half: one extension module fastwsgi._NAME for each src/_NAME.pyx."""
 
 import os
 from pathlib import Path
@@ -7,12 +7,14 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-VARIANTS = {
+FLAGS = {
     "plain": ["-O3"],
-    "asan": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "asan": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover"],
     "cover": ["-O0", "-g", "--coverage"],
 }
-VARIANT = (os.environ.get("FASTWSGI_SANITIZE") and "asan") or (os.environ.get("FASTWSGI_COVERAGE") and "cover") or "plain"
+VARIANT = (
+    "asan" if "FASTWSGI_SANITIZE" in os.environ else "cover" if "FASTWSGI_COVERAGE" in os.environ else "plain"
+)
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
@@ -54,8 +56,8 @@ setup(
             [str(source)],
             depends=declarations,
             include_dirs=["src", "src/platform"],
-            extra_compile_args=VARIANTS[VARIANT],
-            extra_link_args=[flag for flag in VARIANTS[VARIANT] if flag.startswith(("-fsanitize", "--coverage"))],
+            extra_compile_args=FLAGS[VARIANT],
+            extra_link_args=[flag for flag in FLAGS[VARIANT] if flag.startswith(("-fsanitize", "--cov"))],
         )
         for source in sorted(Path("src").glob("_*.pyx"))
     ],

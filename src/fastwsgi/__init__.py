@@ -1,8 +1,26 @@
-"""fastwsgi: a WSGI server with a Cython core."""
+"""fastwsgi: a WSGI server with a Cython core.
+
+import fastwsgi
+fastwsgi.run(app, bind="127.0.0.1:8000", threads=4)
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
 
+if TYPE_CHECKING:
+    from fastwsgi.worker import Worker, make_server, run
+
 __version__ = "0.1.0"
 
-__all__ = ["AppLoadError", "ConfigError", "Settings", "__version__"]
+__all__ = ["AppLoadError", "ConfigError", "Settings", "Worker", "__version__", "make_server", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    # The compiled core is loaded when it is needed: `fastwsgi --help` does without.
+    if name in ("Worker", "make_server", "run"):
+        from fastwsgi import worker
+
+        return getattr(worker, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

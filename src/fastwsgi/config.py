@@ -48,8 +48,8 @@ class Option:
             raise ConfigError(f"{where}: {value!r} is not {error}") from None
 
     @property
-    def flag(self) -> str:
-        return next(flag for flag in self.flags if flag.startswith("--"))
+    def shown_default(self) -> str:
+        return "none" if self.default is None else self.kind.show(self.default)
 
 
 def count(low: int, high: int) -> Kind:
@@ -71,7 +71,9 @@ TIME_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400
 
 def show_in_units(value: float, units: dict[str, Any]) -> str:
     """Write a value with the largest unit that leaves it whole."""
-    whole = [(unit, value / scale) for unit, scale in units.items() if value and value / scale == value // scale]
+    whole = [
+        (unit, value / scale) for unit, scale in units.items() if value and value / scale == value // scale
+    ]
     unit, number = max(whole, key=lambda pair: units[pair[0]], default=("", value))
     return f"{number:g}{unit}"
 
@@ -148,7 +150,7 @@ def optional(kind: Kind) -> Kind:
 def option(default: T, kind: Kind, group: str, help: str, *flags: str, repeatable: bool = False) -> T:
     """Declare a field of `Settings`; `flags` are those besides `--name-of-the-field`."""
     metadata = {"kind": kind, "group": group, "help": help, "flags": flags, "repeatable": repeatable}
-    return cast("T", field(default=default, metadata=metadata))
+    return field(default=default, metadata=metadata)
 
 
 ADDRESSES = "Where to listen"
@@ -182,7 +184,10 @@ class Settings:
         4, count(1, 1024), CREW, "threads that run the application: at most so many requests run at a time"
     )
     keep_alive: float = option(
-        75.0, duration(86400.0), CREW, "how long an idle connection is kept; more than the balancer's idle time"
+        75.0,
+        duration(86400.0),
+        CREW,
+        "how long an idle connection is kept; choose more than a balancer in front does",
     )
     graceful_timeout: float = option(
         25.0, duration(86400.0), CREW, "how long requests in progress may take to finish after TERM"
@@ -191,7 +196,10 @@ class Settings:
         "auto", choice("auto", "epoll", "poll"), CREW, "how to wait for sockets; for diagnosis, auto is best"
     )
     request_buffer: int = option(
-        512 << 10, size(1 << 40), MEMORY, "request content kept in memory; what is longer goes to a spool file"
+        512 << 10,
+        size(1 << 40),
+        MEMORY,
+        "request content kept in memory; what is longer goes to a spool file",
     )
     response_buffer: int = option(
         1 << 20, size(1 << 40), MEMORY, "response bytes kept in memory for a client that reads slowly"
@@ -199,7 +207,9 @@ class Settings:
     response_spool: int = option(
         1 << 30, size(1 << 50), MEMORY, "and on disk after that; when both are full, the application waits"
     )
-    chdir: str | None = option(None, optional(text("DIRECTORY")), APPLICATION, "change to it before the import")
+    chdir: str | None = option(
+        None, optional(text("DIRECTORY")), APPLICATION, "change to it before the import"
+    )
     pythonpath: str | None = option(
         None, optional(text("PATHS")), APPLICATION, "directories to import from, separated by commas"
     )
@@ -216,7 +226,10 @@ class Settings:
         "-", text("FILE"), LOGS, "messages and tracebacks; - is the standard error", "--log-file"
     )
     log_level: str = option(
-        "info", choice("debug", "info", "warning", "error", "critical"), LOGS, "the least level that is logged"
+        "info",
+        choice("debug", "info", "warning", "error", "critical"),
+        LOGS,
+        "the least level that is logged",
     )
 
     def __post_init__(self) -> None:
@@ -231,14 +244,16 @@ def declared_options() -> Iterator[Option]:
         flags = (*row.metadata["flags"], "--" + row.name.replace("_", "-"))
         flags = tuple(sorted(flags, key=lambda flag: flag.startswith("--")))
         meta = row.metadata
-        yield Option(row.name, flags, meta["kind"], row.default, meta["help"], meta["group"], meta["repeatable"])
+        yield Option(
+            row.name, flags, meta["kind"], row.default, meta["help"], meta["group"], meta["repeatable"]
+        )
 
 
 OPTIONS = {declared.name: declared for declared in declared_options()}
 
 
 def merge(*layers: Mapping[str, object]) -> Settings:
-    """Put layers of values over the defaults, each over those before it; raise ConfigError for a wrong one."""
+    """Put layers of values over the defaults, later over earlier; raise ConfigError for a wrong value."""
     values = ChainMap(*map(dict, reversed(layers)))
     for name in values:
         if name not in OPTIONS:

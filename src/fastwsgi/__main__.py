@@ -1,0 +1,5 @@
+"""`python -m fastwsgi`."""
+
+from fastwsgi.cli import command
+
+command()

@@ -1,0 +1,46 @@
+import logging
+import socket
+from collections.abc import Sequence
+
+from _typeshed.wsgi import WSGIApplication
+
+from fastwsgi.config import Settings
+
+class Crew:
+    """The threads of a worker over one loop: the one class of the core that the Python side starts."""
+
+    wakeup_fd: int
+    """Non-blocking; a byte written to it makes `attend` return. For `signal.set_wakeup_fd`."""
+    finished: bool
+    """Every thread has ended and every connection is closed, or the grace is over."""
+    lost_threads: int
+    """After the end: threads that are still in the application."""
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        listeners: Sequence[socket.socket],
+        settings: Settings,
+        log: logging.Logger,
+        access_fd: int = -1,
+    ) -> None:
+        """Make ready to serve an application at sockets that listen, do not block and close on exec."""
+
+    def start(self) -> None:
+        """Start the threads."""
+
+    def attend(self) -> list[tuple[int, str]]:
+        """Wait without the GIL for something that the main thread shall do; write access log lines meanwhile.
+
+        Returns records for the error log (level, text), perhaps none, when such records have come, a
+        byte was written to `wakeup_fd`, or the crew has finished (then at once, each time).
+        """
+
+    def stop(self, grace: float) -> None:
+        """Begin to drain: accept what is queued, finish what runs within `grace` seconds.
+
+        From any thread and from signal handlers; a later call can shorten the grace, 0 means now.
+        """
+
+    def counters(self) -> dict[str, int]:
+        """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""

@@ -1,0 +1,172 @@
+"""From "module:name" or "module:factory()" to a callable."""
+
+import ast
+import importlib
+import inspect
+import os
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from fastwsgi.errors import AppLoadError, ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+T = TypeVar("T")
+Arguments: TypeAlias = tuple[list[Any], dict[str, Any]]
+
+DEFAULT_NAMES = ("application", "app")
+
+
+def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
+    """Change the directory; put it and then the `pythonpath` ones first where modules are looked for.
+
+    Raises ConfigError if there is no such directory.
+    """
+    if chdir is not None:
+        try:
+            os.chdir(chdir)
+        except OSError as error:
+            raise ConfigError(f"--chdir {chdir}: {error.strerror}") from None
+    extra = [os.path.abspath(directory) for directory in (pythonpath or "").split(",") if directory]
+    sys.path[:0] = [os.getcwd(), *extra]
+
+
+def load(target: str) -> "WSGIApplication":
+    """Import the application named by `module:name`, `module:factory()` or `module`; raise AppLoadError.
+
+    `name` may be dotted; a factory may be given literal arguments; a module alone is looked through for
+    `application`, then `app`. If code of the application raised, that is the error's cause.
+    """
+    module_name, colon, expression = target.partition(":")
+    if "/" in module_name or module_name.endswith(".py"):
+        name = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise AppLoadError(f"{target!r} names a file; give the module: {name}{colon}{expression}")
+    if not all(part.isidentifier() for part in module_name.split(".")) or (colon and not expression):
+        raise AppLoadError(f"{target!r} is not of the form module:callable, such as app:app")
+    steps, arguments = parse_expression(expression, target) if colon else ((), None)
+    module = import_module(module_name)
+    found = find(module, steps) if steps else find_default(module)
+    if arguments is not None:
+        require_callable(found, target)
+        args, kwargs = arguments
+        found = call(lambda: found(*args, **kwargs), f"calling {target}")
+    require_callable(found, target)
+    require_wsgi(found, target)
+    application: WSGIApplication = found
+    return application
+
+
+def parse_expression(expression: str, target: str) -> tuple[tuple[str, ...], Arguments | None]:
+    """Split `a.b` or `a.b("x", y=1)` into the names and, for a call, its arguments."""
+    wrong = AppLoadError(f"{target!r}: {expression!r} is not a name or a call with literal arguments")
+    try:
+        node = ast.parse(expression, mode="eval").body
+        arguments = None
+        if isinstance(node, ast.Call):
+            args = [ast.literal_eval(argument) for argument in node.args]
+            kwargs = {str(pair.arg): ast.literal_eval(pair.value) for pair in node.keywords if pair.arg}
+            if len(kwargs) != len(node.keywords):
+                raise wrong
+            arguments = (args, kwargs)
+            node = node.func
+        steps: list[str] = []
+        while isinstance(node, ast.Attribute):
+            steps.insert(0, node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            raise wrong
+    except (SyntaxError, ValueError):
+        raise wrong from None
+    return (node.id, *steps), arguments
+
+
+def import_module(name: str) -> ModuleType:
+    try:
+        return call(lambda: importlib.import_module(name), f"importing {name}")
+    except AppLoadError as error:
+        cause = error.__cause__
+        # Without a frame of the application, it is the module itself that is missing, not one it imports.
+        if not isinstance(cause, ModuleNotFoundError) or cause.__traceback__ is not None:
+            raise
+        missing = cause.name or name
+    parent, _, last = missing.rpartition(".")
+    places = list(getattr(sys.modules.get(parent), "__path__", [])) if parent else [os.getcwd()]
+    known = [found.name for found in pkgutil.iter_modules(places)]
+    where = f"in {parent}" if parent else f"in {Path.cwd()} or on the Python path"
+    raise AppLoadError(f"there is no module {last!r} {where}{suggest(last, known)}")
+
+
+def find(module: ModuleType, steps: Iterable[str]) -> Any:
+    """Follow the attribute names from the module."""
+    found: Any = module
+    path, mark = module.__name__, ":"
+    for name in steps:
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise AppLoadError(f"{path} has no {name!r}{suggest(name, names_in(found))}") from None
+        path, mark = f"{path}{mark}{name}", "."
+    return found
+
+
+def find_default(module: ModuleType) -> Any:
+    for name in DEFAULT_NAMES:
+        if hasattr(module, name):
+            return getattr(module, name)
+    named = " or ".join(map(repr, DEFAULT_NAMES))
+    raise AppLoadError(f"{module.__name__} has no {named}; name the callable: {module.__name__}:NAME")
+
+
+def names_in(holder: object) -> list[str]:
+    return [name for name in dir(holder) if not name.startswith("_")]
+
+
+def suggest(name: str, known: list[str]) -> str:
+    nearest = get_close_matches(name, known, n=3, cutoff=0.6)
+    if nearest:
+        return f"; did you mean {' or '.join(nearest)}?"
+    return f"; it has {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}" if known else ""
+
+
+def require_callable(found: object, target: str) -> None:
+    if not callable(found):
+        raise AppLoadError(f"{target} is not callable: it is of type {type(found).__name__}")
+
+
+def require_wsgi(found: Callable[..., object], target: str) -> None:
+    """Refuse what cannot take (environ, start_response), as a factory named without its parentheses."""
+    try:
+        signature = inspect.signature(found, follow_wrapped=False)
+    except (ValueError, TypeError):
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        is_bare_name = ":" in target and "(" not in target
+        advice = f"; if it makes the application, write '{target}()'" if is_bare_name else ""
+        raise AppLoadError(f"{target} takes {signature}, not (environ, start_response){advice}") from None
+
+
+def call(function: Callable[[], T], doing: str) -> T:
+    """Call into the application; what it raises becomes the cause of an AppLoadError, without our frames."""
+    try:
+        return function()
+    except (Exception, SystemExit) as error:
+        error.__traceback__ = trim(error.__traceback__)
+        raise AppLoadError(f"{doing} raised {type(error).__name__}") from error
+
+
+def trim(traceback: TracebackType | None) -> TracebackType | None:
+    """Drop the leading frames, which are of this module and of the import system."""
+    while traceback is not None:
+        name = traceback.tb_frame.f_code.co_filename
+        if name != __file__ and not name.startswith("<frozen importlib") and name != importlib.__file__:
+            break
+        traceback = traceback.tb_next
+    return traceback

@@ -1,0 +1,324 @@
+"""One worker in this process: an application, its listeners and a crew, from the start to the drain.
+
+`Worker` is what the command line runs; `Server` is the same with the face of `wsgiref.simple_server`.
+"""
+
+import atexit
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+from fastwsgi import __version__, loader
+from fastwsgi._crew import Crew
+from fastwsgi.config import Settings, merge
+from fastwsgi.errors import ConfigError
+from fastwsgi.listener import Listener, longest_backlog, open_listeners
+from fastwsgi.logs import LOG, AccessLog, set_up_error_log
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+# What Ctrl-C leaves to requests in progress.
+INTERRUPT_GRACE = 5.0
+
+NOT_FOR_SERVERS = {
+    "bind": "the address is host and port",
+    "chdir": "the application is loaded already",
+    "pythonpath": "the application is loaded already",
+    "error_logfile": "set up the logger 'fastwsgi'",
+    "log_level": "set up the logger 'fastwsgi'",
+}
+
+
+class Worker:
+    """Serves an application at listeners that are bound already, and that the caller closes afterwards."""
+
+    def __init__(self, app: "WSGIApplication", listeners: Sequence[Listener], settings: Settings) -> None:
+        """Make ready; raise ConfigError if the access log cannot be opened."""
+        self._settings = settings
+        self._access_log = AccessLog(settings.access_logfile)
+        self._crew = Crew(
+            app, [listener.socket for listener in listeners], settings, LOG, self._access_log.fd
+        )
+        self._stopping = False
+        self._left_running = 0
+        # Signal handlers must not write to the log: they may have interrupted a write to it.
+        self._messages: list[tuple[int, str]] = []
+
+    def run(self) -> None:
+        """Serve until `stop`, then drain. In the main thread signals are heeded if `signals` surrounds it."""
+        self._crew.start()
+        try:
+            while not self._crew.finished:
+                self._report(self._crew.attend())
+        except BaseException:
+            self._crew.stop(0)
+            raise
+        finally:
+            while not self._crew.finished:
+                self._crew.attend()
+            self._report(self._crew.attend())
+            self._access_log.close()
+
+    def stop(self, grace: float) -> None:
+        """Accept nothing more, finish what runs within `grace` seconds; again with less shortens it.
+
+        Returns at once; `run` returns when it is done. From any thread, and from signal handlers.
+        """
+        if not self._stopping:
+            self._stopping = True
+            self._left_running = self._crew.counters().get("exchanges", 0)
+        self._crew.stop(grace)
+
+    @property
+    def wakeup_fd(self) -> int:
+        """Wakes the thread in `run` when a byte is written to it."""
+        return self._crew.wakeup_fd
+
+    @property
+    def lost_threads(self) -> int:
+        """After `run`: the threads that did not come back from the application in time."""
+        return self._crew.lost_threads
+
+    def counters(self) -> dict[str, int]:
+        """What the core counts: `requests` since the start, `connections` and `exchanges` of now, and more."""
+        return self._crew.counters()
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Heed TERM, INT, QUIT, HUP and USR1 while it lasts; in the main thread only.
+
+        TERM drains for `graceful_timeout`, INT for 5 seconds and a second one not at all, QUIT not at
+        all; USR1 reopens the log files. HUP is not a reload yet: it is ignored with a message, unless it
+        says that the terminal is gone; then it drains.
+        """
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        handlers: dict[int, Callable[[int, FrameType | None], None]] = {
+            signal.SIGTERM: lambda *_: self._drain("TERM", self._settings.graceful_timeout),
+            signal.SIGINT: lambda *_: self._drain("INT", 0 if self._stopping else INTERRUPT_GRACE),
+            signal.SIGQUIT: lambda *_: self._drain("QUIT", 0),
+            signal.SIGHUP: lambda *_: self._hang_up(terminal),
+            signal.SIGUSR1: lambda *_: self._reopen_logs(),
+        }
+        former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            with wakeup(self.wakeup_fd):
+                yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def _drain(self, name: str, grace: float) -> None:
+        self.stop(grace)
+        patience = f"finishing what runs, for at most {grace:g} s" if grace else "now"
+        self._messages.append((logging.INFO, f"Stopping ({name}): {patience}"))
+
+    def _hang_up(self, had_terminal: bool) -> None:
+        if had_terminal and not sys.stderr.isatty():
+            self._drain("HUP", self._settings.graceful_timeout)
+        else:
+            self._messages.append(
+                (logging.WARNING, "HUP ignored: to load new code, stop and start the server")
+            )
+
+    def _reopen_logs(self) -> None:
+        try:
+            self._access_log.reopen()
+            self._messages.append((logging.INFO, "Log files reopened (USR1)"))
+        except ConfigError as error:
+            self._messages.append((logging.ERROR, f"{error}; going on in the old file"))
+
+    def _report(self, records: list[tuple[int, str]]) -> None:
+        messages, self._messages = self._messages, []
+        for level, text in (*messages, *records):
+            LOG.log(level, text)
+
+    def summary(self) -> str:
+        """After `run`: one line on how it went."""
+        requests = self._crew.counters().get("requests", 0)
+        line = f"Stopped after {plural(requests, 'request')}"
+        if self._left_running:
+            line += (
+                f"; {min(self.lost_threads, self._left_running)} of {self._left_running} in progress cut off"
+            )
+        return line
+
+
+class Server:
+    """A server as users of `wsgiref.simple_server` know it; bound at once, serving in `serve_forever`.
+
+    Clients may connect before: the kernel queues them. Logging is left to the caller (the logger
+    `fastwsgi`), and so are signals: Ctrl-C raises KeyboardInterrupt as ever.
+    """
+
+    def __init__(self, app: "WSGIApplication", settings: Settings) -> None:
+        """Bind; raise ConfigError where that is not possible."""
+        self._listeners = open_listeners(settings.bind, settings.backlog)
+        try:
+            self._worker = Worker(app, self._listeners, settings)
+        except BaseException:
+            self.server_close()
+            raise
+        self._settings = settings
+        self._state = "new"
+        self._change = threading.Condition()
+        self._serving_thread: int | None = None
+        name = self._listeners[0].socket.getsockname()
+        self.server_address: tuple[str, int] | str | bytes = name[:2] if isinstance(name, tuple) else name
+        self.server_name, self.server_port = name[:2] if isinstance(name, tuple) else ("localhost", 0)
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Serve until `shutdown`; raise RuntimeError if it has been shut down after serving once.
+
+        `poll_interval` is what `socketserver` has; nothing is polled here.
+        """
+        with self._change:
+            if self._state in ("serving", "ended"):
+                raise RuntimeError("this server serves already or has ended; make another with make_server()")
+            if self._state == "stopped":
+                self._state = "ended"
+                return
+            self._state = "serving"
+            self._serving_thread = threading.get_ident()
+        try:
+            with wakeup(self._worker.wakeup_fd) if in_main_thread() else nullcontext():
+                self._worker.run()
+        finally:
+            with self._change:
+                self._state = "ended"
+                self._change.notify_all()
+
+    def shutdown(self, grace: float | None = None) -> None:
+        """Drain for at most `grace` seconds (default: the graceful timeout); wait for `serve_forever` to return.
+
+        From any thread. Before `serve_forever`, that will return at once.
+        """
+        with self._change:
+            if self._state == "new":
+                self._state = "stopped"
+            if self._state != "serving":
+                return
+            self._worker.stop(self._settings.graceful_timeout if grace is None else grace)
+            if self._serving_thread != threading.get_ident():
+                self._change.wait_for(lambda: self._state == "ended")
+
+    def server_close(self) -> None:
+        """Close the listeners; call `shutdown` before it if the server runs."""
+        for listener in self._listeners:
+            listener.close()
+
+    def counters(self) -> dict[str, int]:
+        """What the core has counted: see `Worker.counters`."""
+        return self._worker.counters()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+def make_server(host: str, port: int, app: "WSGIApplication", **options: Any) -> Server:
+    """Bind a server for an application at a host and port (0: any free one).
+
+    The host may be "" (every address) or "unix:/path". `options` are those of `Settings`, as the command
+    line or as Python has them: `threads=8`, `keep_alive="2m"`. Raises ConfigError for a wrong one, or
+    when the address cannot be had.
+    """
+    for name in options:
+        if name in NOT_FOR_SERVERS:
+            raise ConfigError(f"make_server does not take {name}: {NOT_FOR_SERVERS[name]}")
+    if host.startswith("unix:"):
+        bind = host
+    else:
+        bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return Server(app, merge(options, {"bind": bind}))
+
+
+def run(app: "WSGIApplication | str", **options: Any) -> None:
+    """Serve an application (or "module:name") as the command line does, until TERM or Ctrl-C.
+
+    `options` are those of `Settings`: `bind="0.0.0.0:8000"`, `threads=8`, `graceful_timeout="10s"`. Raises
+    ConfigError or AppLoadError when it cannot start. If a request is still running at the end of the
+    grace, the process ends here.
+    """
+    serve(app, merge(options))
+
+
+def serve(app: "WSGIApplication | str", settings: Settings) -> None:
+    """Load, bind, announce, serve, drain: what `run` and the command line share; see `run`."""
+    loader.prepare_path(settings.chdir, settings.pythonpath)
+    set_up_error_log(settings.error_logfile, settings.log_level)
+    if settings.backlog > longest_backlog():
+        LOG.warning(
+            "The kernel cuts --backlog %d to %d; raise net.core.somaxconn",
+            settings.backlog,
+            longest_backlog(),
+        )
+    listeners = open_listeners(settings.bind, settings.backlog)
+    try:
+        application = load_interruptibly(app) if isinstance(app, str) else app
+        worker = Worker(application, listeners, settings)
+        with worker.signals() if in_main_thread() else nullcontext():
+            announce(app, listeners, settings)
+            worker.run()
+    finally:
+        for listener in listeners:
+            listener.close()
+    LOG.info(worker.summary())
+    if worker.lost_threads:
+        LOG.warning("%s did not come back from the application", plural(worker.lost_threads, "thread"))
+        atexit._run_exitfuncs()
+        leave(0)
+
+
+def load_interruptibly(target: str) -> "WSGIApplication":
+    """Load an application; TERM interrupts it as Ctrl-C does, for process 1 would not heed it by itself."""
+    if not in_main_thread():
+        return loader.load(target)
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return loader.load(target)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def announce(app: "WSGIApplication | str", listeners: Sequence[Listener], settings: Settings) -> None:
+    name = app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
+    LOG.info("fastwsgi %s serves %s with %s", __version__, name, plural(settings.threads, "thread"))
+    for listener in listeners:
+        LOG.info("Listening at %s", listener.url)
+    LOG.info("Process %d; Ctrl-C or TERM stops it", os.getpid())
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now, whatever its threads do."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)
+
+
+@contextmanager
+def wakeup(fd: int) -> Iterator[None]:
+    """Have a byte written to a descriptor at each signal, so that the wait in the main thread ends."""
+    former = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(former)
+
+
+def in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
