@@ -30,19 +30,21 @@ def parse_address(text: str) -> Address:
     if text.startswith("unix:"):
         name = text.removeprefix("unix:")
         if name in ("", "@"):
-            raise ConfigError(f"--bind {text}: the path is missing; give unix:/path/to/socket")
+            raise ConfigError(f"cannot listen at {text}: the path is missing; give unix:/path/to/socket")
         return Address(text, unix=name)
     host, colon, port = text.rpartition(":")
     if not colon and port.isdecimal():
         raise ConfigError(
-            f"--bind {text}: give 127.0.0.1:{port} (this machine alone) or :{port} (every address)"
+            f"cannot listen at {text}: give 127.0.0.1:{port} (this machine alone) or :{port} (every address)"
         )
     if not colon or text.endswith("]"):
-        raise ConfigError(f"--bind {text}: the port is missing; give {text}:8000")
+        raise ConfigError(f"cannot listen at {text}: the port is missing; give {text}:8000")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ConfigError(f"--bind {text}: an IPv6 address needs brackets, as in [::1]:8000")
+        raise ConfigError(f"cannot listen at {text}: an IPv6 address needs brackets, as in [::1]:8000")
     if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
-        raise ConfigError(f"--bind {text}: {port!r} is not a port, a number from 0 (any free one) to 65535")
+        raise ConfigError(
+            f"cannot listen at {text}: {port!r} is not a port, a number from 0 (any free one) to 65535"
+        )
     return Address(text, host.strip("[]"), int(port))
 
 
@@ -148,7 +150,9 @@ def resolve(address: Address) -> list[tuple[socket.AddressFamily, str]]:
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (socket.gaierror, UnicodeError):
-        raise ConfigError(f"--bind {address.text}: the host name {address.host!r} is not known") from None
+        raise ConfigError(
+            f"cannot listen at {address.text}: the host name {address.host!r} is not known"
+        ) from None
     return list(dict.fromkeys((family, str(name[0])) for family, _, _, _, name in found))
 
 
@@ -192,7 +196,9 @@ def remove_stale(address: Address) -> None:
     except OSError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"--bind {address.text}: this is not a socket; remove it or choose another")
+        raise ConfigError(
+            f"cannot listen at {address.text}: this is not a socket; remove it or choose another"
+        )
     identity = file_identity(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         # A full backlog must not hold us up: it is an answer too.
@@ -219,7 +225,7 @@ def file_identity(path: str) -> tuple[int, int]:
 def cannot_listen(address: Address, error: OSError) -> ConfigError:
     """Say in one line why an address cannot be had, and what to do."""
     if error.errno == errno.EADDRINUSE:
-        reason = "another server is listening there; stop it, or choose another address with --bind"
+        reason = "another server is listening there; stop it, or choose another address (--bind)"
     elif error.errno in (errno.EACCES, errno.EPERM) and address.unix is None:
         lowest = kernel_number(LOWEST_FREE_PORT, otherwise=1024)
         reason = f"ports below {lowest} are for root; choose a higher one, such as 8000"
@@ -231,7 +237,7 @@ def cannot_listen(address: Address, error: OSError) -> ConfigError:
         reason = "this machine has no such address; 0.0.0.0 or [::] stand for every address"
     else:
         reason = error.strerror or str(error)
-    return ConfigError(f"--bind {address.text}: {reason}")
+    return ConfigError(f"cannot listen at {address.text}: {reason}")
 
 
 def kernel_number(file: Path, otherwise: int) -> int:

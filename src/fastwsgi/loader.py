@@ -8,7 +8,6 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -96,10 +95,13 @@ def import_module(name: str) -> ModuleType:
             raise
         missing = cause.name or name
     parent, _, last = missing.rpartition(".")
-    places = list(getattr(sys.modules.get(parent), "__path__", [])) if parent else [os.getcwd()]
-    known = [found.name for found in pkgutil.iter_modules(places)]
-    where = f"in {parent}" if parent else f"in {Path.cwd()} or on the Python path"
-    raise AppLoadError(f"there is no module {last!r} {where}{suggest(last, known)}")
+    if parent and not hasattr(sys.modules[parent], "__path__"):
+        raise AppLoadError(f"{parent} is a module, not a package; did you mean {parent}:{last}?")
+    places = sys.modules[parent].__path__ if parent else [os.getcwd()]
+    known = get_close_matches(last, [found.name for found in pkgutil.iter_modules(places)])
+    where = f"in {parent}" if parent else f"in {os.getcwd()} or on the Python path"
+    advice = f"; did you mean {' or '.join(known)}?" if known else ""
+    raise AppLoadError(f"there is no module {last!r} {where}{advice}")
 
 
 def find(module: ModuleType, steps: Iterable[str]) -> Any:

@@ -87,7 +87,7 @@ class Worker:
         return self._crew.lost_threads
 
     def counters(self) -> dict[str, int]:
-        """What the core counts: `requests` since the start, `connections` and `exchanges` of now, and more."""
+        """What the core counts: `requests` since the start, `connections` and `exchanges` of now, more."""
         return self._crew.counters()
 
     @contextmanager
@@ -143,10 +143,11 @@ class Worker:
         """After `run`: one line on how it went."""
         requests = self._crew.counters().get("requests", 0)
         line = f"Stopped after {plural(requests, 'request')}"
-        if self._left_running:
-            line += (
-                f"; {min(self.lost_threads, self._left_running)} of {self._left_running} in progress cut off"
-            )
+        cut_off = min(self.lost_threads, self._left_running)
+        if cut_off < self._left_running:
+            line += f", {self._left_running - cut_off} of them finished while stopping"
+        if cut_off:
+            line += f", {cut_off} cut off"
         return line
 
 
@@ -195,7 +196,7 @@ class Server:
                 self._change.notify_all()
 
     def shutdown(self, grace: float | None = None) -> None:
-        """Drain for at most `grace` seconds (default: the graceful timeout); wait for `serve_forever` to return.
+        """Drain for at most `grace` seconds (the graceful timeout); return when `serve_forever` has ended.
 
         From any thread. Before `serve_forever`, that will return at once.
         """
