@@ -371,6 +371,8 @@ cdef class Input:
                     error = errno
                     break
         if error:
+            # What cannot be read stays ahead: an application that tries again must not take this for the end.
+            self.offset = min(self.offset, offset)
             raise OSError(error, "cannot read the spooled request content: " + os.strerror(error))
         return 0
 
