@@ -1,0 +1,289 @@
+"""Access log lines: each atom, what is missing, and that nothing from the network can break a line."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastwsgi._accesslog import DEFAULT_FORMAT, LogFormat
+
+REQUEST = (
+    b"GET /some/path%20here?a=1&b=2 HTTP/1.1\r\n"
+    b"Host: example.org\r\n"
+    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n"
+    b"Referer: http://example.org/before\r\n"
+    b"X-One: first\r\n"
+    b"x-one: second\r\n"
+    b"X-Forwarded-For: 192.0.2.1\r\n"
+    b"Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"
+    b"Cookie:\r\n"
+    b"\r\n"
+)
+HEAD = (
+    b"HTTP/1.1 200 OK\r\n"
+    b"Content-Type: text/html; charset=utf-8\r\n"
+    b"Set-Cookie: a=1\r\n"
+    b"X-Empty:\r\n"
+    b"set-cookie:b=2\r\n"
+    b"\r\n"
+)
+ENVIRON = {"REMOTE_USER": "Zoë", "wsgi.url_scheme": "http", "wsgi.version": (1, 0), "path.name": "☃"}
+MOMENT = 1_000_000_000
+
+
+def line(format: str, request: bytes | None = REQUEST, **record: object) -> str:
+    record = {
+        "peer": b"192.0.2.7",
+        "status": 200,
+        "content_bytes": 1234,
+        "duration_ns": 2_034_567_891,
+        "unix_time": MOMENT,
+        "head": HEAD,
+        "environ": ENVIRON,
+        **record,
+    }
+    text = LogFormat(format).line(request, **record)
+    assert text is not None
+    assert text.endswith(b"\n")
+    return text[:-1].decode("ascii")
+
+
+@pytest.fixture
+def zone() -> Iterator[object]:
+    before = os.environ.get("TZ")
+
+    def set_zone(name: str) -> None:
+        os.environ["TZ"] = name
+        time.tzset()
+
+    yield set_zone
+    if before is None:
+        os.environ.pop("TZ", None)
+    else:
+        os.environ["TZ"] = before
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [
+        ("%(h)s", "192.0.2.7"),
+        ("%(l)s", "-"),
+        ("%(u)s", "Aladdin"),
+        ("%(r)s", "GET /some/path%20here?a=1&b=2 HTTP/1.1"),
+        ("%(m)s", "GET"),
+        ("%(U)s", "/some/path%20here"),
+        ("%(q)s", "a=1&b=2"),
+        ("%(H)s", "HTTP/1.1"),
+        ("%(s)s", "200"),
+        ("%(B)s", "1234"),
+        ("%(b)s", "1234"),
+        ("%(f)s", "http://example.org/before"),
+        ("%(a)s", "Mozilla/5.0 (X11; Linux x86_64)"),
+        ("%(T)s", "2"),
+        ("%(M)s", "2034"),
+        ("%(D)s", "2034567"),
+        ("%(L)s", "2.034567"),
+        ("%(p)s", f"<{os.getpid()}>"),
+        ("%({x-one}i)s", "first, second"),
+        ("%({X-Forwarded-For}i)s", "192.0.2.1"),
+        ("%({host}i)s", "example.org"),
+        ("%({cookie}i)s", "-"),
+        ("%({x-two}i)s", "-"),
+        ("%({x-on}i)s", "-"),
+        ("%({accept}i)s", "-"),
+        ("%({Content-Type}o)s", "text/html; charset=utf-8"),
+        ("%({set-cookie}o)s", "a=1, b=2"),
+        ("%({x-empty}o)s", "-"),
+        ("%({location}o)s", "-"),
+        ("%({remote_user}e)s", r"Zo\xeb"),
+        ("%({REMOTE_USER}e)s", r"Zo\xeb"),
+        ("%({wsgi.url_scheme}e)s", "http"),
+        ("%({wsgi.version}e)s", "(1, 0)"),
+        ("%({path.name}e)s", r"\xe2\x98\x83"),
+        ("%({missing}e)s", "-"),
+        ("%({a}e)s %({remote_user}e)s %({b}e)s", r"- Zo\xeb -"),
+        ("%(D)d %(s)d %(B)d %(M)d %(T)d", "2034567 200 1234 2034 2"),
+        ("100%% of %(s)s%%", "100% of 200%"),
+        ("", ""),
+        ("ünï\t%(l)s|%(l)s", "ünï\t-|-"),
+    ],
+)
+def test_atom(format: str, expected: str) -> None:
+    text = LogFormat(format).line(
+        REQUEST,
+        peer=b"192.0.2.7",
+        status=200,
+        content_bytes=1234,
+        duration_ns=2_034_567_891,
+        unix_time=MOMENT,
+        head=HEAD,
+        environ=ENVIRON,
+    )
+    assert text == expected.encode() + b"\n"
+
+
+def test_the_default_is_the_combined_format(zone) -> None:  # type: ignore[no-untyped-def]
+    zone("UTC")
+    assert line(DEFAULT_FORMAT) == (
+        "192.0.2.7 - Aladdin [09/Sep/2001:01:46:40 +0000] "
+        '"GET /some/path%20here?a=1&b=2 HTTP/1.1" 200 1234 "http://example.org/before" '
+        '"Mozilla/5.0 (X11; Linux x86_64)"'
+    )
+    assert LogFormat().line() == LogFormat(DEFAULT_FORMAT).line()
+
+
+@pytest.mark.parametrize("name", ["UTC", "CET-1CEST,M3.5.0,M10.5.0/3", "EST5", "IST-5:30", "NST3:30", "XXX+12", "YYY-14"])
+@pytest.mark.parametrize("moment", [0, 1, 951_782_399, MOMENT, 1_719_835_199, 4_102_444_800])
+def test_time_is_local(zone, name: str, moment: int) -> None:  # type: ignore[no-untyped-def]
+    zone(name)
+    local = time.localtime(moment)
+    months = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+    expected = f"[{local.tm_mday:02}/{months[local.tm_mon - 1]}{time.strftime('/%Y:%H:%M:%S %z', local)}]"
+    assert line("%(t)s", unix_time=moment) == expected
+
+
+def test_without_a_request() -> None:
+    everything = "%(h)s %(u)s %(r)s %(m)s %(U)s %(q)s %(H)s %(s)s %(B)s %(b)s %(f)s %(a)s %({host}i)s %({server}o)s"
+    assert LogFormat(everything).line() == b"- - - - - - - - 0 - - - - -\n"
+    assert LogFormat(everything).line(b"") == b"- - - - - - - - 0 - - - - -\n"
+    assert LogFormat("%({a}e)s%(L)s").line() == b"-0.000000\n"
+
+
+def test_no_query_is_empty_as_in_environ() -> None:
+    assert line("%(U)s?%(q)s", b"GET /a HTTP/1.0\r\n\r\n") == "/a?"
+    assert line("%(H)s", b"GET /a HTTP/1.0\r\n\r\n") == "HTTP/1.0"
+
+
+@pytest.mark.parametrize(
+    ("credentials", "user"),
+    [
+        (b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "Aladdin"),
+        (b"basic   QWxhZGRpbjpvcGVuIHNlc2FtZQ", "Aladdin"),
+        (b"Basic OnBhc3N3b3Jk", "-"),  # ":password"
+        (b"Basic dXNlcg==", "-"),  # "user", no colon
+        (b"Basic YSJiXAo6", r"a\"b\\\x0a"),
+        (b"Basic " + b"QUFB" * 100, "-"),
+        (b"Basic " + b"QUFB" * 40 + b"Og==", "A" * 120),
+        (b"Basic !!!", "-"),
+        (b"Basic", "-"),
+        (b"Basic ", "-"),
+        (b"Bearer QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "-"),
+        (b"", "-"),
+    ],
+)
+def test_user(credentials: bytes, user: str) -> None:
+    assert line("%(u)s", b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: " + credentials + b"\r\n\r\n") == user
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b'"', r"\""),
+        (b"\\", r"\\"),
+        (b"\\x0a", r"\\x0a"),
+        (b"a\tb", r"a\x09b"),
+        (b"\xe4\xff", r"\xe4\xff"),
+        (b'1234567"', r"1234567\""),
+        (b'12345678"', r"12345678\""),
+        (b"12345678 {}~!#", "12345678 {}~!#"),
+    ],
+)
+def test_escaping(value: bytes, expected: str) -> None:
+    assert line("%(a)s", b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: " + value + b"\r\n\r\n") == expected
+    assert line("%({x-any}o)s", head=b"HTTP/1.1 200 OK\r\nX-Any: " + value + b"\r\n\r\n") == expected
+    assert line("%(h)s", peer=value) == expected
+    assert line("%({value}e)s", environ={"VALUE": value.decode("latin-1")}) == expected
+
+
+def escaped(value: bytes) -> str:
+    plain = {octet: chr(octet) for octet in range(0x20, 0x7F)} | {0x22: r"\"", 0x5C: r"\\"}
+    return "".join(plain.get(octet, rf"\x{octet:02x}") for octet in value)
+
+
+@given(st.one_of(st.binary(max_size=60), st.text(st.characters(max_codepoint=0xFF)).map(lambda s: s.encode("latin-1"))))
+def test_escaping_of_anything(value: bytes) -> None:
+    expected = escaped(value) or "-"
+    assert line("%(h)s", peer=value) == expected
+    assert line("%(h)s", peer=b"plain..." + value) == "plain..." + escaped(value)
+
+
+@given(st.binary(max_size=100))
+def test_no_octet_breaks_a_line(value: bytes) -> None:
+    text = LogFormat(DEFAULT_FORMAT + "%({x}i)s %({x}o)s %({x}e)s").line(
+        b"GET /" + value + b" HTTP/1.1\r\nX: " + value + b"\r\n\r\n",
+        peer=value,
+        head=b"HTTP/1.1 200 OK\r\nX: " + value + b"\r\n\r\n",
+        environ={"X": value.decode("latin-1")},
+    )
+    assert text is not None
+    assert re.fullmatch(rb"[ -~]*\n", text)
+    assert text.replace(rb"\\", b"").replace(rb"\"", b"").count(b'"') == 6
+
+
+@pytest.mark.parametrize(
+    "format", [DEFAULT_FORMAT, "%(L)s%(p)s%({x-one}i)s%({set-cookie}o)s%({remote_user}e)s%%", '"\\x%(h)s"']
+)
+def test_a_line_that_does_not_fit_is_not_written(format: str) -> None:
+    compiled = LogFormat(format)
+    record = {"peer": b'a"b\xff', "status": 404, "content_bytes": 10**18, "head": HEAD, "environ": ENVIRON}
+    whole = compiled.line(REQUEST, **record)
+    assert whole is not None
+    for capacity in range(len(whole)):
+        assert compiled.line(REQUEST, **record, capacity=capacity) is None
+    assert compiled.line(REQUEST, **record, capacity=len(whole)) == whole
+
+
+def test_largest_numbers() -> None:
+    most = 2**64 - 1
+    assert line("%(B)s %(L)s %(D)s", content_bytes=most, duration_ns=most) == (
+        f"{most} {most // 10**9}.{most // 1000 % 10**6:06} {most // 1000}"
+    )
+
+
+def test_values_that_cannot_be_had() -> None:
+    class Faulty:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    assert line("%({a}e)s|%({b}e)s|%({c}e)s", environ={"a": Faulty(), "b": 5, "C": "\udcff"}) == r"-|5|\\udcff"
+
+
+def test_whether_the_environ_is_needed() -> None:
+    assert LogFormat("%({a}e)s").needs_environ
+    assert not LogFormat(DEFAULT_FORMAT).needs_environ
+
+
+@pytest.mark.parametrize(
+    ("format", "message"),
+    [
+        ("%(z)s", "unknown atom %(z)s"),
+        ("%(st)s", "unknown atom %(st)s"),
+        ("%(h)s %({name}x)s", "unknown atom %({name}x)s"),
+        ("%({name}h)s", "unknown atom %({name}h)s"),
+        ("%(i)s", "unknown atom %(i)s"),
+        ("%(r)d", "%(r)d is not a number"),
+        ("%({host}i)d", "%({host}i)d is not a number"),
+        ("%h %l", "'%h %l' begins no atom"),
+        ("%(h)s 100%", "'%' begins no atom"),
+        ("%(h)", "'%(h)' begins no atom"),
+        ("%()s", "'%()s' begins no atom"),
+        ("%({}i)s", "'%({}i)s' begins no atom"),
+        ("%(h)5s", "'%(h)5s' begins no atom"),
+    ],
+)
+def test_a_wrong_format_is_one_line_that_names_the_atom(format: str, message: str) -> None:
+    with pytest.raises(ValueError, match="^access log format: ") as caught:
+        LogFormat(format)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_format_is_text() -> None:
+    for wrong in (None, b"%(h)s", 5):
+        with pytest.raises(TypeError):
+            LogFormat(wrong)
