@@ -156,17 +156,26 @@ cdef char* put_escaped(char* at, const char* end, const char* data, size_t size)
     cdef const char* digits = b"0123456789abcdef"
     cdef uint64_t octets
     cdef unsigned char octet
+    cdef size_t done = 0
     if at == NULL:
         return NULL
-    while size > 0:
-        if size >= 8 and end - at >= 8:
-            memcpy(&octets, data, 8)
+    if 8 <= size <= <size_t>(end - at):
+        while done + 8 <= size:
+            memcpy(&octets, data + done, 8)
+            if not are_plain(octets):
+                break
+            memcpy(at + done, &octets, 8)
+            done += 8
+        else:
+            # What is left is less than a word; with some of what is done, it is one.
+            memcpy(&octets, data + size - 8, 8)
             if are_plain(octets):
-                memcpy(at, &octets, 8)
-                at += 8
-                data += 8
-                size -= 8
-                continue
+                memcpy(at + size - 8, &octets, 8)
+                return at + size
+        at += done
+        data += done
+        size -= done
+    while size > 0:
         octet = data[0]
         if is_plain(octet):
             if at == end:
