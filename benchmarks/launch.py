@@ -34,6 +34,13 @@ def run_wsgiref(application: Application, port: int) -> None:
     make_server("127.0.0.1", port, application, handler_class=QuietHandler).serve_forever()
 
 
+def run_runserver(application: Application, port: int) -> None:
+    # Loading the application has configured Django; runserver makes its own from the same settings.
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(["manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"])
+
+
 def run_ceiling(application: Application, port: int) -> None:
     from wsgiref.util import FileWrapper
 
@@ -65,6 +72,7 @@ SERVERS: dict[str, Callable[[Application, int], None]] = {
     "bjoern": run_bjoern,
     "fastwsgi-pypi": run_fastwsgi_pypi,
     "wsgiref": run_wsgiref,
+    "runserver": run_runserver,
     "ceiling": run_ceiling,
 }
 

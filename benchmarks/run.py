@@ -1,6 +1,6 @@
 """Compares fastwsgi with other WSGI servers, each on one core, and holds it against its targets.
 
-    python benchmarks/run.py [--quick] [--servers a,b] [--cases x,y] [--rounds N] [--seconds S] [--output DIR]
+python benchmarks/run.py [--quick] [--servers a,b] [--cases x,y] [--rounds N] [--seconds S] [--output DIR]
 """
 
 import argparse
@@ -26,8 +26,8 @@ from harness.servers import HERE, PEER_PYTHON, SERVERS, VENV, Server, Start, mis
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one short round: shows that it works, not how fast")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="one short round: that it works, not how fast")
     parser.add_argument("--servers", default="", help=f"of: {', '.join(SERVERS)}")
     parser.add_argument("--cases", default="", help=f"of: {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, help="rounds of each case (3; quick: 1)")
@@ -52,9 +52,8 @@ def _names(parser: argparse.ArgumentParser, text: str, known: list[str]) -> list
 
 
 def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=HERE, capture_output=True, text=True, check=False
-    )
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
 
 
@@ -92,7 +91,8 @@ class Runner:
         if entry.problem:
             return
         if sys.stderr.isatty():
-            print(f"\r{case.name}: round {number + 1}, {server.name}".ljust(60), end="", file=sys.stderr, flush=True)
+            text = f"{case.name}: round {number + 1}, {server.name}"
+            print("\r" + text.ljust(60), end="", file=sys.stderr, flush=True)
         try:
             entry.rounds.append(self._measure(case, server, number))
         except ServerFailedError as error:
@@ -106,9 +106,15 @@ class Runner:
         start = Start(case.application, free_port(), threads, folder, len(case.content), closes)
         core = self.arguments.server_core
         with started(server.commands(start), start.port, core, self.environment, folder) as processes:
-            check_answer(start.port, case.request, case.content)
-            running = Running(processes, start.port, folder, self.arguments.seconds, self.arguments.quick)
-            return case.measure(case, running)
+            ends = check_answer(start.port, case.request, case.content)
+            settings = self.arguments
+            running = Running(processes, start.port, folder, settings.seconds, settings.quick, ends)
+            try:
+                return case.measure(case, running)
+            except ServerFailedError:
+                # That it ended says more than what was noticed first.
+                processes.check_alive()
+                raise
 
 
 def _end(number: int, frame: object) -> None:

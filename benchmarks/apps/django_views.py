@@ -1,10 +1,6 @@
-"""A Django project in one file: a hello view, and a view that reads from SQLite through the ORM.
-
-``python -m apps.django_views runserver --noreload 127.0.0.1:8000`` runs Django's own server.
-"""
+"""A Django project in one file: a hello view, and a view that reads from SQLite through the ORM."""
 
 import os
-import sys
 import tempfile
 
 from django.conf import settings
@@ -14,7 +10,7 @@ settings.configure(
     DATABASES={
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
-            "NAME": os.environ.get("BENCH_DB") or os.path.join(tempfile.gettempdir(), "fastwsgi-bench.sqlite3"),
+            "NAME": os.environ.get("BENCH_DB") or f"{tempfile.gettempdir()}/fastwsgi-bench.sqlite3",
             "CONN_MAX_AGE": None,
         }
     },
@@ -35,7 +31,6 @@ import django  # noqa: E402 - the settings come first
 
 django.setup()
 
-from django.core.management import execute_from_command_line  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.db import connection, models  # noqa: E402
 from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
@@ -71,6 +66,3 @@ def articles(request: HttpRequest) -> HttpResponse:
 urlpatterns = [path("", hello), path("articles", articles)]
 
 app = get_wsgi_application()
-
-if __name__ == "__main__":
-    execute_from_command_line(sys.argv)

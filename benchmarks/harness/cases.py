@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apps import plain
+
 from harness.idle import measure_idle, measure_quiet
 from harness.load import BROWSER_FIELDS, Load, Request, run_load
 from harness.process import Processes
@@ -16,13 +17,14 @@ WARM_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class Running:
-    """A started server, and how long each measurement of it may take."""
+    """A started server whose answer has been checked, and how long each measurement of it may take."""
 
     processes: Processes
     port: int
     folder: Path
     seconds: float
     quick: bool
+    ends_with_connection: bool
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ MIX_COLUMNS = (
 )
 IDLE_COLUMNS = (
     Column("bytes_each", "bytes per idle connection", "least"),
-    Column("kept", "still open", "least"),
+    Column("opened", "opened", "least"),
+    Column("kept", "still open at the end", "least"),
     Column("alone_p99_us", "fresh p99 us, none idle", "median"),
     Column("beside_p99_us", "fresh p99 us, beside them", "median"),
     Column("failed", "failed", "sum"),
@@ -90,7 +93,7 @@ def measure_load(case: Case, running: Running) -> dict[str, float]:
     figures = {
         "cpu_us": cpu_ns / 1000 / max(counted.requests, 1),
         "per_second": counted.per_second,
-        "failed": counted.failed,
+        "failed": counted.failed - (counted.read_errors if running.ends_with_connection else 0),
         "requests": counted.requests,
     }
     # wrk times a whole batch of pipelined requests and counts it as one: not to be set beside the others.
@@ -310,7 +313,7 @@ CASES = {
             "apps.plain:hello",
             GET,
             plain.HELLO,
-            OURS_BY_THREADS + ("bjoern", "granian", "uwsgi", "gunicorn", "waitress", "ceiling-app"),
+            (*OURS_BY_THREADS, "bjoern", "granian", "uwsgi", "gunicorn", "waitress", "ceiling-app"),
             measure_quiet_server,
             QUIET_COLUMNS,
         ),

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 START_SECONDS = 20.0
-STOP_SECONDS = 3.0
 # Beneath the range that the kernel takes client ports from, so that no client sits on a server's port.
 FIRST_PORT, LAST_PORT = 20000, 32000
 
@@ -98,14 +97,12 @@ class Processes:
         return " / ".join(lines[-3:])[-400:] or "nothing was logged"
 
     def stop(self) -> None:
-        for how in (signal.SIGTERM, signal.SIGKILL):
-            for root in self.roots:
-                # The group rather than the process: a worker may outlive its parent.
-                with suppress(ProcessLookupError):
-                    os.killpg(root.pid, how)
-            deadline = time.monotonic() + STOP_SECONDS
-            while time.monotonic() < deadline and any(root.poll() is None for root in self.roots):
-                time.sleep(0.01)
+        for root in self.roots:
+            # The group rather than the process: a worker may outlive its parent.
+            with suppress(ProcessLookupError):
+                os.killpg(root.pid, signal.SIGKILL)
+        for root in self.roots:
+            root.wait()
 
 
 def _wait_until_listening(processes: Processes, port: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run prints and writes: tables as Markdown, everything as JSON, one chart for each case of CPU time."""
+"""What a run prints and writes: tables as Markdown, everything as JSON, a chart for each case of CPU time."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,8 @@ def _table(rows: list[list[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
 
     def line(row: list[str]) -> str:
-        cells = [row[0].ljust(widths[0])] + [text.rjust(width) for text, width in zip(row[1:], widths[1:])]
-        return "| " + " | ".join(cells) + " |"
+        cells = [text.rjust(width) for text, width in zip(row, widths, strict=True)]
+        return "| " + " | ".join([row[0].ljust(widths[0]), *cells[1:]]) + " |"
 
     rule = [":" + "-" * (widths[0] - 1)] + ["-" * (width - 1) + ":" for width in widths[1:]]
     return "\n".join([line(rows[0]), "| " + " | ".join(rule) + " |", *map(line, rows[1:])])
@@ -44,16 +44,16 @@ def _servers_table(results: Results) -> str:
         server = SERVERS[name]
         missing = f"missing; comes with {server.install}"
         rows.append([name, (version or "missing").replace("|", "/"), server.note if version else missing])
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(row, widths)) + " |" for row in rows]
-    return "\n".join([lines[0], "| " + " | ".join("-" * width for width in widths) + " |", *lines[1:]])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "| :-- | :-- | :-- |", *lines[1:]])
 
 
 def targets_text(results: Results) -> str:
     judged, lines = judge(results), ["## Targets", ""]
     for target in judged:
         if target.reached is not None:
-            lines.append(f"- {'reached' if target.reached else '**NOT reached**'}: {target.text}: {target.figure}")
+            verdict = "reached" if target.reached else "**NOT reached**"
+            lines.append(f"- {verdict}: {target.text}: {target.figure}")
     unmeasured = [target.text for target in judged if target.reached is None]
     if unmeasured:
         lines.append(f"- not measured in this run: {'; '.join(unmeasured)}")
@@ -70,8 +70,8 @@ def overview(results: Results) -> str:
 
 def as_markdown(results: Results) -> str:
     explanation = (
-        "CPU time is what the kernel counted for all processes of a server, per request answered. Figures compare "
-        "within this run only."
+        "CPU time is what the kernel counted for all processes of a server, per request answered. "
+        "Figures compare within this run only."
     )
     tables = []
     for name, entries in results.cases.items():
@@ -87,7 +87,9 @@ def _chart(case: Case, entries: dict[str, Entry]) -> str:
     for name, entry in ordered(case, entries):
         cpu_us = entry.figure("cpu_us")
         if cpu_us:
-            bars.append(Bar(name, 1e6 / cpu_us, f"{1e6 / cpu_us:,.0f}  ({cpu_us:,.1f} us)", SERVERS[name].kind))
+            per_second = 1e6 / cpu_us
+            text = f"{per_second:,.0f}  ({cpu_us:,.1f} us)"
+            bars.append(Bar(name, per_second, text, SERVERS[name].kind))
     return bar_chart(f"{case.name}: {case.title}", "requests per second of CPU time; longer is better", bars)
 
 

@@ -4,6 +4,9 @@ All get one worker process. Where a server has a setting that makes it faster he
 comparison is with each server at its best.
 """
 
+import grp
+import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -88,28 +91,30 @@ def _launched(name: str, python: str, start: Start) -> Commands:
 
 
 def _granian(start: Start) -> Commands:
-    return [
-        [PEER_PYTHON, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(start.port)]
-        + ["--workers", "1", "--blocking-threads", str(start.threads), "--http", "1", "--no-ws"]
-        + ["--http1-pipeline-flush", "--log-level", "error", start.application]
-    ]
+    options = (
+        f"--interface wsgi --host 127.0.0.1 --port {start.port} --workers 1 "
+        f"--blocking-threads {start.threads} --http 1 --no-ws --http1-pipeline-flush --backlog 2048 --backpressure 12000 --log-level error"
+    )
+    return [[PEER_PYTHON, "-m", "granian", *options.split(), start.application]]
 
 
 def _uwsgi(start: Start) -> Commands:
-    command = [str(VENV / "bin" / "uwsgi"), "--http-socket", f"127.0.0.1:{start.port}"]
-    command += ["--add-header", "Connection: close", "--processes", "1", "--listen", "1024"]
-    command += ["--disable-logging", "--die-on-term", "--need-app"]
+    options = (
+        f"--http-socket 127.0.0.1:{start.port} --processes 1 --listen 1024 --disable-logging --die-on-term "
+        "--need-app"
+    )
     if start.threads > 1:
-        command += ["--enable-threads", "--threads", str(start.threads)]
-    return [[*command, "--module", start.application]]
+        options += f" --enable-threads --threads {start.threads}"
+    closing = ["--add-header", "Connection: close"]
+    return [[str(VENV / "bin" / "uwsgi"), *options.split(), *closing, "--module", start.application]]
 
 
 def _gunicorn(bind: str, start: Start) -> list[str]:
-    return (
-        [PEER_PYTHON, "-m", "gunicorn", "--worker-class", "gthread", "--workers", "1", "--bind", bind]
-        + ["--threads", str(start.threads), "--worker-connections", "12000", "--keep-alive", "75"]
-        + ["--backlog", "2048", "--log-level", "error", start.application]
+    options = (
+        f"--worker-class gthread --workers 1 --threads {start.threads} --worker-connections 12000 "
+        "--keep-alive 75 --backlog 2048 --log-level error"
     )
+    return [PEER_PYTHON, "-m", "gunicorn", "--bind", bind, *options.split(), start.application]
 
 
 def _gunicorn_alone(start: Start) -> Commands:
@@ -117,10 +122,11 @@ def _gunicorn_alone(start: Start) -> Commands:
 
 
 def _waitress(start: Start) -> Commands:
-    return [
-        [PEER_PYTHON, "-m", "waitress", f"--listen=127.0.0.1:{start.port}", f"--threads={start.threads}"]
-        + ["--connection-limit=12000", "--backlog=2048", "--asyncore-use-poll", start.application]
-    ]
+    options = (
+        f"--listen=127.0.0.1:{start.port} --threads={start.threads} --connection-limit=12000 --backlog=2048 "
+        "--asyncore-use-poll"
+    )
+    return [[PEER_PYTHON, "-m", "waitress", *options.split(), start.application]]
 
 
 def _nginx(start: Start, server_block: str) -> list[str]:
@@ -157,25 +163,19 @@ http {{
 
 
 def _user() -> str:
-    import grp
-    import os
-    import pwd
-
     return f"{pwd.getpwuid(os.getuid()).pw_name} {grp.getgrgid(os.getgid()).gr_name}"
 
 
 def _nginx_gunicorn(start: Start) -> Commands:
-    proxy = 'location / { proxy_pass http://application; proxy_http_version 1.1; proxy_set_header Connection ""; }'
+    proxy = (
+        "location / { proxy_pass http://application; proxy_http_version 1.1; "
+        'proxy_set_header Connection ""; }'
+    )
     return [_gunicorn(f"unix:{start.folder}/application.sock", start), _nginx(start, proxy)]
 
 
 def _nginx_files(start: Start) -> Commands:
     return [_nginx(start, f"root {start.folder.parent};")]
-
-
-def _runserver(start: Start) -> Commands:
-    module = start.application.partition(":")[0]
-    return [[PEER_PYTHON, "-m", module, "runserver", "--noreload", f"127.0.0.1:{start.port}"]]
 
 
 def _ceiling_fixed(start: Start) -> Commands:
@@ -214,7 +214,7 @@ SERVERS = {
             _granian,
             partial(_package_version, PEER_PYTHON, "granian"),
             SETUP,
-            note="--interface wsgi --http 1 --no-ws --http1-pipeline-flush, blocking threads as the case says",
+            note="--http 1 --no-ws --http1-pipeline-flush; as many blocking threads as we have threads",
         ),
         Server(
             "uwsgi",
@@ -222,10 +222,10 @@ SERVERS = {
             _uwsgi,
             partial(_package_version, PEER_PYTHON, "uwsgi"),
             SETUP,
-            # Tried: --http11-socket (keeps connections; with one thread 1.6 times the CPU time, with 64 threads 1.3
-            # times) and --http with --http-keepalive (a second process; 2.3 times).
-            note="--http-socket, which closes after every answer; saying so in the answer. Its two ways of "
-            "keeping connections, --http11-socket and the router of --http, took more CPU time",
+            # Tried: --http11-socket (keeps connections; with one thread 1.6 times the CPU time, with 64
+            # threads 1.3 times) and --http with --http-keepalive (a second process; 2.3 times).
+            note="--http-socket, which closes after every answer, and says so; its two ways of keeping "
+            "connections, --http11-socket and the router of --http, take more CPU time",
         ),
         Server(
             "gunicorn",
@@ -269,7 +269,7 @@ SERVERS = {
         Server(
             "runserver",
             "peer",
-            _runserver,
+            partial(_launched, "runserver", PEER_PYTHON),
             partial(_python_version, PEER_PYTHON),
             f"{SETUP} (Django)",
             note="Django's development server, --noreload",
