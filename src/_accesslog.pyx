@@ -1,10 +1,11 @@
 """The access log's format, and the line it makes of an exchange.
 
-The atoms are gunicorn's. All that came from the network is escaped, so that no client can forge a line or reach
-the terminal of who reads the log. It knows neither where lines go nor when: they are bytes in the caller's
-buffer.
+The atoms are gunicorn's. All that came from the network is escaped, so that no client can forge a line or
+reach the terminal of who reads the log. It knows neither where lines go nor when: they are bytes in the
+caller's buffer.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -73,7 +74,7 @@ cdef enum:
 
 DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
-ATOMS = {
+cdef dict ATOMS = {
     "h": ATOM_PEER,
     "u": ATOM_USER,
     "t": ATOM_TIME,
@@ -91,12 +92,14 @@ ATOMS = {
     "L": ATOM_DECIMAL_SECONDS,
     "p": ATOM_PROCESS,
 }
-FIELD_ATOMS = {"f": b"referer", "a": b"user-agent"}
-NAMED_ATOMS = {"i": ATOM_REQUEST_FIELD, "o": ATOM_RESPONSE_FIELD, "e": ATOM_ENVIRON}
+cdef dict FIELD_ATOMS = {"f": b"referer", "a": b"user-agent"}
+cdef dict NAMED_ATOMS = {"i": ATOM_REQUEST_FIELD, "o": ATOM_RESPONSE_FIELD, "e": ATOM_ENVIRON}
 # Python's formatting, which the atoms come from, lets these be written with a d.
-NUMBERS = frozenset("sBTMD")
+cdef frozenset NUMBERS = frozenset("sBTMD")
 
-PIECES = re.compile(r"(?P<literal>[^%]+)|%%|%\((?:\{(?P<name>[^{}()]+)\})?(?P<atom>[^{}()]+)\)(?P<conversion>[sd])")
+cdef object PIECES = re.compile(
+    r"(?P<literal>[^%]+)|%%|%\((?:\{(?P<name>[^{}()]+)\})?(?P<atom>[^{}()]+)\)(?P<conversion>[sd])"
+)
 
 
 # Writing: `at` is where the next octet goes, NULL once something did not fit; each call takes and returns it.
@@ -456,7 +459,7 @@ cdef int accesslog_values(const log_format_t* format, dict environ, buffer_t* va
 
 
 cdef bytes environ_text(dict environ, bytes name):
-    """The value of a variable, None if there is none; the name is in lower case, the variable may be in upper."""
+    """The value of a variable as text, or None; its name is given in lower case, and may be in upper."""
     cdef str key = name.decode()
     value = environ.get(key)
     if value is None:
@@ -474,11 +477,12 @@ cdef bytes environ_text(dict environ, bytes name):
         return text.encode("utf-8", "backslashreplace")
 
 
-def compile_format(format):
-    """The atoms of an access log format as (kind, known, text), neighbouring literals joined; or ValueError."""
-    atoms = []
-    literal = b""
-    end = 0
+cdef list compile_format(str format):
+    """The atoms as (kind, known, text), with neighbouring literals joined; ValueError if one is wrong."""
+    cdef list atoms = []
+    cdef bytes literal = b""
+    cdef bytes text
+    cdef Py_ssize_t end = 0
     for piece in PIECES.finditer(format):
         if piece.start() != end:
             break
@@ -512,14 +516,16 @@ def compile_format(format):
             literal = b""
         atoms.append((kind, known, text))
     if end != len(format):
+        wrong = format[end : end + 12]
         raise ValueError(
-            f"access log format: {format[end:end + 12]!r} begins no atom such as %(h)s; a percent sign is written %%"
+            f"access log format: {wrong!r} begins no atom such as %(h)s; a percent sign is written %%"
         )
     if literal:
         atoms.append((ATOM_LITERAL, KNOWN_NONE, literal))
     return atoms
 
 
+@cython.final
 cdef class LogFormat:
     """An access log format, compiled; ValueError, one line, if there is something wrong with it."""
 

@@ -158,9 +158,9 @@ cdef inline uint64_t limit_of(object size) except? 0:
     return UINT64_MAX if limit < 0 else <uint64_t>limit
 
 
-# In all methods: the GIL may be given up while the spool is read, and with it the critical section that stands
-# for it without a GIL. So a read moves the offset first, and a line is only valid if the offset has not moved
-# meanwhile. Threads that read from one Input share its bytes out among them.
+# In all methods: the GIL may be given up while the spool is read, and with it the critical section that
+# stands for it without a GIL. So a read moves the offset first, and a line is only valid if the offset has
+# not moved meanwhile. Threads that read from one Input share its bytes out among them.
 @cython.final
 @cython.freelist(64)
 cdef class Input:
@@ -205,7 +205,8 @@ cdef class Input:
         try:
             PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
         except BufferError:
-            raise TypeError(f"readinto() needs a writable bytes-like object, not {type(buffer).__name__}") from None
+            message = f"readinto() needs a writable bytes-like object, not {type(buffer).__name__}"
+            raise TypeError(message) from None
         try:
             with cython.critical_section(self):
                 start = self.offset
@@ -338,18 +339,18 @@ cdef class Input:
         Borrowed until the GIL is given up.
         """
         cdef bytes block = self.block
-        if block is None or not self.block_start <= offset < self.block_start + <uint64_t>PyBytes_GET_SIZE(block):
+        cdef uint64_t block_end = 0 if block is None else self.block_start + PyBytes_GET_SIZE(block)
+        if block is None or not self.block_start <= offset < block_end:
             if offset >= self.content.spooled:
                 size[0] = <size_t>(self.content.spooled + self.content.size - offset)
                 return self.content.data + (offset - self.content.spooled)
+            block_end = offset + min(<uint64_t>BLOCK_SIZE, self.content.spooled - offset)
             # A new object each time: another thread may be looking at the old one.
-            block = PyBytes_FromStringAndSize(
-                NULL, <Py_ssize_t>min(<uint64_t>BLOCK_SIZE, self.content.spooled - offset)
-            )
-            self.read_spool(PyBytes_AS_STRING(block), offset, PyBytes_GET_SIZE(block))
+            block = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(block_end - offset))
+            self.read_spool(PyBytes_AS_STRING(block), offset, <size_t>(block_end - offset))
             self.block = block
             self.block_start = offset
-        size[0] = <size_t>(self.block_start + PyBytes_GET_SIZE(block) - offset)
+        size[0] = <size_t>(block_end - offset)
         return PyBytes_AS_STRING(block) + (offset - self.block_start)
 
     cdef int read_spool(self, char* target, uint64_t offset, size_t size) except -1:
@@ -378,6 +379,7 @@ cdef class Input:
 
 
 cdef Input input_empty():
+    """An Input over nothing. It never changes, so one may serve any number of requests."""
     return Input.__new__(Input)
 
 
@@ -398,6 +400,7 @@ cdef Input input_from_content(content_t* content):
     return input
 
 
+@cython.final
 cdef class Content:
     """Request content without a connection, to be driven by tests."""
 

@@ -13,7 +13,7 @@ cdef enum:
 
 
 cdef struct content_t:
-    # The content is spool[0:spooled], then data[0:size]. It moves as a whole, from the connection to the Input.
+    # The content is spool[0:spooled], then data[0:size]. It moves as a whole: connection, then Input.
     char* data          # owned
     size_t size         # bytes in use
     size_t capacity     # bytes allocated
@@ -38,7 +38,7 @@ cdef void content_free(content_t* content) noexcept nogil
 
 cdef class Input:
     cdef content_t content      # owned
-    cdef bytes block            # a small content as a whole, or what was read ahead from the spool; may be None
+    cdef bytes block            # all of a small content, or what was read ahead from the spool; or None
     cdef uint64_t block_start   # where in the content the block begins
     cdef uint64_t offset        # of the next byte to be read
     cdef uint64_t length

@@ -1,9 +1,10 @@
 """Access log lines: each atom, what is missing, and that nothing from the network can break a line."""
 
+import calendar
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -53,7 +54,7 @@ def line(format: str, request: bytes | None = REQUEST, **record: object) -> str:
 
 
 @pytest.fixture
-def zone() -> Iterator[object]:
+def zone() -> Iterator[Callable[[str], None]]:
     before = os.environ.get("TZ")
 
     def set_zone(name: str) -> None:
@@ -127,7 +128,7 @@ def test_atom(format: str, expected: str) -> None:
     assert text == expected.encode() + b"\n"
 
 
-def test_the_default_is_the_combined_format(zone) -> None:  # type: ignore[no-untyped-def]
+def test_the_default_is_the_combined_format(zone: Callable[[str], None]) -> None:
     zone("UTC")
     assert line(DEFAULT_FORMAT) == (
         "192.0.2.7 - Aladdin [09/Sep/2001:01:46:40 +0000] "
@@ -137,18 +138,22 @@ def test_the_default_is_the_combined_format(zone) -> None:  # type: ignore[no-un
     assert LogFormat().line() == LogFormat(DEFAULT_FORMAT).line()
 
 
-@pytest.mark.parametrize("name", ["UTC", "CET-1CEST,M3.5.0,M10.5.0/3", "EST5", "IST-5:30", "NST3:30", "XXX+12", "YYY-14"])
+@pytest.mark.parametrize(
+    "name", ["UTC", "CET-1CEST,M3.5.0,M10.5.0/3", "EST5", "IST-5:30", "NST3:30", "XXX+12", "YYY-14"]
+)
 @pytest.mark.parametrize("moment", [0, 1, 951_782_399, MOMENT, 1_719_835_199, 4_102_444_800])
-def test_time_is_local(zone, name: str, moment: int) -> None:  # type: ignore[no-untyped-def]
+def test_time_is_local(zone: Callable[[str], None], name: str, moment: int) -> None:
     zone(name)
     local = time.localtime(moment)
-    months = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-    expected = f"[{local.tm_mday:02}/{months[local.tm_mon - 1]}{time.strftime('/%Y:%H:%M:%S %z', local)}]"
+    month = calendar.month_abbr[local.tm_mon]
+    expected = f"[{local.tm_mday:02}/{month}{time.strftime('/%Y:%H:%M:%S %z', local)}]"
     assert line("%(t)s", unix_time=moment) == expected
 
 
 def test_without_a_request() -> None:
-    everything = "%(h)s %(u)s %(r)s %(m)s %(U)s %(q)s %(H)s %(s)s %(B)s %(b)s %(f)s %(a)s %({host}i)s %({server}o)s"
+    everything = (
+        "%(h)s %(u)s %(r)s %(m)s %(U)s %(q)s %(H)s %(s)s %(B)s %(b)s %(f)s %(a)s %({host}i)s %({server}o)s"
+    )
     assert LogFormat(everything).line() == b"- - - - - - - - 0 - - - - -\n"
     assert LogFormat(everything).line(b"") == b"- - - - - - - - 0 - - - - -\n"
     assert LogFormat("%({a}e)s%(L)s").line() == b"-0.000000\n"
@@ -205,7 +210,11 @@ def escaped(value: bytes) -> str:
     return "".join(plain.get(octet, rf"\x{octet:02x}") for octet in value)
 
 
-@given(st.one_of(st.binary(max_size=60), st.text(st.characters(max_codepoint=0xFF)).map(lambda s: s.encode("latin-1"))))
+@given(
+    st.one_of(
+        st.binary(max_size=60), st.text(st.characters(max_codepoint=0xFF)).map(lambda s: s.encode("latin-1"))
+    )
+)
 def test_escaping_of_anything(value: bytes) -> None:
     expected = escaped(value) or "-"
     assert line("%(h)s", peer=value) == expected
@@ -250,7 +259,8 @@ def test_values_that_cannot_be_had() -> None:
         def __str__(self) -> str:
             raise RuntimeError("no text")
 
-    assert line("%({a}e)s|%({b}e)s|%({c}e)s", environ={"a": Faulty(), "b": 5, "C": "\udcff"}) == r"-|5|\\udcff"
+    environ = {"a": Faulty(), "b": 5, "C": "\udcff"}
+    assert line("%({a}e)s|%({b}e)s|%({c}e)s", environ=environ) == r"-|5|\\udcff"
 
 
 def test_whether_the_environ_is_needed() -> None:
@@ -277,7 +287,7 @@ def test_whether_the_environ_is_needed() -> None:
     ],
 )
 def test_a_wrong_format_is_one_line_that_names_the_atom(format: str, message: str) -> None:
-    with pytest.raises(ValueError, match="^access log format: ") as caught:
+    with pytest.raises(ValueError, match=r"^access log format: ") as caught:
         LogFormat(format)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -43,7 +43,9 @@ MAKERS = [small_input, in_memory, spooled, partly_spooled]
 makers = pytest.mark.parametrize("make", MAKERS)
 Make = Callable[[bytes], Input]
 
-sizes = st.one_of(st.none(), st.integers(-2, 40), st.sampled_from([10_000, BLOCK, 2**31, 2**63 - 1, 2**64, -(2**70)]))
+sizes = st.one_of(
+    st.none(), st.integers(-2, 40), st.sampled_from([10_000, BLOCK, 2**31, 2**63 - 1, 2**64, -(2**70)])
+)
 operations = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["read", "read1", "readline", "readlines"]), sizes),
@@ -54,7 +56,9 @@ operations = st.lists(
 )
 contents = st.one_of(
     st.binary(max_size=300),
-    st.lists(st.sampled_from([b"\n", b"a\n", b"line of text\r\n", b"x" * 50, b"\x00\xff"]), max_size=60).map(b"".join),
+    st.lists(st.sampled_from([b"\n", b"a\n", b"line of text\r\n", b"x" * 50, b"\x00\xff"]), max_size=60).map(
+        b"".join
+    ),
 )
 
 
@@ -65,10 +69,9 @@ def perform(file: io.BytesIO | Input, operation: str, argument: int | None) -> o
         return count, bytes(target)
     if operation == "next":
         return next(iter(file), None)
-    if argument is not None and abs(argument) >= 2**63:
-        # BytesIO refuses what does not fit; as a size it means "all" (or no limit) like any other large one.
-        if isinstance(file, io.BytesIO):
-            argument = 2**62 if argument > 0 else -1
+    if argument is not None and abs(argument) >= 2**63 and isinstance(file, io.BytesIO):
+        # BytesIO refuses what does not fit; an Input takes it for any other large number.
+        argument = 2**62 if argument > 0 else -1
     return getattr(file, operation)(argument)
 
 

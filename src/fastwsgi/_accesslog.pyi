@@ -1,0 +1,22 @@
+from typing import Any, Self, final
+
+DEFAULT_FORMAT: str
+
+@final
+class LogFormat:
+    def __new__(cls, format: str = ...) -> Self: ...
+    @property
+    def needs_environ(self) -> bool: ...
+    def line(
+        self,
+        request: bytes | None = None,
+        *,
+        peer: bytes = b"",
+        status: int = 0,
+        content_bytes: int = 0,
+        duration_ns: int = 0,
+        unix_time: int = 0,
+        head: bytes = b"",
+        environ: dict[str, Any] | None = None,
+        capacity: int = 65536,
+    ) -> bytes | None: ...
