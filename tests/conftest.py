@@ -1,6 +1,7 @@
 """Fixtures of the tests that speak to a running server."""
 
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ def pytest_configure(config):
     # An iterable that was never closed shows itself only in __del__: wsgiref.validate asserts there.
     config.addinivalue_line("filterwarnings", "error::pytest.PytestUnraisableExceptionWarning")
     config.addinivalue_line("filterwarnings", "error::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+@pytest.fixture
+def short_path():
+    """A new directory with a path short enough for a unix socket (108 bytes in all)."""
+    with tempfile.TemporaryDirectory(prefix="fw-") as directory:
+        yield Path(directory)
 
 
 @pytest.fixture(params=CREWS, ids=lambda crew: f"{crew[0]}-{crew[1]}")

@@ -432,6 +432,7 @@ class Server:
 
     @property
     def address(self):
+        """Where it listens, as `connect` takes it."""
         return self.server.server_address
 
     @property

@@ -1,0 +1,133 @@
+"""Requests that the server refuses: the right status, readable, and nothing of what follows is run."""
+
+import threading
+
+import pytest
+from support import echo, request, text
+
+REFUSED = {
+    "no request line": (b"nonsense\r\n\r\n", 400),
+    "two spaces": (b"GET  / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    "version 2": (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505),
+    "bad version": (b"GET / HTTP/1\r\nHost: h\r\n\r\n", 400),
+    "version 0.9": (b"GET /\r\n\r\n", 400),
+    "target with fragment": (b"GET /#a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    "target without slash": (b"GET a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    "bad percent": (b"GET /%zz HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "two hosts": (b"GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", 400),
+    "bad host": (b"GET / HTTP/1.1\r\nHost: h/x\r\n\r\n", 400),
+    "space before colon": (b"GET / HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n", 400),
+    "no colon": (b"GET / HTTP/1.1\r\nHost: h\r\nA\r\n\r\n", 400),
+    "folded": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n", 400),
+    "bare LF": (b"GET / HTTP/1.1\nHost: h\n\n", 400),
+    "bare CR": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\rc\r\n\r\n", 400),
+    "NUL": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\0c\r\n\r\n", 400),
+    "bad length": (request("/", "POST", [("Content-Length", "1x")]), 400),
+    "negative length": (request("/", "POST", [("Content-Length", "-1")]), 400),
+    "two lengths": (request("/", "POST", [("Content-Length", "1"), ("Content-Length", "1")]), 400),
+    "two framings": (request("/", "POST", [("Content-Length", "1"), ("Transfer-Encoding", "chunked")]), 400),
+    "unknown coding": (request("/", "POST", [("Transfer-Encoding", "gzip, chunked")]), 501),
+    "chunked not last": (request("/", "POST", [("Transfer-Encoding", "chunked, gzip")]), 400),
+    "chunked in 1.0": (request("/", "POST", [("Transfer-Encoding", "chunked")], version="1.0"), 400),
+    "bad chunk size": (request("/", "POST", [("Transfer-Encoding", "chunked")]) + b"x\r\n", 400),
+    "bad chunk end": (request("/", "POST", [("Transfer-Encoding", "chunked")]) + b"1\r\nabc\r\n", 400),
+    "long line": (b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414),
+    "long field": (request("/", fields=[("A", "a" * 20_000)]), 431),
+    "many fields": (request("/", fields=[("A", "a")] * 200), 431),
+    "large head": (request("/", fields=[("A", "a" * 10_000)] * 10), 431),
+    "connect": (b"CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\n\r\n", 501),
+    "expectation": (request("/", "POST", [("Expect", "gold"), ("Content-Length", "1")]), 417),
+    "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400),
+    "http/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+}
+
+refused = pytest.mark.parametrize(("data", "status"), REFUSED.values(), ids=REFUSED.keys())
+
+
+@refused
+def test_refused_with_the_right_status_and_closed(serve, data, status):
+    server = serve(text())
+    with server.connect() as client:
+        client.send(data)
+        response = client.read_response()
+        assert response.status == status
+        assert response.closes
+        assert response["Content-Type"].startswith("text/plain")
+        client.expect_end()
+    assert server.count("refused") == 1
+    assert server.count("requests") == 0
+    assert server.ask().text == "hello"
+
+
+@refused
+def test_the_refusal_comes_after_the_answers_before_it_and_nothing_comes_after(serve, data, status):
+    server = serve(text())
+    with server.connect() as client:
+        client.send(request("/") * 2 + data + request("/never") * 3)
+        assert [client.read_response().status for _ in range(3)] == [200, 200, status]
+        client.expect_end()
+    assert server.count("requests") == 2
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        request("/", "POST", [("Content-Length", "nonsense")]),
+        request("/", "POST", [("Expect", "gold"), ("Content-Length", "4000000")]),
+        request("/", "POST", [("Transfer-Encoding", "chunked")]) + b"nonsense\r\n",
+    ],
+    ids=["length", "expect", "chunk"],
+)
+def test_the_refusal_is_readable_while_the_client_still_sends(serve, head):
+    # Closing at once would make the kernel send a reset, which destroys the answer on its way.
+    server = serve(echo)
+    with server.connect() as client:
+        client.send(head)
+        sender = threading.Thread(target=send_much, args=(client, 4_000_000))
+        sender.start()
+        response = client.read_response()
+        assert response.status in (400, 417)
+        sender.join()
+        client.expect_end()
+
+
+def send_much(client, size):
+    client.send(b"x" * size)
+    client.half_close()
+
+
+def test_a_refused_head_request_has_no_content(serve):
+    with serve(text()).connect() as client:
+        client.send(b"HEAD / HTTP/1.1\r\n\r\n")
+        assert client.read_response("HEAD").status == 400
+        client.expect_end()
+
+
+def test_the_application_does_not_see_what_is_refused(serve):
+    called = []
+
+    def application(environ, start_response):
+        called.append(environ["PATH_INFO"])
+        return text()(environ, start_response)
+
+    server = serve(application)
+    with server.connect() as client:
+        client.send(request("/evil", "POST", [("Content-Length", "5"), ("Transfer-Encoding", "chunked")], b"0\r\n\r\n")
+                    + request("/evil"))  # fmt: skip
+        assert client.read_response().status == 400
+        client.expect_end()
+    with server.connect() as client:
+        client.send(request("/evil", "POST", [("Transfer-Encoding", "chunked")]) + b"1\r\nabc" + request("/evil"))
+        assert client.read_response().status == 400
+        client.expect_end()
+    assert called == []
+
+
+def test_a_client_that_stays_after_its_refusal_is_let_go(serve):
+    server = serve(text())
+    client = server.connect()
+    client.send(b"nonsense\r\n\r\n")
+    assert client.read_response().status == 400
+    client.expect_end()
+    server.wait_count("connections", 0)
