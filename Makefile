@@ -1,0 +1,59 @@
+# make serve: a Flask application at http://127.0.0.1:$(PORT); make test: the whole suite.
+# The virtual environment is made with PYTHON, or with the first Python >= 3.11 that is found.
+
+PORT ?= 8000
+PYTHON ?= $$(tools/find_python.sh)
+VENV := .venv
+BIN := $(VENV)/bin
+COMPILED := $(wildcard src/*.pyx src/fastwsgi/*.pxd src/platform/*.h) setup.py
+
+.PHONY: serve test build lint bench asan cover annotate model wheel clean
+
+serve: $(VENV)/built $(VENV)/has-examples
+	@$(BIN)/fastwsgi --chdir examples --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
+
+test: $(VENV)/built $(VENV)/has-test
+	$(BIN)/python -m pytest $(ARGS)
+
+build: $(VENV)/built
+
+lint: $(VENV)/built $(VENV)/has-lint
+	tools/lint.sh $(BIN)
+
+bench: $(VENV)/built $(VENV)/has-bench
+	PYTHON=$(BIN)/python benchmarks/setup.sh && $(BIN)/python benchmarks/run.py $(ARGS)
+
+asan: $(VENV)/built $(VENV)/has-test
+	tools/asan.sh $(BIN)/python $(ARGS)
+
+cover: $(VENV)/built $(VENV)/has-test $(VENV)/has-cover
+	tools/cover.sh $(BIN) $(ARGS)
+
+annotate: $(VENV)/built
+	FASTWSGI_ANNOTATE=1 $(BIN)/python setup.py -q build_ext --inplace --force && ls build/plain/src/*.html
+
+model:
+	model/run.sh
+
+wheel: $(VENV)/built
+	rm -rf build/lib* && $(BIN)/pip wheel -q --no-deps --wheel-dir dist . && ls dist
+
+clean:
+	rm -rf build dist $(VENV) src/*.egg-info src/fastwsgi/*.so
+
+# Stamps: what is there already is not done again.
+
+$(BIN)/python:
+	python=$(PYTHON) && $$python -m venv $(VENV)
+
+$(VENV)/has-%: pyproject.toml tools/requirements.py | $(BIN)/python
+	$(BIN)/python tools/requirements.py $* | $(BIN)/pip install -q --disable-pip-version-check -r /dev/stdin
+	@touch $@
+
+# The first time pip builds and installs in one go; from then on the installation is this tree.
+INSTALL = $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps --editable .
+REBUILD = $(BIN)/python setup.py -q build_ext --inplace
+
+$(VENV)/built: $(COMPILED) $(VENV)/has-build
+	$(if $(wildcard $(BIN)/fastwsgi),$(REBUILD),$(INSTALL))
+	@touch $@
