@@ -81,10 +81,32 @@ cdef inline uint64_t word_find_colon(uint64_t word) noexcept nogil:
     return (word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL
 
 
-cdef inline uint64_t word_find_control(uint64_t word) noexcept nogil:
-    """Bit 7 of each octet that is below 0x20 or 0x7f."""
-    cdef uint64_t low = word & 0x7f7f7f7f7f7f7f7fULL
-    return ~((low + 0x6060606060606060ULL) & ~(low + 0x0101010101010101ULL) | word) & 0x8080808080808080ULL
+cdef inline uint64_t word_find_special(uint64_t word) noexcept nogil:
+    """Non-zero if an octet is below 0x20 or above 0x7e; then the lowest bit set is bit 7 of the first."""
+    return ((word + 0x0101010101010101ULL) | (word - 0x2020202020202020ULL) | word) & 0x8080808080808080ULL
+
+
+cdef inline bint word_match(const uint8_t* text, const uint8_t* word, size_t length) noexcept nogil:
+    """Is text[0:length] the word, in any case? The word has lower-case letters, digits and hyphens only.
+
+    Goes backwards in whole words of eight octets, so eight octets before `text` and before `word` must be readable.
+    """
+    cdef uint64_t theirs, ours, letters
+    cdef int shift
+    while True:
+        theirs = word_load(text + length - 8)
+        ours = word_load(word + length - 8)
+        if length < 8:
+            shift = <int>(64 - 8 * length)
+            theirs >>= shift
+            ours >>= shift
+        # Of the octets in the word letters, and only they, have 0x40 set: only for them upper case is the same.
+        letters = (ours & 0x4040404040404040ULL) >> 1
+        if (theirs | letters) != ours:
+            return False
+        if length <= 8:
+            return True
+        length -= 8
 
 
 # --- known names -----------------------------------------------------------------------------------------------
@@ -104,29 +126,11 @@ cdef inline int known_match(const uint8_t* name, size_t length) noexcept nogil:
     Reads the eight octets before the name, the last two of which must be CRLF: they are part of the slot of a name
     of two or three letters. length is 2 at least.
     """
-    cdef uint64_t theirs, ours, letters
-    cdef size_t left = length
-    cdef int shift
     cdef int known = known_slots[known_slot(word_load(name + length - 8), length)]
     cdef const known_name_t* entry = &known_names[known]
-    if entry.length != length:
+    if entry.length != length or not word_match(name, <const uint8_t*>entry + sizeof(entry.padding), length):
         return KNOWN_NONE
-    # Backwards, in whole words; what the last word holds from before the name is shifted out.
-    while True:
-        theirs = word_load(name + left - 8)
-        # The name stands behind eight octets of padding.
-        ours = word_load(<const uint8_t*>entry + left)
-        if left < 8:
-            shift = <int>(64 - 8 * left)
-            theirs >>= shift
-            ours >>= shift
-        # Letters, and only they, have 0x40 set in a known name: only for them upper case is the same.
-        letters = (ours & 0x4040404040404040ULL) >> 1
-        if (theirs | letters) != ours:
-            return KNOWN_NONE
-        if left <= 8:
-            return known
-        left -= 8
+    return known
 
 
 cdef const known_name_t* known_name(int known) noexcept nogil:
@@ -211,11 +215,14 @@ cdef bint is_ipv6(const uint8_t* at, const uint8_t* end) noexcept nogil:
 
 
 cdef bint is_authority(const uint8_t* text, size_t length, bint may_be_empty, bint needs_port) noexcept nogil:
-    """Is this a host with an optional port, and nothing else (RFC 9110, 4.2 and 7.2)?"""
+    """Is this a host with an optional port, and nothing else (RFC 9110, 4.2 and 7.2)?
+
+    text[length] must be readable and be no part of a host, so that the scans end there.
+    """
     cdef const uint8_t* at = text
     cdef const uint8_t* end = text + length
-    cdef int digits = 0
-    cdef int port = 0
+    cdef const uint8_t* port_start
+    cdef uint32_t port = 0
     if length == 0:
         return may_be_empty
     if text[0] == c'[':
@@ -224,13 +231,12 @@ cdef bint is_authority(const uint8_t* text, size_t length, bint may_be_empty, bi
             return False
         at += 1
     else:
-        while at < end:
-            if octets[at[0]] & IN_HOST != 0:
+        while True:
+            while octets[at[0]] & IN_HOST != 0:
                 at += 1
-            elif at[0] == c'%' and end - at >= 3 and is_percent_encoded(at):
-                at += 3
-            else:
+            if at[0] != c'%' or not is_percent_encoded(at):
                 break
+            at += 3
         if at == text:
             return False
     if at == end:
@@ -238,13 +244,13 @@ cdef bint is_authority(const uint8_t* text, size_t length, bint may_be_empty, bi
     if at[0] != c':':
         return False
     at += 1
-    while at < end:
-        if not is_digit(at[0]) or digits == PORT_DIGITS_MAX:
-            return False
-        digits += 1
+    port_start = at
+    while is_digit(at[0]):
         port = port * 10 + at[0] - c'0'
         at += 1
-    return port <= 65535 and not (needs_port and digits == 0)
+    if at != end or at - port_start > PORT_DIGITS_MAX or port > 65535:
+        return False
+    return not needs_port or at > port_start
 
 
 # --- limits ----------------------------------------------------------------------------------------------------
@@ -544,14 +550,17 @@ cdef int request_line_feed(parser_t* parser, const uint8_t* base, size_t size) n
 
 # --- field section ---------------------------------------------------------------------------------------------
 
+cdef inline uint32_t fields_room(const parser_t* parser) noexcept nogil:
+    """How many fields there may be before fields_grow."""
+    return parser.field_capacity if parser.field_capacity < parser.limits.fields else parser.limits.fields
+
+
 cdef int fields_grow(parser_t* parser) noexcept nogil:
     """Room for one more field; 0 or a reason."""
     cdef field_t* fields
     cdef uint32_t capacity = parser.field_capacity * 2 if parser.field_capacity else 16
     if parser.field_count >= parser.limits.fields:
         return REFUSAL_TOO_MANY_FIELDS
-    if parser.field_count < parser.field_capacity:
-        return 0
     if capacity > parser.limits.fields:
         capacity = parser.limits.fields
     fields = <field_t*>realloc(parser.fields, capacity * sizeof(field_t))
@@ -578,19 +587,9 @@ cdef int name_fault(const uint8_t* start) noexcept nogil:
     return line_end_fault(at, REFUSAL_NO_COLON if at[0] == c'\r' else REFUSAL_BAD_FIELD_NAME)
 
 
-cdef inline bint is_word(const uint8_t* at, size_t length, const char* word, size_t word_length) noexcept nogil:
-    """Is at[0:length] the word, in any case? The word has lower-case letters, digits and hyphens only."""
-    cdef size_t i
-    cdef uint8_t octet
-    if length != word_length:
-        return False
-    for i in range(length):
-        octet = at[i]
-        if octet >= c'A' and octet <= c'Z':
-            octet |= 0x20
-        if octet != word[i]:
-            return False
-    return True
+cdef inline bint is_word(const uint8_t* text, size_t length, const char* padded, size_t word_length) noexcept nogil:
+    """Is text[0:length], inside a field line, the word that stands in `padded` behind eight octets?"""
+    return length == word_length and word_match(text, <const uint8_t*>padded + 8, length)
 
 
 cdef inline bint is_blank(uint8_t octet) noexcept nogil:
@@ -631,13 +630,16 @@ cdef void connection_note(parser_t* parser, const uint8_t* value, size_t length)
     cdef const uint8_t* at = value
     cdef const uint8_t* option
     cdef size_t option_length
+    if is_word(value, length, b"        keep-alive", 10):
+        parser.connection_keep_alive = 1
+        return
     while True:
         option = list_next(&at, value + length, &option_length)
         if option == NULL:
             return
-        if is_word(option, option_length, b"close", 5):
+        if is_word(option, option_length, b"        close", 5):
             parser.connection_close = 1
-        elif is_word(option, option_length, b"keep-alive", 10):
+        elif is_word(option, option_length, b"        keep-alive", 10):
             parser.connection_keep_alive = 1
 
 
@@ -694,7 +696,7 @@ cdef int transfer_encoding_note(parser_t* parser, const uint8_t* value, size_t l
         for i in range(coding_length):
             if octets[coding[i]] & IN_TOKEN == 0:
                 return REFUSAL_BAD_TRANSFER_ENCODING
-        if is_word(coding, coding_length, b"chunked", 7):
+        if is_word(coding, coding_length, b"        chunked", 7):
             if parser.is_chunked:
                 return REFUSAL_CHUNKED_TWICE
             parser.is_chunked = 1
@@ -708,7 +710,7 @@ cdef int expect_note(parser_t* parser, const uint8_t* value, size_t length) noex
     # RFC 9110, 10.1.1: from an HTTP/1.0 client the field is ignored.
     if parser.version_minor == 0:
         return 0
-    if not is_word(value, length, b"100-continue", 12):
+    if not is_word(value, length, b"        100-continue", 12):
         return REFUSAL_EXPECTATION
     parser.expectation = 1
     return 0
@@ -754,13 +756,16 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
     cdef const uint8_t* lf
     cdef size_t line_limit = <size_t>parser.limits.field_size + 2
     cdef size_t head_limit = parser.limits.head_size
+    cdef const uint8_t* last_word = end - 8         # what came before has more than eight octets
+    # All that is there is less than one line may have: nothing to be checked line by line.
+    cdef bint is_within_limits = size <= line_limit and size <= head_limit
     cdef bint ends_with_lf = (end - 1)[0] == c'\n'
     cdef field_t* field
-    cdef uint64_t word, hit, known_seen, bit
+    cdef uint64_t hit
     cdef size_t length
-    cdef uint8_t kinds, seen
-    cdef uint64_t seen_word
-    cdef int known, reason, place
+    cdef uint8_t kinds, is_ascii
+    cdef int known, reason
+    cdef uint32_t room = fields_room(parser)
     while True:
         if not ends_with_lf or start == end:
             at = base + parser.scanned
@@ -784,7 +789,7 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
         # The name. A colon found beyond this line shows as a name with CR or LF in it.
         colon = start
         while True:
-            if end - colon < 8:
+            if colon > last_word:
                 while colon < end and colon[0] != c':':
                     colon += 1
                 break
@@ -811,35 +816,28 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
         while is_blank(value[0]):
             value += 1
         at = value
-        seen_word = 0
-        seen = 0
+        is_ascii = 1
         while True:
-            if end - at >= 8:
-                word = word_load(at)
-                hit = word_find_control(word)
-                if hit == 0:
-                    seen_word |= word
-                    at += 8
-                    continue
-                place = count_trailing_zeros(hit) - 7
-                seen_word |= word & ((<uint64_t>1 << place) - 1)
-                at += place >> 3
-            else:
-                while octets[at[0]] & IN_VALUE != 0:
-                    seen |= at[0]
-                    at += 1
-            if at[0] != c'\t':
+            while at <= last_word:
+                hit = word_find_special(word_load(at))
+                if hit != 0:
+                    at += count_trailing_zeros(hit) >> 3
+                    break
+                at += 8
+            if octets[at[0]] & IN_VALUE == 0:
                 break
+            is_ascii &= at[0] < 0x80
             at += 1
         if at[0] != c'\r' or at[1] != c'\n':
             return field_refused(parser, base, size, start, line_end_fault(at, REFUSAL_BAD_FIELD_VALUE))
-        if <size_t>(at - start) + 2 > line_limit or <size_t>(at - base) + 2 > head_limit:
+        if not is_within_limits and (<size_t>(at - start) + 2 > line_limit or <size_t>(at - base) + 2 > head_limit):
             return field_refused(parser, base, size, start, REFUSAL_FIELD_TOO_LARGE)
 
-        if parser.field_count == parser.field_capacity or parser.field_count >= parser.limits.fields:
+        if parser.field_count == room:
             reason = fields_grow(parser)
             if reason != 0:
                 return field_refused(parser, base, size, start, reason)
+            room = fields_room(parser)
         field = &parser.fields[parser.field_count]
         field.name.start = <uint32_t>(start - base)
         field.name.length = <uint32_t>length
@@ -849,13 +847,11 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
         length = <size_t>(at - value)
         field.value.start = <uint32_t>(value - base)
         field.value.length = <uint32_t>length
-        bit = <uint64_t>(known != KNOWN_NONE) << known
-        known_seen = parser.known_seen
-        parser.known_seen = known_seen | bit
         field.known = <uint8_t>known
-        field.is_repeated = known_seen & bit != 0
-        field.is_ascii = seen_word & 0x8080808080808080ULL == 0 and seen < 0x80
+        field.is_repeated = <uint8_t>((parser.known_seen & ~<uint64_t>1) >> known & 1)
+        field.is_ascii = is_ascii
         field.has_underscore = kinds & IS_UNDERSCORE != 0
+        parser.known_seen |= <uint64_t>1 << known
         if known != KNOWN_NONE and known < KNOWN_WATCHED_END:
             reason = field_note(parser, known, value, length)
             if reason != 0:

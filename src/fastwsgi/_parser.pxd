@@ -70,8 +70,8 @@ cdef enum:
 
 
 cdef struct known_name_t:
-    char padding[8]         # zero: the comparison reads whole words that end inside the name
-    char name[48]           # lower case, zero-terminated
+    char padding[8]         # the comparison reads whole words that end inside the name
+    char name[55]           # lower case, zero-terminated
     uint8_t length
 
 
@@ -99,7 +99,7 @@ cdef struct parser_t:
     const limits_t* limits  # borrowed; outlives the parser
     field_t* fields         # owned; kept over parser_reset
     uint64_t content_length # 0 unless has_content_length
-    uint64_t known_seen     # bit i: a field line with known name i came
+    uint64_t known_seen     # bit i: a field line with known name i came; bit 0: one with another name
     uint32_t position       # start of the first line not yet parsed
     uint32_t scanned        # no LF from position to here
     uint32_t field_count
