@@ -124,7 +124,7 @@ def text(metavar: str) -> Kind:
 
     def read(value: object) -> str:
         if not isinstance(value, str) or not value or "\0" in value:
-            raise ValueError(f"a {metavar.lower()}")
+            raise ValueError(f"a valid {metavar.lower()}")
         return value
 
     return Kind(metavar, read)

@@ -1,0 +1,121 @@
+"""The command line: what is read, what is refused and with which words, help, exit codes before serving."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import fastwsgi
+from fastwsgi.cli import help_text, main, parse
+from fastwsgi.config import OPTIONS
+from fastwsgi.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--threads", "8", "--bind", ":80", "app"],
+        ["--threads=8", "--bind=:80", "app"],
+        ["app", "--threads=8", "-b", ":80"],
+        ["-b:80", "app", "--threads", "8"],
+        ["-b=:80", "--threads", "8", "--", "app"],
+    ],
+)
+def test_forms_of_options(argv):
+    arguments = parse(argv)
+    assert arguments.application == "app"
+    assert arguments.settings == {"threads": 8, "bind": (":80",)}
+
+
+def test_repeated_options():
+    arguments = parse(["-b", ":80", "-b", "unix:/x", "--threads", "1", "--threads", "2", "app"])
+    assert arguments.settings == {"bind": (":80", "unix:/x"), "threads": 2}
+
+
+def test_a_dash_is_a_value():
+    assert parse(["--access-logfile", "-", "app"]).settings == {"access_logfile": "-"}
+
+
+def test_alias():
+    assert parse(["--log-file=x", "app"]).settings == {"error_logfile": "x"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--thread", "8", "app"], "unknown option --thread; did you mean --threads?"),
+        (["--threds=8", "app"], "unknown option --threds; did you mean --threads?"),
+        (["--frobnicate", "app"], "unknown option --frobnicate"),
+        (["-x", "app"], "unknown option -x"),
+        (["--threads"], "--threads needs a value: --threads N"),
+        (["--threads", "--bind=:80", "app"], "--threads needs a value: --threads N"),
+        (["--threads", "0", "app"], "--threads: '0' is not a whole number from 1 to 1024"),
+        (
+            ["--keep-alive=5x", "app"],
+            "--keep-alive: '5x' is not a time such as 250ms, 30s or 2h (at most 1d)",
+        ),
+        (["--bind=", "app"], "--bind: '' is not a valid address"),
+        (["app", "other"], "one application is served, app; what is 'other'?"),
+    ],
+)
+def test_refusals(argv, message):
+    with pytest.raises(ConfigError) as caught:
+        parse(argv)
+    assert str(caught.value) == message
+
+
+def test_help_shows_every_option_within_the_width():
+    text = help_text()
+    for option in OPTIONS.values():
+        for flag in option.flags:
+            assert re.search(rf"(^|[ ,]){flag}\b", text, re.MULTILINE)
+        assert option.shown_default.split()[0] in text
+    assert max(map(len, text.splitlines())) <= 96
+    assert text.isascii()
+
+
+def test_help_and_version_win_over_the_rest(capsys):
+    assert main(["--threads", "2", "--help", "--nonsense"]) == 0
+    assert capsys.readouterr().out == help_text()
+    assert main(["-v"]) == 0
+    assert capsys.readouterr().out.startswith(f"fastwsgi {fastwsgi.__version__} (Python ")
+
+
+def test_no_application(capsys):
+    assert main([]) == 1
+    error = capsys.readouterr().err
+    assert error == "fastwsgi: which application? fastwsgi [OPTIONS] MODULE:CALLABLE; see fastwsgi --help\n"
+
+
+def command(*argv, cwd):
+    # The descriptors of this process are no business of the child, nor is what pytest put on the path.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    return subprocess.run(
+        [sys.executable, "-m", "fastwsgi", *argv],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_exit_codes(tmp_path):
+    (tmp_path / "broken.py").write_text("1/0\n")
+    done = command("--bind", "127.0.0.1:0", "broken:app", cwd=tmp_path)
+    assert done.returncode == 4
+    assert done.stderr.count("Traceback") == 1
+    assert "importlib" not in done.stderr
+    assert "fastwsgi/loader.py" not in done.stderr
+    assert done.stderr.endswith("fastwsgi: importing broken raised ZeroDivisionError\n")
+    done = command("--bind", "127.0.0.1:0", "brokn:app", cwd=tmp_path)
+    assert done.returncode == 4
+    assert (
+        done.stderr
+        == f"fastwsgi: there is no module 'brokn' in {tmp_path} or on the Python path; did you mean broken?\n"
+    )
+    done = command("--bind", "8000", "broken:app", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("fastwsgi: cannot listen at 8000: ")

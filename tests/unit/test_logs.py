@@ -1,0 +1,101 @@
+"""The two logs: where they go, rotation, and that nothing is printed twice."""
+
+import logging
+import os
+import re
+
+import pytest
+
+from fastwsgi.errors import ConfigError
+from fastwsgi.logs import LOG, AccessLog, set_up_error_log
+
+
+@pytest.fixture(autouse=True)
+def restore_logger():
+    handlers, level, propagate = LOG.handlers[:], LOG.level, LOG.propagate
+    yield
+    for handler in LOG.handlers[:]:
+        LOG.removeHandler(handler)
+        handler.close()
+    LOG.handlers[:], LOG.propagate = handlers, propagate
+    LOG.setLevel(level)
+
+
+def test_lines_on_standard_error(capsys):
+    set_up_error_log("-", "info")
+    LOG.info("hello %s", "there")
+    LOG.debug("not this")
+    line = capsys.readouterr().err
+    assert re.fullmatch(
+        rf"\[\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{{4}}\] \[{os.getpid()}\] \[INFO\] hello there\n", line
+    )
+
+
+def test_nothing_twice(capsys):
+    root = logging.StreamHandler()
+    logging.getLogger().addHandler(root)
+    try:
+        set_up_error_log("-", "info")
+        set_up_error_log("-", "info")
+        LOG.warning("once")
+    finally:
+        logging.getLogger().removeHandler(root)
+    assert capsys.readouterr().err.count("once") == 1
+
+
+def test_rotated_error_log(tmp_path):
+    file = tmp_path / "error.log"
+    set_up_error_log(str(file), "debug")
+    LOG.debug("before \udcff")
+    file.rename(tmp_path / "old")
+    LOG.debug("after")
+    assert "before \\udcff" in (tmp_path / "old").read_text()
+    assert "after" in file.read_text()
+
+
+def test_rotated_access_log_keeps_its_descriptor(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = AccessLog("access.log")
+    os.write(log.fd, b"before\n")
+    (tmp_path / "access.log").rename(tmp_path / "old")
+    monkeypatch.chdir("/")
+    fd = log.fd
+    log.reopen()
+    assert log.fd == fd
+    assert not os.get_inheritable(fd)
+    os.write(fd, b"after\n")
+    log.close()
+    assert (tmp_path / "old").read_text() == "before\n"
+    assert (tmp_path / "access.log").read_text() == "after\n"
+
+
+def test_access_log_appends(tmp_path):
+    (tmp_path / "access.log").write_text("there\n")
+    log = AccessLog(str(tmp_path / "access.log"))
+    os.write(log.fd, b"more\n")
+    log.close()
+    assert (tmp_path / "access.log").read_text() == "there\nmore\n"
+
+
+def test_no_access_log():
+    log = AccessLog(None)
+    assert log.fd == -1
+    log.reopen()
+    log.close()
+
+
+def test_access_log_on_standard_output(capfd):
+    log = AccessLog("-")
+    os.write(log.fd, b"line\n")
+    log.reopen()
+    os.write(log.fd, b"another\n")
+    log.close()
+    assert capfd.readouterr().out == "line\nanother\n"
+
+
+def test_files_that_cannot_be_opened(tmp_path):
+    missing = tmp_path / "missing" / "log"
+    with pytest.raises(ConfigError, match=r"^--access-logfile .*/missing/log: No such file or directory$"):
+        AccessLog(str(missing))
+    with pytest.raises(ConfigError, match=r"^--error-logfile .*/missing/log: No such file or directory$"):
+        set_up_error_log(str(missing), "info")
