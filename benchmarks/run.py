@@ -22,7 +22,15 @@ from harness.cases import CASES, ONCE, Case, Running
 from harness.load import check_answer
 from harness.process import ServerFailedError, free_port, started
 from harness.results import Results
-from harness.servers import HERE, PEER_PYTHON, SERVERS, VENV, Server, Start, missing_tools
+from harness.servers import (
+    PEER_PYTHON,
+    SERVERS,
+    VENV,
+    Server,
+    Start,
+    missing_tools,
+    server_environment,
+)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -51,12 +59,6 @@ def _names(parser: argparse.ArgumentParser, text: str, known: list[str]) -> list
     return names or known
 
 
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
 class Runner:
     """Takes every server of every case through its rounds."""
 
@@ -64,12 +66,7 @@ class Runner:
         self.arguments = arguments
         self.results = results
         self.folder = folder
-        self.environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(HERE), str(VENV / "frameworks")]),
-            "BENCH_FILE": str(folder / "file.bin"),
-            "BENCH_DB": str(folder / "django.sqlite3"),
-        }
+        self.environment = server_environment(folder)
 
     def prepare(self) -> None:
         (self.folder / "file.bin").write_bytes(b"x" * plain.FILE_SIZE)
@@ -143,7 +140,7 @@ def main() -> int:
     _prepare_this_process(arguments)
     results = Results(
         date=datetime.datetime.now(datetime.UTC).isoformat(" ", "minutes"),
-        commit=_commit(),
+        commit=machine.commit(),
         machine=machine.describe(),
         settings={
             "rounds": arguments.rounds,

@@ -1,8 +1,9 @@
-"""Where a run took place, and what disturbed it."""
+"""What was measured where, and what disturbed it."""
 
 import os
 import platform
 import re
+import subprocess
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -18,16 +19,16 @@ def describe() -> dict[str, str]:
     }
 
 
+def commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
 def stolen_seconds() -> float:
     """Time that the hypervisor gave to other machines, since boot, over all cores."""
     return int(Path("/proc/stat").read_text().split()[8]) / _TICKS
-
-
-def busy_seconds(core: int) -> float:
-    """Time that one core was not idle, since boot."""
-    for line in Path("/proc/stat").read_text().splitlines():
-        name, *counts = line.split()
-        if name == f"cpu{core}":
-            ticks = list(map(int, counts))
-            return (sum(ticks[:8]) - ticks[3] - ticks[4]) / _TICKS
-    return 0.0

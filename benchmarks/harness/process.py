@@ -105,19 +105,24 @@ class Processes:
             root.wait()
 
 
-def _wait_until_listening(processes: Processes, port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def _wait_until_listening(processes: Processes, port: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         processes.check_alive()
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.01)
-    raise ServerFailedError(f"does not listen after {START_SECONDS:.0f} s: {processes.log_tail()}")
+    raise ServerFailedError(f"does not listen after {seconds:.0f} s: {processes.log_tail()}")
 
 
 @contextmanager
 def started(
-    commands: list[list[str]], port: int, core: int, environment: dict[str, str], folder: Path
+    commands: list[list[str]],
+    port: int,
+    core: int,
+    environment: dict[str, str],
+    folder: Path,
+    start_seconds: float = START_SECONDS,
 ) -> Iterator[Processes]:
     """Start commands on one core; they have ended when the block has, whatever happened in it."""
     log = folder / "server.log"
@@ -138,7 +143,7 @@ def started(
                         start_new_session=True,
                     )
                 )
-        _wait_until_listening(processes, port)
+        _wait_until_listening(processes, port, start_seconds)
         yield processes
     finally:
         processes.stop()

@@ -10,7 +10,7 @@ from harness.servers import SERVERS
 from harness.targets import judge
 
 
-def _table(rows: list[list[str]]) -> str:
+def table(rows: list[list[str]]) -> str:
     """A Markdown table that is also readable as text: first column left, the others right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
 
@@ -32,7 +32,7 @@ def case_table(case: Case, entries: dict[str, Entry]) -> str:
             rows.append([name, *(cell(entry, column) for column in case.columns)])
     parts = [f"## {case.name}\n\n{case.title}."]
     if len(rows) > 1:
-        parts.append(_table(rows))
+        parts.append(table(rows))
     if problems:
         parts.append("No figures from:\n\n" + "\n".join(problems))
     return "\n\n".join(parts)

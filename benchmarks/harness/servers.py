@@ -93,7 +93,8 @@ def _launched(name: str, python: str, start: Start) -> Commands:
 def _granian(start: Start) -> Commands:
     options = (
         f"--interface wsgi --host 127.0.0.1 --port {start.port} --workers 1 "
-        f"--blocking-threads {start.threads} --http 1 --no-ws --http1-pipeline-flush --backlog 2048 --backpressure 12000 --log-level error"
+        f"--blocking-threads {start.threads} --http 1 --no-ws --http1-pipeline-flush "
+        "--backlog 2048 --backpressure 12000 --log-level error"
     )
     return [[PEER_PYTHON, "-m", "granian", *options.split(), start.application]]
 
@@ -292,6 +293,16 @@ SERVERS = {
         ),
     )
 }
+
+
+def server_environment(folder: Path) -> dict[str, str]:
+    """The environment of every server; folder holds the file and the database of the cases that want one."""
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(VENV / "frameworks")]),
+        "BENCH_FILE": str(folder / "file.bin"),
+        "BENCH_DB": str(folder / "django.sqlite3"),
+    }
 
 
 def missing_tools() -> list[str]:
