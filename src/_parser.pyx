@@ -1243,9 +1243,8 @@ cdef class RequestParser:
         return outcome_name(parser_feed(&self.parser, self.data, self.size))
 
     def reset(self) -> None:
-        """Drop the head; bytes behind it stay and are parsed by the next feed, feed(b"") too."""
-        self.size -= self.parser.head_size
-        memmove(self.data, self.data + self.parser.head_size, self.size)
+        """Begin the next request; the bytes behind the head (`rest`) are to be fed again."""
+        self.size = 0
         parser_reset(&self.parser)
 
     cdef bytes text(self, span_t span):
