@@ -2,9 +2,8 @@
 
 import sys
 import textwrap
-import threading
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -16,9 +15,6 @@ STOPPED = 0
 FAILED = 1
 WORKER_FAILED = 3
 APPLICATION_FAILED = 4
-
-# What threads of the application's own may take to end after the drain.
-EXIT_PATIENCE = 5.0
 
 USAGE = "fastwsgi [OPTIONS] MODULE:CALLABLE"
 
@@ -165,20 +161,8 @@ def fail(code: int, message: str) -> int:
 def command() -> NoReturn:
     """The `fastwsgi` command: `main`, then the end of the process, even if the application has threads."""
     code = main()
-    timer = threading.Timer(EXIT_PATIENCE, give_up, (code,))
-    timer.daemon = True
-    timer.start()
+    if "fastwsgi.worker" in sys.modules:
+        from fastwsgi.worker import end_soon
+
+        end_soon(code)
     sys.exit(code)
-
-
-def give_up(code: int) -> None:
-    from fastwsgi.worker import leave
-
-    running = other_threads(threading.enumerate())
-    if running:
-        fail(code, f"not waiting any longer for the application's threads {', '.join(running)}")
-    leave(code)
-
-
-def other_threads(threads: Iterable[threading.Thread]) -> list[str]:
-    return [thread.name for thread in threads if not thread.daemon and thread is not threading.main_thread()]

@@ -241,8 +241,9 @@ class Settings:
 def declared_options() -> Iterator[Option]:
     """The options, in the order in which they are declared."""
     for row in fields(Settings):
-        flags = (*row.metadata["flags"], "--" + row.name.replace("_", "-"))
-        flags = tuple(sorted(flags, key=lambda flag: flag.startswith("--")))
+        named = "--" + row.name.replace("_", "-")
+        # The short one, the one named as the field, other names.
+        flags = tuple(sorted((named, *row.metadata["flags"]), key=lambda flag: flag.startswith("--")))
         meta = row.metadata
         yield Option(
             row.name, flags, meta["kind"], row.default, meta["help"], meta["group"], meta["repeatable"]

@@ -16,8 +16,11 @@ DATE_FORMAT = "%Y-%m-%d %H:%M:%S %z"
 def set_up_error_log(file: str, level: str) -> None:
     """Send messages of at least a level to a file, or to the standard error for "-".
 
-    A file that was moved away is opened anew by itself. Raises ConfigError if it cannot be opened.
+    A file that was moved away is opened anew by itself. Raises ConfigError if it cannot be opened. Does
+    nothing if the logger has handlers already: then somebody else has set it up.
     """
+    if LOG.handlers:
+        return
     handler: logging.Handler
     try:
         if file == "-":
@@ -27,9 +30,6 @@ def set_up_error_log(file: str, level: str) -> None:
     except OSError as error:
         raise ConfigError(f"--error-logfile {file}: {error.strerror}") from None
     handler.setFormatter(logging.Formatter(FORMAT, DATE_FORMAT))
-    for former in LOG.handlers[:]:
-        LOG.removeHandler(former)
-        former.close()
     LOG.addHandler(handler)
     LOG.setLevel(level.upper())
     # What the application does with the root logger shall not print our messages twice.

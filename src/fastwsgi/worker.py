@@ -9,10 +9,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
 from fastwsgi import __version__, loader
 from fastwsgi._crew import Crew
@@ -24,8 +24,13 @@ from fastwsgi.logs import LOG, AccessLog, set_up_error_log
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
+
 # What Ctrl-C leaves to requests in progress.
 INTERRUPT_GRACE = 5.0
+
+# What the application's exit handlers and threads of its own may take after the drain.
+EXIT_PATIENCE = 5.0
 
 NOT_FOR_SERVERS = {
     "bind": "the address is host and port",
@@ -62,9 +67,8 @@ class Worker:
             raise
         finally:
             while not self._crew.finished:
-                self._crew.attend()
+                self._report(self._crew.attend())
             self._report(self._crew.attend())
-            self._access_log.close()
 
     def stop(self, grace: float) -> None:
         """Accept nothing more, finish what runs within `grace` seconds; again with less shortens it.
@@ -75,6 +79,10 @@ class Worker:
             self._stopping = True
             self._left_running = self._crew.counters().get("exchanges", 0)
         self._crew.stop(grace)
+
+    def close(self) -> None:
+        """Close the access log; after `run`, or instead of it."""
+        self._access_log.close()
 
     @property
     def wakeup_fd(self) -> int:
@@ -99,20 +107,15 @@ class Worker:
         says that the terminal is gone; then it drains.
         """
         terminal = sys.stderr is not None and sys.stderr.isatty()
-        handlers: dict[int, Callable[[int, FrameType | None], None]] = {
+        handlers: dict[int, Handler] = {
             signal.SIGTERM: lambda *_: self._drain("TERM", self._settings.graceful_timeout),
             signal.SIGINT: lambda *_: self._drain("INT", 0 if self._stopping else INTERRUPT_GRACE),
             signal.SIGQUIT: lambda *_: self._drain("QUIT", 0),
             signal.SIGHUP: lambda *_: self._hang_up(terminal),
             signal.SIGUSR1: lambda *_: self._reopen_logs(),
         }
-        former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        try:
-            with wakeup(self.wakeup_fd):
-                yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
+        with heeding(handlers), wakeup(self.wakeup_fd):
+            yield
 
     def _drain(self, name: str, grace: float) -> None:
         self.stop(grace)
@@ -164,7 +167,7 @@ class Server:
         try:
             self._worker = Worker(app, self._listeners, settings)
         except BaseException:
-            self.server_close()
+            close_all(self._listeners)
             raise
         self._settings = settings
         self._state = "new"
@@ -211,8 +214,8 @@ class Server:
 
     def server_close(self) -> None:
         """Close the listeners; call `shutdown` before it if the server runs."""
-        for listener in self._listeners:
-            listener.close()
+        self._worker.close()
+        close_all(self._listeners)
 
     def counters(self) -> dict[str, int]:
         """What the core has counted: see `Worker.counters`."""
@@ -263,32 +266,25 @@ def serve(app: "WSGIApplication | str", settings: Settings) -> None:
             settings.backlog,
             longest_backlog(),
         )
+    in_main = in_main_thread()
     listeners = open_listeners(settings.bind, settings.backlog)
     try:
-        application = load_interruptibly(app) if isinstance(app, str) else app
-        worker = Worker(application, listeners, settings)
-        with worker.signals() if in_main_thread() else nullcontext():
-            announce(app, listeners, settings)
-            worker.run()
+        # Until the worker heeds it, TERM does what Ctrl-C does: process 1 would not be ended by it at all.
+        with heeding({signal.SIGTERM: signal.default_int_handler}) if in_main else nullcontext():
+            application = loader.load(app) if isinstance(app, str) else app
+            # The application's logging.config may have disabled every logger that it found.
+            LOG.disabled = False
+            worker = Worker(application, listeners, settings)
+            with worker.signals() if in_main else nullcontext():
+                announce(app, listeners, settings)
+                worker.run()
+            worker.close()
     finally:
-        for listener in listeners:
-            listener.close()
+        close_all(listeners)
     LOG.info(worker.summary())
     if worker.lost_threads:
         LOG.warning("%s did not come back from the application", plural(worker.lost_threads, "thread"))
-        atexit._run_exitfuncs()
         leave(0)
-
-
-def load_interruptibly(target: str) -> "WSGIApplication":
-    """Load an application; TERM interrupts it as Ctrl-C does, for process 1 would not heed it by itself."""
-    if not in_main_thread():
-        return loader.load(target)
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return loader.load(target)
-    finally:
-        signal.signal(signal.SIGTERM, former)
 
 
 def announce(app: "WSGIApplication | str", listeners: Sequence[Listener], settings: Settings) -> None:
@@ -299,12 +295,69 @@ def announce(app: "WSGIApplication | str", listeners: Sequence[Listener], settin
     LOG.info("Process %d; Ctrl-C or TERM stops it", os.getpid())
 
 
+def end_soon(code: int) -> None:
+    """Let the process end in its own way, waiting for threads of the application; but not for ever."""
+
+    def give_up() -> None:
+        running = [thread.name for thread in threading.enumerate() if not thread.daemon]
+        running.remove(threading.main_thread().name)
+        if not running:
+            # The exit handlers run already, and do not come to an end.
+            os._exit(code)
+        LOG.warning("Not waiting any longer for threads of the application: %s", ", ".join(running))
+        leave(code)
+
+    start_timer(give_up)
+
+
 def leave(code: int) -> NoReturn:
-    """End the process now, whatever its threads do."""
+    """End the process, whatever its threads do, once its exit handlers have run or have had their time."""
+    start_timer(lambda: os._exit(code))
+    atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
     os._exit(code)
+
+
+def start_timer(function: Callable[[], None]) -> None:
+    timer = threading.Timer(EXIT_PATIENCE, function)
+    timer.daemon = True
+    timer.start()
+
+
+# What signals did before they were heeded, outermost first; a forked child of the application returns to it.
+_former_handlers: list[dict[int, Handler]] = []
+
+
+@contextmanager
+def heeding(handlers: Mapping[int, Handler]) -> Iterator[None]:
+    """Have signals handled while it lasts; in the main thread only."""
+    _former_handlers.append({number: signal.getsignal(number) for number in handlers})
+    try:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        yield
+    finally:
+        restore(_former_handlers.pop())
+
+
+def restore(handlers: Mapping[int, Handler]) -> None:
+    for number, handler in handlers.items():
+        # None: what C code has installed cannot be put back from here.
+        if handler is not None:
+            signal.signal(number, handler)
+
+
+def forget_signals() -> None:
+    """In a forked child: what stops the server must not be what the child does on TERM."""
+    if _former_handlers:
+        signal.set_wakeup_fd(-1)
+        while _former_handlers:
+            restore(_former_handlers.pop())
+
+
+os.register_at_fork(after_in_child=forget_signals)
 
 
 @contextmanager
@@ -315,6 +368,11 @@ def wakeup(fd: int) -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(former)
+
+
+def close_all(listeners: Iterable[Listener]) -> None:
+    for listener in listeners:
+        listener.close()
 
 
 def in_main_thread() -> bool:

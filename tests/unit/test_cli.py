@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +120,7 @@ def test_exit_codes(tmp_path):
     done = command("--bind", "8000", "broken:app", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("fastwsgi: cannot listen at 8000: ")
+
+
+def test_the_readme_has_the_help():
+    assert help_text() in (Path(__file__).parents[2] / "README.md").read_text()
