@@ -1,27 +1,39 @@
 from enum import IntEnum
+from typing import Self
 
-class method_t(IntEnum): ...
-class target_form_t(IntEnum): ...
+from typing_extensions import disjoint_base
+
+class method_t(IntEnum):
+    METHOD_OTHER = 0
+    METHOD_GET = 1
+    METHOD_HEAD = 2
+    METHOD_POST = 3
+    METHOD_PUT = 4
+    METHOD_DELETE = 5
+    METHOD_CONNECT = 6
+    METHOD_OPTIONS = 7
+    METHOD_TRACE = 8
+    METHOD_PATCH = 9
+
+class target_form_t(IntEnum):
+    TARGET_ORIGIN = 0
+    TARGET_ABSOLUTE = 1
+    TARGET_AUTHORITY = 2
+    TARGET_ASTERISK = 3
 
 KNOWN_NAMES: tuple[str, ...]
 """The known field names in lower case; the first is "", for a name that is not known."""
 
 def known_index(name: bytes) -> int: ...
 
+@disjoint_base
 class RequestParser:
-    """One request head; what it says is valid after feed() has returned "HEAD_DONE"."""
+    """One request head; what it says is valid after feed() has returned "HEAD_DONE".
 
-    def __init__(
-        self,
-        *,
-        request_line: int = 8190,
-        fields: int = 100,
-        field_size: int = 16384,
-        head_size: int = 65536,
-        chunk_line: int = 4096,
-        trailer_size: int = 16384,
-        chunk_overhead: int = 16384,
-    ) -> None: ...
+    Limits by the names in limits_t: RequestParser(request_line=100, fields=20).
+    """
+
+    def __new__(cls, **limits: int) -> Self: ...
     def feed(self, data: bytes) -> str: ...
     def reset(self) -> None: ...
     @property
@@ -67,20 +79,11 @@ class RequestParser:
     @property
     def rest(self) -> bytes: ...
 
+@disjoint_base
 class ChunkedDecoder:
     """Chunked content; the same limits as RequestParser."""
 
-    def __init__(
-        self,
-        *,
-        request_line: int = 8190,
-        fields: int = 100,
-        field_size: int = 16384,
-        head_size: int = 65536,
-        chunk_line: int = 4096,
-        trailer_size: int = 16384,
-        chunk_overhead: int = 16384,
-    ) -> None: ...
+    def __new__(cls, **limits: int) -> Self: ...
     def feed(self, data: bytes) -> tuple[str, bytes, int]: ...
     @property
     def content(self) -> int: ...
