@@ -33,9 +33,10 @@ def serve(request):
     nothing may be left: no connection, exchange, thread or descriptor, and no log line that the test did not
     expect with server.log.expect().
     """
-    from support import Server
+    from support import Server, resources, wait_left_nothing
 
     poller, threads = request.param
+    before = resources()
     servers = []
 
     def start(app, **options):
@@ -43,6 +44,10 @@ def serve(request):
         servers.append(Server(app, **options))
         return servers[-1]
 
+    start.threads = threads
     yield start
-    for server in reversed(servers):
-        server.stop()
+    try:
+        for server in reversed(servers):
+            server.stop()
+    finally:
+        wait_left_nothing(before)
