@@ -3,9 +3,9 @@
     python benchmarks/instructions.py [--servers a,b] [--requests N] [--output DIR]
 
 Every server gets WARM requests and, later, as many and N more, by a client that sends the same in the same
-order each time. The difference of what callgrind (or strace) counted, divided by N, is the cost of one request:
-what connections, warm caches and the tools themselves cost is in both and goes out. Kernel instructions are not
-counted.
+order each time. The difference of what callgrind (or strace) counted, divided by N, is the cost of one
+request: what connections, warm caches and the tools themselves cost is in both and goes out. Kernel
+instructions are not counted.
 """
 
 import argparse
@@ -215,7 +215,7 @@ class Counter:
                 for count in (WARM, WARM + self.requests):
                     send_requests(start.port, octets, connections, count)
                     counts.append(callgrind.count(pid))
-                cost.instructions, cost.parts = _per_request(*counts, self.requests)
+                cost.instructions, cost.parts = _per_request(counts[0], counts[1], self.requests)
 
     def _count_system_calls(self, case: Case, server: Server, costs: dict[int, Cost]) -> None:
         start, folder = self._start(case, server, "strace")
@@ -231,7 +231,7 @@ class Counter:
                         counts.append(strace.count())
                     finally:
                         strace.kill()
-                _, named = _per_request(*counts, self.requests)
+                _, named = _per_request(counts[0], counts[1], self.requests)
                 cost.system_calls = {name: each for name, each in named.items() if each >= 0.0005}
 
     def _started(

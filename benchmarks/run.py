@@ -166,7 +166,7 @@ def main() -> int:
         "seconds taken": took,
         "seconds stolen by the hypervisor": machine.stolen_seconds() - stolen,
     }
-    print(report.overview(results))
+    print(report.overview(results), end="\n\n")
     print(report.targets_text(results))
     if arguments.output:
         report.write(results, arguments.output)

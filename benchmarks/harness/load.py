@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.process import ServerFailedError
+from harness.watchdog import watchdog
 
 SCRIPT = str(Path(__file__).with_name("load.lua"))
 ANSWER_SECONDS = 10.0
@@ -132,7 +133,9 @@ class Load:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
+        watchdog().add(self._wrk.pid)
 
     def finish(self) -> Counted:
         # wrk itself only knows whole seconds; when interrupted it stops and reports as it would in the end.
@@ -145,6 +148,8 @@ class Load:
         for line in output.splitlines():
             if line.startswith("counted "):
                 counts = {name: int(value) for name, value in (item.split("=") for item in line.split()[1:])}
+                if not counts["requests"]:
+                    raise ServerFailedError("answered nothing under load")
                 kinds = ("connect", "read", "write", "status", "timeout")
                 return Counted(
                     counts["requests"],
@@ -160,6 +165,7 @@ class Load:
         if self._wrk.poll() is None:
             self._wrk.kill()
             self._wrk.wait()
+        watchdog().remove(self._wrk.pid)
 
 
 def run_load(port: int, request: Request, connections: int, seconds: float, folder: Path) -> Counted:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.watchdog import watchdog
+
 START_SECONDS = 20.0
 # Beneath the range that the kernel takes client ports from, so that no client sits on a server's port.
 FIRST_PORT, LAST_PORT = 20000, 32000
@@ -103,6 +105,7 @@ class Processes:
                 os.killpg(root.pid, signal.SIGKILL)
         for root in self.roots:
             root.wait()
+            watchdog().remove(root.pid)
 
 
 def _wait_until_listening(processes: Processes, port: int, seconds: float) -> None:
@@ -126,23 +129,21 @@ def started(
 ) -> Iterator[Processes]:
     """Start commands on one core; they have ended when the block has, whatever happened in it."""
     log = folder / "server.log"
-    # setpriv: should this process be killed outright, the servers do not stay behind.
-    prefix = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core)]
     processes = Processes([], log)
     try:
         with log.open("wb") as output:
             for command in commands:
-                processes.roots.append(
-                    subprocess.Popen(
-                        prefix + command,
-                        cwd=folder,
-                        env=environment,
-                        stdin=subprocess.DEVNULL,
-                        stdout=output,
-                        stderr=output,
-                        start_new_session=True,
-                    )
+                root = subprocess.Popen(
+                    ["taskset", "-c", str(core), *command],
+                    cwd=folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
                 )
+                watchdog().add(root.pid)
+                processes.roots.append(root)
         _wait_until_listening(processes, port, start_seconds)
         yield processes
     finally:

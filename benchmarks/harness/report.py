@@ -65,7 +65,7 @@ def overview(results: Results) -> str:
     facts = {**results.machine, **{name: str(value) for name, value in results.settings.items()}}
     facts |= {name: f"{value:.2f}" for name, value in results.disturbance.items()}
     lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    return f"## Machine and versions\n\n{lines}\n\n{_servers_table(results)}\n"
+    return f"## Machine and versions\n\n{lines}\n\n{_servers_table(results)}"
 
 
 def as_markdown(results: Results) -> str:

@@ -184,7 +184,7 @@ def _ceiling_fixed(start: Start) -> Commands:
     return [command + ["close"] * start.closes]
 
 
-_FASTWSGI_VERSION = partial(_package_version, sys.executable, "fastwsgi")
+_FASTWSGI_VERSION = partial(_output, [sys.executable, "-c", "import fastwsgi; print(fastwsgi.__version__)"])
 _FASTWSGI_INSTALL = "the interpreter that runs run.py (pip install .)"
 
 SERVERS = {
@@ -297,9 +297,10 @@ SERVERS = {
 
 def server_environment(folder: Path) -> dict[str, str]:
     """The environment of every server; folder holds the file and the database of the cases that want one."""
+    paths = [str(HERE), str(VENV / "frameworks"), os.environ.get("PYTHONPATH")]
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(VENV / "frameworks")]),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "BENCH_FILE": str(folder / "file.bin"),
         "BENCH_DB": str(folder / "django.sqlite3"),
     }
@@ -307,4 +308,4 @@ def server_environment(folder: Path) -> dict[str, str]:
 
 def missing_tools() -> list[str]:
     """What the runner itself cannot do without."""
-    return [tool for tool in ("wrk", "taskset", "setpriv") if shutil.which(tool) is None]
+    return [tool for tool in ("wrk", "taskset") if shutil.which(tool) is None]

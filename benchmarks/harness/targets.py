@@ -41,7 +41,8 @@ class Held:
         if above_us is None or not below_us:
             return Target(text, "", None)
         ratio = above_us / below_us
-        figure = f"{ratio:.2f} ({above_us:,.2f} / {below_us:,.2f} us)"
+        medians = _ratio(*(self.results.figure(case, name, pick="median") for name in (above, below)))
+        figure = f"{ratio:.2f} ({above_us:,.2f} / {below_us:,.2f} us; of the medians {medians:.2f})"
         return Target(text, figure, ratio >= limit if at_least else ratio <= limit)
 
     def ahead(self, case: str) -> Target:
