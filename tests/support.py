@@ -7,6 +7,7 @@ and judged by its log, its descriptors and its threads.
 from __future__ import annotations
 
 import collections
+import contextlib
 import gc
 import logging
 import os
@@ -19,6 +20,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass, field
+from typing import ClassVar
 from wsgiref.validate import validator
 
 import fastwsgi
@@ -266,10 +268,8 @@ class Client:
 
     def expect_gone(self):
         """The server closes in any way, and sends nothing more before."""
-        try:
+        with contextlib.suppress(ConnectionError):
             self.expect_end()
-        except ConnectionError:
-            pass
 
 
 def family_of(address):
@@ -358,7 +358,7 @@ class Gate:
     Stopping the server opens it, so that a test that fails does not hold up the others.
     """
 
-    made = weakref.WeakSet()
+    made: ClassVar = weakref.WeakSet()
 
     def __init__(self):
         self.made.add(self)

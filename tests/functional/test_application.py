@@ -1,6 +1,7 @@
 """What an application may return, and what becomes of one that fails."""
 
 import pytest
+
 from support import TEXT, Body, Incomplete, text
 
 
@@ -37,8 +38,8 @@ class OldSequence:
         (lambda: {b"only": 1}, b"only"),
         (lambda: {b"only"}, b"only"),
         (lambda: b"ab" and [b"ab"] * 1000, b"ab" * 1000),
-        (lambda: [], b""),
-        (lambda: (), b""),
+        (list, b""),
+        (tuple, b""),
         (lambda: iter(()), b""),
         (lambda: [b""], b""),
         (lambda: [b"", b"", b""], b""),
@@ -295,8 +296,9 @@ def test_an_exception_on_head(serve):
     server.log.expect("ZeroDivisionError")
 
 
-@pytest.mark.parametrize("value", ["text", "", ["text"], [b"good"[:0], "text"], [5], [None], [[b"a"]], None, 5, b"ab"],
-                         ids=repr)  # fmt: skip
+@pytest.mark.parametrize(
+    "value", ["text", "", ["text"], [b"good"[:0], "text"], [5], [None], [[b"a"]], None, 5, b"ab"], ids=repr
+)
 def test_wrong_results_are_a_500(serve, value):
     server = serve(returning(value), validate=False)
     server.log.allow("Traceback")

@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+
 from support import PATIENCE, TEXT, Body, Gate, chunked, echo, framed, request, target_of, text
 
 # Kept connections.
@@ -242,7 +243,19 @@ def test_half_closed_in_the_middle_of_a_request(serve, data):
         request("/") + b"GET / HT",
         b"broken\r\n\r\n",
     ],
-    ids=["connected", "line", "head", "content", "chunk", "spool", "continue", "request", "pipeline", "next", "bad"],
+    ids=[
+        "connected",
+        "line",
+        "head",
+        "content",
+        "chunk",
+        "spool",
+        "continue",
+        "request",
+        "pipeline",
+        "next",
+        "bad",
+    ],
 )
 def test_a_client_that_vanishes_while_sending(serve, data, vanish):
     server = serve(text(), request_buffer=65536)
@@ -365,5 +378,7 @@ def test_clients_that_come_and_go_while_others_stay(serve):
 
 def test_chunked_content_then_the_next_request_in_one_send(serve):
     with serve(echo).connect() as client:
-        client.send(request("/", "POST", [("Transfer-Encoding", "chunked")], chunked(b"first")) + request("/") * 2)
+        client.send(
+            request("/", "POST", [("Transfer-Encoding", "chunked")], chunked(b"first")) + request("/") * 2
+        )
         assert [client.read_response().text for _ in range(3)] == ["first", "", ""]

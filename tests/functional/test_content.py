@@ -3,12 +3,16 @@
 import time
 
 import pytest
+
 from support import chunked, echo, framed, request, text
 
 CONTENT = b"hello, world"
 
 
-def head_with_expect(framing, version="1.1", value="100-continue", length=len(CONTENT)):
+LENGTH = len(CONTENT)
+
+
+def head_with_expect(framing, version="1.1", value="100-continue", length=LENGTH):
     field = ("Content-Length", length) if framing == "length" else ("Transfer-Encoding", "chunked")
     return request("/", "POST", [("Expect", value), field], version=version)
 
@@ -81,8 +85,11 @@ def test_an_unknown_expectation_is_417(serve):
         client.expect_end()
 
 
-@pytest.mark.parametrize("data", [request("/a"), framed(CONTENT, "length"), framed(CONTENT, "chunked")],
-                         ids=["get", "length", "chunked"])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [request("/a"), framed(CONTENT, "length"), framed(CONTENT, "chunked")],
+    ids=["get", "length", "chunked"],
+)
 def test_byte_by_byte(serve, data):
     with serve(echo).connect() as client:
         for _ in range(2):

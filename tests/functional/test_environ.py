@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+
 from support import answering, chunked, echo, request
 
 
@@ -154,7 +155,9 @@ def test_repeated_field_lines_are_joined(environ_of):
 
 
 def test_cookie_lines_are_joined_with_a_semicolon(environ_of):
-    assert environ_of("/", fields=[("Cookie", "a=1"), ("cookie", "b=2; c=3")])["HTTP_COOKIE"] == "a=1; b=2; c=3"
+    assert (
+        environ_of("/", fields=[("Cookie", "a=1"), ("cookie", "b=2; c=3")])["HTTP_COOKIE"] == "a=1; b=2; c=3"
+    )
 
 
 def test_field_values(environ_of):
@@ -177,7 +180,9 @@ def test_names_with_underscores_are_dropped(environ_of):
 
 
 def test_a_proxy_field_cannot_become_an_environment_variable(environ_of):
-    environ = environ_of("/", fields=[("Proxy", "http://evil"), ("Path-Info", "/evil"), ("Script-Name", "/evil")])
+    environ = environ_of(
+        "/", fields=[("Proxy", "http://evil"), ("Path-Info", "/evil"), ("Script-Name", "/evil")]
+    )
     assert environ["PATH_INFO"] == "/"
     assert environ["SCRIPT_NAME"] == ""
 
@@ -271,7 +276,9 @@ def test_environ_survives_the_exchange(serve):
 
 
 def test_long_head(serve):
-    server = serve(answering(lambda environ: f"{len(environ['QUERY_STRING'])} {len(environ['HTTP_AUTHORIZATION'])}"))
+    server = serve(
+        answering(lambda environ: f"{len(environ['QUERY_STRING'])} {len(environ['HTTP_AUTHORIZATION'])}")
+    )
     response = server.ask("/?" + "q" * 8000, fields=[("Authorization", "a" * 16000)])
     assert response.text == "8000 16000"
 

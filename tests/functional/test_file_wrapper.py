@@ -4,8 +4,11 @@ import io
 import os
 import random
 import tempfile
+from functools import partial
+from pathlib import Path
 
 import pytest
+
 from support import TEXT, request, text, wait_until
 
 CONTENT = random.Random(1).randbytes(300_000)
@@ -56,7 +59,7 @@ class OnlyRead:
         return self.stream.read(size)
 
 
-# wsgiref.validate hides the wrapper from the server: bare, it ends in sendfile; validated, it is iterated over.
+# wsgiref.validate hides the wrapper: bare, it ends in sendfile; validated, it is iterated over.
 both_ways = pytest.mark.parametrize("validate", [True, False], ids=["validated", "bare"])
 
 
@@ -96,7 +99,9 @@ def test_a_file_is_sent_from_where_it_stands(serve, file, validate, offset):
 def test_a_file_of_which_some_has_been_read(serve, file):
     def open_and_read():
         opened = file.open("rb")
-        assert opened.read(5) == CONTENT[:5]  # The buffered reader has taken more than that from the descriptor.
+        assert (
+            opened.read(5) == CONTENT[:5]
+        )  # The buffered reader has taken more than that from the descriptor.
         return opened
 
     assert serve(wrapping(open_and_read), validate=False).ask().content == CONTENT[5:]
@@ -110,7 +115,9 @@ def test_an_unbuffered_file(serve, file):
 @both_ways
 @pytest.mark.parametrize("length", [0, 1, 1000, 299_999])
 def test_a_shorter_content_length_is_a_range(serve, file, validate, length):
-    server = serve(wrapping(lambda: file.open("rb"), fields=[("Content-Length", str(length))]), validate=validate)
+    server = serve(
+        wrapping(lambda: file.open("rb"), fields=[("Content-Length", str(length))]), validate=validate
+    )
     server.log.allow("Content-Length")
     with server.connect() as client:
         assert client.ask().content == CONTENT[:length]
@@ -178,7 +185,7 @@ def test_a_file_whose_size_is_not_told(serve):
     # Files of /proc are regular files of size 0 with something in them.
     if not os.path.exists("/proc/self/status"):
         pytest.skip("no /proc here")
-    response = serve(wrapping(lambda: open("/proc/self/status", "rb")), validate=False).ask()
+    response = serve(wrapping(partial(Path("/proc/self/status").open, "rb")), validate=False).ask()
     assert b"VmRSS" in response.content
 
 

@@ -4,6 +4,7 @@ import hashlib
 import random
 
 import pytest
+
 from support import TEXT, answering, echo, framed, request, text
 
 LINES = b"first\nsecond line\n\nfourth, without end"
@@ -40,8 +41,19 @@ def reading(server_app, framing, content, serve, **options):
         lambda input: b"".join(input),
         lambda input: next(iter(input)) + input.readline() + input.read(3) + input.read(),
     ],
-    ids=["read()", "read(-1)", "read(None)", "read(many)", "pieces", "bytes", "lines", "limited lines", "readlines",
-         "iteration", "mixed"],
+    ids=[
+        "read()",
+        "read(-1)",
+        "read(None)",
+        "read(many)",
+        "pieces",
+        "bytes",
+        "lines",
+        "limited lines",
+        "readlines",
+        "iteration",
+        "mixed",
+    ],
 )
 def test_whole_content(serve, framing, read):
     assert reading(read, framing, LINES, serve) == LINES
@@ -219,7 +231,11 @@ def test_input_kept_after_the_exchange_is_harmless(serve, size):
 
 def test_wrong_arguments_are_python_errors(serve):
     def read(input):
-        for call in (lambda: input.read("3"), lambda: input.readline(b""), lambda: input.readinto(b"constant")):
+        for call in (
+            lambda: input.read("3"),
+            lambda: input.readline(b""),
+            lambda: input.readinto(b"constant"),
+        ):
             with pytest.raises(TypeError):
                 call()
         return input.read()

@@ -8,6 +8,7 @@ from wsgiref.validate import validator
 
 import fastwsgi
 import pytest
+
 from support import Client, Gate, resources, target_of, text, wait_left_nothing
 
 linux_only = pytest.mark.skipif(not os.path.exists("/proc/self"), reason="Linux only")
@@ -134,8 +135,18 @@ def test_a_busy_port_is_a_config_error():
             fastwsgi.make_server("127.0.0.1", other.getsockname()[1], text())
 
 
-@pytest.mark.parametrize("options", [{"threads": 0}, {"threads": "x"}, {"unknown": 1}, {"keep_alive": -1},
-                                     {"poller": "kqueue"}, {"response_buffer": "1x"}], ids=repr)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threads": 0},
+        {"threads": "x"},
+        {"unknown": 1},
+        {"keep_alive": -1},
+        {"poller": "kqueue"},
+        {"response_buffer": "1x"},
+    ],
+    ids=repr,
+)
 def test_wrong_options_are_config_errors(options):
     with pytest.raises(fastwsgi.ConfigError, match=next(iter(options))):
         fastwsgi.make_server("127.0.0.1", 0, text(), **options)

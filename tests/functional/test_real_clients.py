@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 import requests
+
 from support import TEXT, echo, text
 
 CURL = shutil.which("curl")
@@ -81,15 +82,24 @@ def test_curl_form(serve):
 @needs_curl
 @pytest.mark.parametrize(
     "options",
-    [(), ("--http1.0",), ("--header", "Transfer-Encoding: chunked"), ("--header", "Expect: 100-continue"),
-     ("--header", "Expect: 100-continue", "--header", "Transfer-Encoding: chunked"), ("--header", "Expect:")],
+    [
+        (),
+        ("--http1.0",),
+        ("--header", "Transfer-Encoding: chunked"),
+        ("--header", "Expect: 100-continue"),
+        ("--header", "Expect: 100-continue", "--header", "Transfer-Encoding: chunked"),
+        ("--header", "Expect:"),
+    ],
     ids=["plain", "1.0", "chunked", "expect", "both", "no expect"],
-)  # fmt: skip
+)
 def test_curl_uploads_a_big_file(serve, tmp_path, options):
     file = tmp_path / "big"
     file.write_bytes(b"0123456789abcdef" * 200_000)
     server = serve(echo)
-    assert curl("--upload-file", str(file), "--expect100-timeout", "10", *options, server.url) == file.read_bytes()
+    assert (
+        curl("--upload-file", str(file), "--expect100-timeout", "10", *options, server.url)
+        == file.read_bytes()
+    )
 
 
 @needs_curl

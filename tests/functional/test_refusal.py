@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+
 from support import echo, request, text
 
 REFUSED = {
@@ -113,12 +114,18 @@ def test_the_application_does_not_see_what_is_refused(serve):
 
     server = serve(application)
     with server.connect() as client:
-        client.send(request("/evil", "POST", [("Content-Length", "5"), ("Transfer-Encoding", "chunked")], b"0\r\n\r\n")
-                    + request("/evil"))  # fmt: skip
+        client.send(
+            request(
+                "/evil", "POST", [("Content-Length", "5"), ("Transfer-Encoding", "chunked")], b"0\r\n\r\n"
+            )
+            + request("/evil")
+        )
         assert client.read_response().status == 400
         client.expect_end()
     with server.connect() as client:
-        client.send(request("/evil", "POST", [("Transfer-Encoding", "chunked")]) + b"1\r\nabc" + request("/evil"))
+        client.send(
+            request("/evil", "POST", [("Transfer-Encoding", "chunked")]) + b"1\r\nabc" + request("/evil")
+        )
         assert client.read_response().status == 400
         client.expect_end()
     assert called == []

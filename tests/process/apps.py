@@ -1,0 +1,155 @@
+"""Applications for the tests of the process; served as `apps:NAME`."""
+
+import atexit
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+TEXT = [("Content-Type", "text/plain")]
+HERE = os.environ.get("TEST_DIRECTORY", ".")
+
+if "TEST_ATEXIT" in os.environ:
+    atexit.register(lambda: open(os.path.join(HERE, "atexit"), "w").close())
+
+
+def wait_for(name):
+    """Wait until the test has made a file of that name; say before that we are here."""
+    open(os.path.join(HERE, name + ".waits"), "w").close()
+    while not os.path.exists(os.path.join(HERE, name)):
+        time.sleep(0.005)
+
+
+def hello(environ, start_response):
+    start_response("200 OK", TEXT)
+    return [b"hello"]
+
+
+def wait(environ, start_response):
+    """Wait for the file that the path names, then answer with the name; / answers at once."""
+    name = environ["PATH_INFO"].strip("/")
+    if name:
+        wait_for(name)
+    start_response("200 OK", TEXT)
+    return [name.encode()]
+
+
+def stream(environ, start_response):
+    start_response("200 OK", TEXT)
+    yield b"first "
+    wait_for("second")
+    yield b"second"
+
+
+def stuck(environ, start_response):
+    """Never comes back."""
+    if environ["PATH_INFO"] == "/":
+        return hello(environ, start_response)
+    open(os.path.join(HERE, "stuck.waits"), "w").close()
+    while True:
+        time.sleep(1)
+
+
+def fail(environ, start_response):
+    raise ZeroDivisionError("in the application")
+
+
+def complain(environ, start_response):
+    environ["wsgi.errors"].write("written to wsgi.errors\n")
+    environ["wsgi.errors"].flush()
+    print("printed to stdout", flush=True)
+    print("printed to stderr", file=sys.stderr, flush=True)
+    logging.getLogger("of.the.application").error("logged by the application")
+    return hello(environ, start_response)
+
+
+def exit_now(environ, start_response):
+    sys.exit("the application wants to leave")
+
+
+def run_command(environ, start_response):
+    start_response("200 OK", TEXT)
+    return [subprocess.run(["echo", "from a command"], stdout=subprocess.PIPE, check=True).stdout]
+
+
+def leave_a_child(environ, start_response):
+    """Fork a child, or start a command, that outlives the exchange by far; answer with its process id."""
+    if environ["PATH_INFO"] == "/fork":
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+    else:
+        child = subprocess.Popen(["sleep", "60"], close_fds=environ["PATH_INFO"] != "/open").pid
+    start_response("200 OK", TEXT)
+    return [str(child).encode()]
+
+
+def fork_and_exit(environ, start_response):
+    """Fork a child that ends the Python way, and wait for it."""
+    child = os.fork()
+    if child == 0:
+        os._exit(7)
+    _, status = os.waitpid(child, 0)
+    start_response("200 OK", TEXT)
+    return [str(os.waitstatus_to_exitcode(status)).encode()]
+
+
+def signals(environ, start_response):
+    """The signals that are blocked in this thread and in a child."""
+    import signal
+
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    child = subprocess.run(
+        [sys.executable, "-c", "import signal; print(signal.pthread_sigmask(0, []))"],
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    start_response("200 OK", TEXT)
+    return [f"{sorted(blocked)} {child.decode().strip()}".encode()]
+
+
+def create_app(greeting="hello from a factory"):
+    def application(environ, start_response):
+        start_response("200 OK", TEXT)
+        return [greeting.encode()]
+
+    return application
+
+
+class Holder:
+    """For `apps:holder.application`."""
+
+    @staticmethod
+    def application(environ, start_response):
+        return hello(environ, start_response)
+
+
+holder = Holder()
+not_callable = "text"
+
+
+def thread_of_its_own(environ, start_response):
+    """Leave a thread behind that runs for ever."""
+    threading.Thread(target=lambda: time.sleep(60), name="of-the-application", daemon=True).start()
+    return hello(environ, start_response)
+
+
+if "TEST_DATABASE" in os.environ:
+    database = sqlite3.connect(":memory:")
+    database.execute("CREATE TABLE visits (path)")
+
+
+def visits(environ, start_response):
+    """Use a connection made at import; sqlite3 checks that it is the same thread."""
+    database.execute("INSERT INTO visits VALUES (?)", [environ["PATH_INFO"]])
+    start_response("200 OK", TEXT)
+    return [str(database.execute("SELECT count(*) FROM visits").fetchone()[0]).encode()]
+
+
+def big(environ, start_response):
+    start_response("200 OK", [*TEXT, ("Content-Length", "20000000")])
+    return [b"x" * 1_000_000] * 20

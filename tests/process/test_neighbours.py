@@ -1,0 +1,150 @@
+"""The process among others: children of the application, idle CPU, the thread that imports."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from support import request, wait_until
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def test_the_application_runs_commands(start_polled):
+    server = start_polled("apps:run_command")
+    for _ in range(5):
+        assert server.ask().text == "from a command\n"
+    server.stop()
+
+
+def test_the_application_forks(start_polled):
+    server = start_polled("apps:fork_and_exit")
+    for _ in range(5):
+        assert server.ask().text == "7"
+    server.stop()
+
+
+@pytest.mark.parametrize("path", ["/fork", "/command", "/open"])
+def test_a_child_that_stays_holds_no_connection_and_no_port(start_polled, path):
+    server = start_polled("apps:leave_a_child")
+    children = []
+    try:
+        for _ in range(3):
+            with server.connect() as client:
+                response = client.ask(path, fields=[("Connection", "close")])
+                children.append(int(response.text))
+                client.expect_end()
+        server.terminate()
+        assert server.process.wait(10) == 0
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+        for child in children:
+            os.kill(child, 0)
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_no_signal_is_blocked(start):
+    server = start("apps:signals")
+    assert server.ask().text == "[] set()"
+    server.stop()
+
+
+def test_an_application_that_wants_to_exit_does_not_end_the_server(start):
+    server = start("apps:exit_now")
+    for _ in range(6):
+        assert server.ask().status == 500
+    server.stop()
+
+
+def test_threads_of_the_application_do_not_hold_up_the_end(start):
+    server = start("apps:thread_of_its_own")
+    assert server.ask().text == "hello"
+    server.stop()
+
+
+def test_a_database_connection_made_at_import_serves_one_thread(start_polled):
+    server = start_polled("--threads", "1", "apps:visits", TEST_DATABASE="1")
+    assert [server.ask().text for _ in range(5)] == ["1", "2", "3", "4", "5"]
+    server.stop()
+
+
+@linux_only
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+def test_an_idle_server_uses_no_cpu(start_polled, used):
+    server = start_polled("apps:wait")
+    with server.connect() as idle:
+        if used:
+            for _ in range(20):
+                assert idle.ask().status == 200
+            slow = server.connect()
+            slow.send(request("/file"))
+            server.waits("file")
+            server.go_on("file")
+            assert slow.read_response().text == "file"
+        wait_until(lambda: quiet(server.pid), "peace")
+        before = activity(server.pid)
+        time.sleep(2)
+        assert activity(server.pid) == before
+    server.stop()
+
+
+def activity(pid):
+    """CPU ticks and context switches of each thread of a process."""
+    found = {}
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/stat") as stat, open(f"/proc/{pid}/task/{task}/status") as status:
+            ticks = stat.read().rpartition(")")[2].split()[11:13]
+            switches = [line.split()[1] for line in status if "ctxt_switches" in line]
+        found[task] = (ticks, switches)
+    return found
+
+
+def quiet(pid):
+    before = activity(pid)
+    time.sleep(0.1)
+    return activity(pid) == before
+
+
+@linux_only
+def test_descriptors_are_closed_on_exec(start):
+    server = start("--access-logfile", "access.log", "apps:hello")
+    with server.connect() as client:
+        assert client.ask().text == "hello"
+        for descriptor in os.listdir(f"/proc/{server.pid}/fd"):
+            if int(descriptor) > 2:
+                with open(f"/proc/{server.pid}/fdinfo/{descriptor}") as info:
+                    flags = next(int(line.split()[1], 8) for line in info if line.startswith("flags:"))
+                assert flags & os.O_CLOEXEC, os.readlink(f"/proc/{server.pid}/fd/{descriptor}")
+    server.stop()
+
+
+def test_without_standard_streams(start, tmp_path):
+    """As a daemon may be started: with closed descriptors 0, 1 and 2 nothing of ours may take their place."""
+    import subprocess
+    from pathlib import Path
+
+    import fastwsgi
+
+    path = [
+        str(Path(fastwsgi.__file__).parents[1]),
+        str(Path(__file__).parent),
+        os.environ.get("PYTHONPATH", ""),
+    ]
+    socket_path = tmp_path.parent / "s"
+    command = f'exec "{sys.executable}" -m fastwsgi --bind "unix:{socket_path}" apps:hello 0<&- 1>&- 2>&-'
+    with subprocess.Popen(
+        ["sh", "-c", command], env={**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    ) as process:
+        try:
+            wait_until(socket_path.exists, "the socket")
+            from support import Client
+
+            with Client(str(socket_path)) as client:
+                assert client.ask().text == "hello"
+        finally:
+            process.terminate()
+        assert process.wait(10) == 0

@@ -1,0 +1,275 @@
+"""How a server ends: what runs is finished, what is queued is answered, nothing is lost."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from support import PATIENCE, request, wait_until
+
+TERM_AND_INT = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+
+
+@TERM_AND_INT
+def test_an_idle_server_ends_at_once(start, number):
+    server = start("apps:hello")
+    assert server.ask().text == "hello"
+    begun = time.monotonic()
+    server.signal(number)
+    assert server.wait() == 0
+    assert time.monotonic() - begun < 2
+    assert "Traceback" not in server.stderr
+
+
+@TERM_AND_INT
+def test_what_runs_is_finished(start_polled, number):
+    server = start_polled("apps:wait")
+    client = server.connect()
+    client.send(request("/file"))
+    server.waits("file")
+    server.signal(number)
+    server.wait_said("Stopping")
+    server.go_on("file")
+    response = client.read_response()
+    assert response.text == "file"
+    assert response.closes
+    client.expect_end()
+    assert server.wait() == 0
+
+
+def test_a_response_that_has_begun_is_finished(start_polled):
+    server = start_polled("apps:stream")
+    client = server.connect()
+    client.send(request("/"))
+    client.read_head()
+    assert client.take_chunk() == b"first "
+    server.terminate()
+    server.wait_said("Stopping")
+    server.go_on("second")
+    assert client.take_chunks() == b"second"
+    client.expect_end()
+    assert server.wait() == 0
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_what_the_kernel_has_queued_is_answered(start_polled, threads):
+    server = start_polled("--threads", threads, "apps:wait")
+    assert server.ask().text == ""
+    # Stopped, it accepts nothing: the kernel completes the connections and keeps the requests.
+    server.signal(signal.SIGSTOP)
+    clients = [server.connect() for _ in range(50)]
+    for client in clients:
+        client.send(request("/"))
+    server.terminate()
+    server.signal(signal.SIGCONT)
+    for client in clients:
+        response = client.read_response()
+        assert response.status == 200
+        assert response.closes
+        client.expect_end()
+    assert server.wait() == 0
+
+
+def test_requests_that_wait_for_a_thread_are_answered(start_polled):
+    server = start_polled("--threads", "1", "apps:wait")
+    clients = [server.connect() for _ in range(5)]
+    for client in clients:
+        client.send(request("/file"))
+    server.waits("file")
+    server.terminate()
+    server.wait_said("Stopping")
+    server.go_on("file")
+    for client in clients:
+        assert client.read_response().text == "file"
+        client.expect_end()
+    assert server.wait() == 0
+
+
+def test_a_kept_connection_is_told_with_its_next_answer(start_polled):
+    server = start_polled("apps:wait")
+    holding, kept = server.connect(), server.connect()
+    assert kept.ask().text == ""
+    holding.send(request("/file"))
+    server.waits("file")
+    server.signal(signal.SIGSTOP)
+    server.terminate()
+    # This request is on its way when the server learns that it shall stop.
+    kept.send(request("/"))
+    server.signal(signal.SIGCONT)
+    response = kept.read_response()
+    assert response.status == 200
+    assert response.closes
+    kept.expect_end()
+    server.go_on("file")
+    assert holding.read_response().text == "file"
+    assert server.wait() == 0
+
+
+def test_new_connections_are_not_accepted_while_it_stops(start_polled):
+    server = start_polled("apps:wait")
+    client = server.connect()
+    client.send(request("/file"))
+    server.waits("file")
+    server.terminate()
+    server.wait_said("Stopping")
+
+    def refused():
+        try:
+            with server.connect():
+                return False
+        except ConnectionRefusedError:
+            return True
+
+    wait_until(refused, "connections being refused")
+    server.go_on("file")
+    assert client.read_response().text == "file"
+    assert server.wait() == 0
+
+
+def test_an_upload_that_has_begun_is_finished(start_polled):
+    server = start_polled("apps:hello")
+    client = server.connect()
+    data = request("/", "POST", content=b"x" * 1000)
+    client.send(data[:-500])
+    assert server.ask().text == "hello"
+    server.terminate()
+    server.wait_said("Stopping")
+    client.send(data[-500:])
+    assert client.read_response().text == "hello"
+    client.expect_end()
+    assert server.wait() == 0
+
+
+def test_a_slow_reader_gets_everything(start_polled):
+    server = start_polled("apps:big")
+    client = server.connect(receive_buffer=4096)
+    client.send(request("/"))
+    client.read_head()
+    server.terminate()
+    server.wait_said("Stopping")
+    assert len(client.take(20_000_000)) == 20_000_000
+    client.expect_end()
+    assert server.wait() == 0
+
+
+def test_a_stuck_exchange_is_cut_off_with_503(start_polled):
+    server = start_polled("--graceful-timeout", "0.5", "apps:stuck")
+    client = server.connect()
+    client.send(request("/stuck"))
+    server.waits("stuck")
+    begun = time.monotonic()
+    server.terminate()
+    response = client.read_response()
+    assert response.status == 503
+    assert time.monotonic() - begun >= 0.4
+    client.expect_gone()
+    assert server.wait() in (0, 1)
+    assert time.monotonic() - begun < 5
+
+
+def test_atexit_runs_even_with_a_stuck_exchange(start):
+    server = start("--graceful-timeout", "0.2", "apps:stuck", TEST_ATEXIT="1")
+    client = server.connect()
+    client.send(request("/stuck"))
+    server.waits("stuck")
+    server.terminate()
+    server.wait()
+    assert (server.directory / "atexit").exists()
+
+
+def test_atexit_runs(start):
+    server = start("apps:hello", TEST_ATEXIT="1")
+    assert server.ask().text == "hello"
+    server.stop()
+    assert (server.directory / "atexit").exists()
+
+
+def test_a_second_interrupt_ends_it_at_once(start_polled):
+    server = start_polled("apps:stuck")
+    client = server.connect()
+    client.send(request("/stuck"))
+    server.waits("stuck")
+    server.signal(signal.SIGINT)
+    server.wait_said("Stopping")
+    assert server.is_running()
+    begun = time.monotonic()
+    server.signal(signal.SIGINT)
+    server.wait()
+    assert time.monotonic() - begun < 2
+
+
+def test_a_second_terminate_changes_nothing(start):
+    server = start("apps:wait")
+    client = server.connect()
+    client.send(request("/file"))
+    server.waits("file")
+    server.terminate()
+    server.wait_said("Stopping")
+    server.terminate()
+    server.go_on("file")
+    assert client.read_response().text == "file"
+    assert server.wait() == 0
+
+
+def test_interrupted_by_the_terminal(start):
+    """Ctrl-C goes to the whole process group: children of the application too."""
+    server = start("apps:hello")
+    assert server.ask().text == "hello"
+    os.killpg(server.pid, signal.SIGINT)
+    assert server.wait() == 0
+    assert "KeyboardInterrupt" not in server.stderr
+
+
+def test_stopped_right_after_the_start(start):
+    for _ in range(5):
+        server = start("apps:hello")
+        server.terminate()
+        assert server.wait() == 0
+
+
+def test_a_module_that_takes_long_to_import_can_be_interrupted(start):
+    server = start("--bind", "127.0.0.1:0", "slow_import:app", started=False)
+    wait_until((server.directory / "importing").exists, "the import")
+    server.terminate()
+    assert server.wait() == 0
+
+
+def test_a_unix_socket_is_removed(start, short_path):
+    server = start("--bind", f"unix:{short_path}/socket", "apps:hello")
+    with server.connect(f"{short_path}/socket") as client:
+        assert client.ask().text == "hello"
+    server.stop()
+    assert not (short_path / "socket").exists()
+
+
+def test_killed_and_started_again(start, short_path):
+    path = f"{short_path}/socket"
+    first = start("--bind", f"unix:{path}", "apps:hello")
+    first.signal(signal.SIGKILL)
+    first.wait()
+    assert os.path.exists(path)
+    second = start("--bind", f"unix:{path}", "apps:hello")
+    with second.connect(path) as client:
+        assert client.ask().text == "hello"
+    second.stop()
+
+
+def test_no_request_is_lost_under_load(start_polled):
+    """Whoever asks one request per connection is answered, or refused before anything was sent."""
+    server = start_polled("apps:hello")
+    answered = 0
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            client = server.connect()
+        except ConnectionRefusedError:
+            break
+        with client:
+            client.send(request("/"))
+            if answered == 100:
+                server.terminate()
+            assert client.read_response().text == "hello"
+            answered += 1
+    assert answered > 100
+    assert server.wait() == 0
