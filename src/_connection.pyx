@@ -1,0 +1,834 @@
+"""A connection: receive, feed the parser, send, keep alive, close, and the deadlines of each state.
+
+Everything here is called by the leader for a connection that the loop owns, except what says otherwise (transmit,
+post, claim: by the thread of an exchange). Knows the loop's structures, not its turn, and nothing of Python.
+"""
+
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memmove, memset
+from posix.unistd cimport close
+
+from fastwsgi._accesslog cimport accesslog_line, record_t
+from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_reserve
+from fastwsgi._content cimport (
+    CONTENT_NO_MEMORY, CONTENT_READY, CONTENT_SPILL,
+    content_add, content_append, content_free, content_init, content_length, content_space, content_spill,
+)
+from fastwsgi._journal cimport LEVEL_WARNING, journal_line, journal_record
+from fastwsgi._lead cimport lead_leave, lead_return
+from fastwsgi._outbox cimport (
+    OUTBOX_EMPTY, OUTBOX_WAITS, outbox_add, outbox_free, outbox_is_empty, outbox_new, outbox_send, outbox_t,
+)
+from fastwsgi._parser cimport (
+    CONTENT_DONE, HEAD_DONE, METHOD_HEAD, NEED_MORE,
+    chunked_feed, chunked_reset, parser_feed, parser_free, parser_init, parser_reset,
+)
+from fastwsgi._platform cimport (
+    SHUT_RDWR, SHUT_WR, WATCH_READ, WATCH_WRITE, condition_init, head_push, iovec, line_load, line_replace, line_store,
+    platform_address_text, platform_recv, platform_send, platform_send_pieces, platform_set_reset,
+    platform_wall_seconds, platform_would_block, poller_wake, poller_watch, pthread_cond_destroy, pthread_cond_signal,
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, shutdown, sockaddr_storage,
+    word_add, word_count, word_load, word_or,
+)
+from fastwsgi._refusals cimport (
+    REFUSAL_HEAD_TIMEOUT, REFUSAL_NO_MEMORY, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
+)
+from fastwsgi._response cimport response_refuse
+
+cdef extern from * nogil:
+    """
+    #include <sched.h>
+    #include <string.h>
+    """
+    int sched_yield() noexcept
+
+cdef enum:
+    SPARE_CONNECTIONS = 256
+    SPARE_REQUESTS = 64
+    LINGER_ROOM = 16384
+    ALL_MEMORY = <size_t>-1
+
+# What each state is called in a log line: "... while receiving the request head".
+cdef const char* state_text[STATES]
+state_text[<int>STATE_NEW] = b"waiting for a request"
+state_text[<int>STATE_HEAD] = b"receiving the request head"
+state_text[<int>STATE_CONTENT] = b"receiving the request content"
+state_text[<int>STATE_QUEUED] = b"waiting for a thread"
+state_text[<int>STATE_EXCHANGE] = b"in the application"
+state_text[<int>STATE_SENDING] = b"sending the response"
+state_text[<int>STATE_IDLE] = b"waiting for the next request"
+state_text[<int>STATE_LINGER] = b"closing"
+state_text[<int>STATE_CLOSED] = b"closed"
+
+# The deadline under which each state stands.
+cdef uint8_t state_deadline[STATES]
+state_deadline[<int>STATE_NEW] = DEADLINE_HEAD
+state_deadline[<int>STATE_HEAD] = DEADLINE_HEAD
+state_deadline[<int>STATE_CONTENT] = DEADLINE_CONTENT
+state_deadline[<int>STATE_QUEUED] = DEADLINE_NONE
+state_deadline[<int>STATE_EXCHANGE] = DEADLINE_NONE
+state_deadline[<int>STATE_SENDING] = DEADLINE_SEND
+state_deadline[<int>STATE_IDLE] = DEADLINE_IDLE
+state_deadline[<int>STATE_LINGER] = DEADLINE_LINGER
+state_deadline[<int>STATE_CLOSED] = DEADLINE_NONE
+
+
+cdef inline size_t smaller(size_t a, size_t b) noexcept nogil:
+    return a if a < b else b
+
+
+cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* connection,
+                   const char* detail) noexcept nogil:
+    """A log record: what happened, to whom, while doing what; detail may be NULL."""
+    cdef char line[512]
+    cdef const char* colon = b": "
+    cdef const char* client = b"on a unix socket"
+    if detail == NULL:
+        colon = detail = b""
+    if connection == NULL:
+        snprintf(line, sizeof(line), b"%s%s%s", text, colon, detail)
+    else:
+        if connection.peer_size:
+            client = connection.peer_text
+        snprintf(line, sizeof(line), b"%s (client %s, while %s)%s%s", text, client, state_text[connection.state],
+                 colon, detail)
+    journal_record(&loop.journal, level, line)
+
+
+# ---- slots: who may touch the connection of an exchange ----
+
+cdef int slot_init(slot_t* slot, int index) noexcept nogil:
+    """Make it ready; 0, or -1."""
+    memset(slot, 0, sizeof(slot_t))
+    slot.index = index
+    if pthread_mutex_init(&slot.mutex, NULL) or condition_init(&slot.moved) or condition_init(&slot.turn):
+        return -1
+    return 0
+
+
+cdef void slot_free(slot_t* slot) noexcept nogil:
+    buffer_free(&slot.out)
+    buffer_free(&slot.head.lines)
+    buffer_free(&slot.line)
+    buffer_free(&slot.values)
+    pthread_cond_destroy(&slot.turn)
+    pthread_cond_destroy(&slot.moved)
+    pthread_mutex_destroy(&slot.mutex)
+
+
+cdef bint slot_claim(slot_t* slot) noexcept nogil:
+    """QUIET to BUSY, by its thread; False if the exchange was revoked.
+
+    The leader holds it only to send, so the wait is short.
+    """
+    cdef uint64_t quiet = slot.number << 2
+    while not line_replace(&slot.word, quiet, quiet | SLOT_BUSY):
+        if line_load(&slot.word) & SLOT_MASK == SLOT_REVOKED:
+            return False
+        sched_yield()
+    return True
+
+
+cdef bint slot_borrow(slot_t* slot) noexcept nogil:
+    """QUIET to BUSY, by the leader; False if its thread is at it (and will send by itself) or it was revoked."""
+    cdef uint64_t word = line_load(&slot.word)
+    return word & SLOT_MASK == SLOT_QUIET and line_replace(&slot.word, word, word | SLOT_BUSY)
+
+
+cdef void slot_quiet(slot_t* slot) noexcept nogil:
+    line_store(&slot.word, line_load(&slot.word) & ~<uint64_t>SLOT_MASK)
+
+
+cdef void slot_moved(slot_t* slot) noexcept nogil:
+    """Tell a producer that waits that something has changed: bytes left, the client left, it was revoked."""
+    if word_load(&slot.waits):
+        pthread_mutex_lock(&slot.mutex)
+        slot.progress += 1
+        pthread_cond_signal(&slot.moved)
+        pthread_mutex_unlock(&slot.mutex)
+
+
+cdef uint64_t slot_waiting(const slot_t* slot) noexcept nogil:
+    """Bytes in `out` that no kernel has seen."""
+    return slot.out.size - slot.out_sent
+
+
+cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record) noexcept nogil:
+    """Write the access log line of an exchange."""
+    cdef ssize_t size
+    if buffer_reserve(&slot.line, 1024) < 0:
+        return
+    while True:
+        size = accesslog_line(loop.access, record, &slot.stamp, slot.line.data, slot.line.capacity)
+        if size >= 0:
+            journal_line(&loop.journal, slot.line.data, <size_t>size)
+            return
+        if buffer_reserve(&slot.line, slot.line.capacity * 2) < 0:
+            return
+
+
+# ---- leases ----
+
+cdef request_t* request_lease(loop_t* loop) noexcept nogil:
+    """What a connection needs while a request comes in; NULL when memory is out."""
+    cdef request_t* request = loop.spare_requests
+    if request != NULL:
+        loop.spare_requests = request.next
+        loop.spare_request_count -= 1
+    else:
+        request = <request_t*>calloc(1, sizeof(request_t))
+        if request == NULL:
+            return NULL
+        content_init(&request.content)
+        parser_init(&request.parser, &loop.limits)
+    if buffer_reserve(&request.buffer, RECEIVE_ROOM) < 0:
+        free(request)
+        return NULL
+    request.start = 0
+    request.buffer.size = 0
+    request.is_parsing = True
+    request.is_complete = False
+    parser_reset(&request.parser)
+    return request
+
+
+cdef void request_release(loop_t* loop, request_t* request) noexcept nogil:
+    """Give it back."""
+    if request == NULL:
+        return
+    content_free(&request.content)
+    if request.buffer.capacity > RECEIVE_ROOM or loop.spare_request_count >= SPARE_REQUESTS:
+        buffer_free(&request.buffer)
+    if loop.spare_request_count >= SPARE_REQUESTS:
+        parser_free(&request.parser)
+        free(request)
+        return
+    request.next = loop.spare_requests
+    loop.spare_requests = request
+    loop.spare_request_count += 1
+
+
+# ---- birth, states, death ----
+
+cdef connection_t* connection_new(loop_t* loop, int fd, int listener, const sockaddr_storage* peer) noexcept nogil:
+    """A connection for an accepted socket, which it owns now; NULL when memory is out."""
+    cdef connection_t* connection = loop.spare_connections
+    cdef int port
+    if connection != NULL:
+        loop.spare_connections = connection.next
+        loop.spare_connection_count -= 1
+        memset(connection, 0, sizeof(connection_t))
+    else:
+        connection = <connection_t*>calloc(1, sizeof(connection_t))
+        if connection == NULL:
+            return NULL
+    connection.fd = fd
+    connection.listener = <uint8_t>listener
+    connection.peer_size = <uint8_t>platform_address_text(peer, connection.peer_text, sizeof(connection.peer_text), &port)
+    connection.peer_port = <uint16_t>port
+    connection.after = loop.connections
+    if loop.connections != NULL:
+        loop.connections.before = connection
+    loop.connections = connection
+    word_count(&loop.counters.accepted, 1)
+    word_count(&loop.counters.connections, 1)
+    connection_enter(loop, connection, STATE_NEW)
+    return connection
+
+
+cdef void deadline_leave(loop_t* loop, connection_t* connection) noexcept nogil:
+    cdef deadline_queue_t* queue = &loop.deadlines[connection.deadline]
+    if connection.earlier != NULL:
+        connection.earlier.later = connection.later
+    else:
+        queue.first = connection.later
+    if connection.later != NULL:
+        connection.later.earlier = connection.earlier
+    else:
+        queue.last = connection.earlier
+    connection.earlier = connection.later = NULL
+    connection.deadline = DEADLINE_NONE
+
+
+cdef void deadline_join(loop_t* loop, connection_t* connection, int kind) noexcept nogil:
+    cdef deadline_queue_t* queue = &loop.deadlines[kind]
+    connection.deadline = <uint8_t>kind
+    connection.expires_ms = loop.now_ms + queue.duration_ms
+    connection.earlier = queue.last
+    if queue.last != NULL:
+        queue.last.later = connection
+    else:
+        queue.first = connection
+    queue.last = connection
+
+
+cdef void connection_enter(loop_t* loop, connection_t* connection, state_t state) noexcept nogil:
+    """Change the state; arms the deadline of the new one. A request head has one deadline in all."""
+    cdef int kind = state_deadline[<int>state]
+    connection.state = <uint8_t>state
+    if kind == DEADLINE_HEAD and connection.deadline == DEADLINE_HEAD:
+        return
+    if connection.deadline != DEADLINE_NONE:
+        deadline_leave(loop, connection)
+    if kind != DEADLINE_NONE:
+        deadline_join(loop, connection, kind)
+
+
+cdef int connection_watch(loop_t* loop, connection_t* connection, int flags) noexcept nogil:
+    """Watch its socket for flags (0: not at all); closes the connection, and returns -1, if that fails."""
+    if connection.watched == flags:
+        return 0
+    if poller_watch(&loop.poller, connection.fd, connection.watched, flags, connection) < 0:
+        if flags:
+            loop_say(loop, LEVEL_WARNING, b"a connection could not be watched and is closed", connection, NULL)
+            connection_close(loop, connection)
+            return -1
+    connection.watched = <uint8_t>flags
+    return 0
+
+
+cdef void connection_close(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Put it on the list of those that are closed and freed at the end of the turn: a late event meets STATE_CLOSED."""
+    if connection.state == STATE_CLOSED:
+        return
+    connection_enter(loop, connection, STATE_CLOSED)
+    connection_watch(loop, connection, 0)
+    list_append(&loop.closing, connection)
+
+
+cdef void connection_forget(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Give back everything but the descriptor; the end of connection_free and of a forked child."""
+    request_release(loop, connection.request)
+    connection.request = NULL
+    outbox_free(connection.outbox)
+    connection.outbox = NULL
+
+
+cdef void connection_free(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Close the socket and free; only for what came off the closing list."""
+    connection_forget(loop, connection)
+    if connection.wants_reset:
+        platform_set_reset(connection.fd)
+    close(connection.fd)
+    if connection.before != NULL:
+        connection.before.after = connection.after
+    else:
+        loop.connections = connection.after
+    if connection.after != NULL:
+        connection.after.before = connection.before
+    word_count(&loop.counters.connections, -1)
+    if loop.spare_connection_count < SPARE_CONNECTIONS:
+        connection.next = loop.spare_connections
+        loop.spare_connections = connection
+        loop.spare_connection_count += 1
+    else:
+        free(connection)
+
+
+cdef void connection_linger(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Close our side and read the peer's to its end, so that no reset overtakes the answer (RFC 9112, 9.6)."""
+    request_release(loop, connection.request)
+    connection.request = NULL
+    if shutdown(connection.fd, SHUT_WR) < 0:
+        connection_close(loop, connection)
+        return
+    connection_enter(loop, connection, STATE_LINGER)
+    connection_watch(loop, connection, WATCH_READ)
+
+
+cdef void connection_post(loop_t* loop, connection_t* connection, uint64_t why) noexcept nogil:
+    """Bring it to the leader's notice through `done`; by the thread that owns it. With POST_FINISHED it is the loop's."""
+    if word_or(&connection.post, why) == 0:
+        head_push(&loop.done, connection, <void**>&connection.next_done)
+    # The leader announces its sleep and then looks at `done`; one of us sees the other.
+    if line_load(&loop.lead.sleeping):
+        poller_wake(&loop.poller)
+
+
+# ---- receiving ----
+
+cdef int content_failed(int outcome) noexcept nogil:
+    return ADVANCE_SPILL if outcome == CONTENT_SPILL else -<int>REFUSAL_NO_MEMORY
+
+
+cdef int advance_content(loop_t* loop, connection_t* connection) noexcept nogil:
+    """The head is complete: see to the content that is in the receive buffer behind it."""
+    cdef request_t* request = connection.request
+    cdef size_t head = request.parser.head_size
+    cdef size_t available = request.buffer.size - request.start - head
+    cdef char* bytes_behind = request.buffer.data + request.start + head
+    cdef size_t consumed = 0, decoded = 0, taken = 0
+    cdef int result
+    request.content_start = head
+    if request.parser.is_chunked:
+        result = NEED_MORE
+        if available:
+            result = chunked_feed(&request.chunked, &loop.limits, bytes_behind, available, &consumed, &decoded)
+        if result < 0:
+            return result
+        if result == CONTENT_DONE:
+            request.is_inline = True
+            request.content_size = decoded
+            request.end = head + consumed
+            request.is_complete = True
+            return ADVANCE_READY
+        request.is_inline = False
+        # The memory limit is larger than any receive buffer, so chunked content asks for no spill here.
+        result = content_append(&request.content, bytes_behind, decoded, UINT64_MAX, loop.request_memory, &taken)
+    else:
+        if available >= request.parser.content_length:
+            request.is_inline = True
+            request.content_size = <size_t>request.parser.content_length
+            request.end = head + request.content_size
+            request.is_complete = True
+            return ADVANCE_READY
+        request.is_inline = head + request.parser.content_length <= RECEIVE_ROOM
+        if request.is_inline:
+            result = CONTENT_READY
+        else:
+            result = content_append(&request.content, bytes_behind, available, request.parser.content_length,
+                                    loop.request_memory, &taken)
+            if taken < available:
+                # It asks for a spill first; connection_advance comes back for the rest.
+                memmove(bytes_behind, bytes_behind + taken, available - taken)
+                request.buffer.size -= taken
+                connection_enter(loop, connection, STATE_CONTENT)
+                return content_failed(result)
+    if result == CONTENT_NO_MEMORY:
+        return -<int>REFUSAL_NO_MEMORY
+    if not request.is_inline:
+        request.buffer.size = request.start + head
+    connection_enter(loop, connection, STATE_CONTENT)
+    if request.parser.expects_continue and available == 0:
+        request.parser.expects_continue = False
+        return ADVANCE_CONTINUE
+    return ADVANCE_WAIT
+
+
+cdef int connection_advance(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Parse what the buffer holds; nothing is sent and no list is touched."""
+    cdef request_t* request = connection.request
+    cdef int result
+    if request.is_complete:
+        return ADVANCE_READY
+    if request.is_parsing:
+        result = parser_feed(&request.parser, request.buffer.data + request.start,
+                             request.buffer.size - request.start)
+        if result == NEED_MORE:
+            connection_enter(loop, connection, STATE_HEAD)
+            return ADVANCE_WAIT
+        if result != HEAD_DONE:
+            return result
+        request.is_parsing = False
+        if not request.parser.is_chunked and not request.parser.content_length:
+            request.is_inline = True
+            request.content_start = request.end = request.parser.head_size
+            request.content_size = 0
+            request.is_complete = True
+            return ADVANCE_READY
+        if request.parser.is_chunked:
+            chunked_reset(&request.chunked)
+        return advance_content(loop, connection)
+    if request.is_inline:
+        # Content-Length content that fits the buffer; the rest of it has come, or a part.
+        if request.buffer.size - request.start - request.parser.head_size < request.parser.content_length:
+            connection_enter(loop, connection, STATE_CONTENT)
+            return ADVANCE_WAIT
+        request.content_size = <size_t>request.parser.content_length
+        request.end = request.parser.head_size + request.content_size
+        request.is_complete = True
+        return ADVANCE_READY
+    if request.buffer.size - request.start > request.parser.head_size:
+        return advance_content(loop, connection)
+    return ADVANCE_WAIT
+
+
+cdef int receive_content(loop_t* loop, connection_t* connection, ssize_t* received) noexcept nogil:
+    """Receive content straight to where it is kept; *received as recv(2) has it."""
+    cdef request_t* request = connection.request
+    cdef uint64_t expected = UINT64_MAX if request.parser.is_chunked else request.parser.content_length
+    cdef char* space
+    cdef size_t room, consumed = 0, decoded = 0
+    cdef int result = content_space(&request.content, expected, loop.request_memory, &space, &room)
+    received[0] = 1
+    if result != CONTENT_READY:
+        return content_failed(result)
+    # The room is never more than what is missing: what comes behind the content is the next request's.
+    received[0] = platform_recv(connection.fd, space, room)
+    if received[0] <= 0:
+        return ADVANCE_WAIT
+    connection_enter(loop, connection, STATE_CONTENT)
+    if not request.parser.is_chunked:
+        content_add(&request.content, <size_t>received[0])
+        if content_length(&request.content) < expected:
+            return ADVANCE_WAIT
+        request.end = request.parser.head_size
+        request.is_complete = True
+        return ADVANCE_READY
+    result = chunked_feed(&request.chunked, &loop.limits, space, <size_t>received[0], &consumed, &decoded)
+    if result < 0:
+        return result
+    if result == CONTENT_DONE and buffer_append(&request.buffer, space + consumed,
+                                                <size_t>received[0] - consumed) < 0:
+        return -<int>REFUSAL_NO_MEMORY
+    content_add(&request.content, decoded)
+    if result == NEED_MORE:
+        return ADVANCE_WAIT
+    request.end = request.parser.head_size
+    request.is_complete = True
+    return ADVANCE_READY
+
+
+cdef int receive_head(loop_t* loop, connection_t* connection, ssize_t* received) noexcept nogil:
+    """Receive into the buffer and parse."""
+    cdef request_t* request = connection.request
+    cdef size_t kept
+    received[0] = 1
+    if request == NULL:
+        request = request_lease(loop)
+        if request == NULL:
+            return -<int>REFUSAL_NO_MEMORY
+        connection.request = request
+    elif request.start:
+        # A part of a pipelined request: to the front, so that the buffer does not grow with each.
+        kept = request.buffer.size - request.start
+        memmove(request.buffer.data, request.buffer.data + request.start, kept)
+        request.buffer.size = kept
+        request.start = 0
+    if request.buffer.size == request.buffer.capacity and buffer_reserve(&request.buffer, request.buffer.size) < 0:
+        return -<int>REFUSAL_NO_MEMORY
+    received[0] = platform_recv(connection.fd, request.buffer.data + request.buffer.size,
+                                request.buffer.capacity - request.buffer.size)
+    if received[0] <= 0:
+        return ADVANCE_WAIT
+    request.buffer.size += <size_t>received[0]
+    return connection_advance(loop, connection)
+
+
+cdef int receive_linger(loop_t* loop, connection_t* connection) noexcept nogil:
+    cdef char nowhere[LINGER_ROOM]
+    cdef ssize_t received = platform_recv(connection.fd, nowhere, sizeof(nowhere))
+    if received == 0 or (received < 0 and not platform_would_block()):
+        connection_close(loop, connection)
+    return ADVANCE_WAIT
+
+
+cdef int connection_receive(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Receive once and go on as far as the bytes allow; see connection_handle for what is returned."""
+    cdef ssize_t received = 1
+    cdef int outcome
+    if connection.state == STATE_LINGER:
+        return receive_linger(loop, connection)
+    if connection.request != NULL and not connection.request.is_parsing and not connection.request.is_inline:
+        outcome = receive_content(loop, connection, &received)
+    else:
+        outcome = receive_head(loop, connection, &received)
+    if received > 0:
+        return connection_handle(loop, connection, outcome)
+    if received < 0 and platform_would_block():
+        if connection.state == STATE_NEW or connection.state == STATE_IDLE:
+            # The lease was for a byte that did not come.
+            request_release(loop, connection.request)
+            connection.request = NULL
+        return connection_handle(loop, connection, ADVANCE_WAIT)
+    if connection.state == STATE_HEAD or connection.state == STATE_CONTENT:
+        word_add(&loop.counters.lost_clients, 1)
+    connection_close(loop, connection)
+    return ADVANCE_WAIT
+
+
+cdef int spill(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Write content to its spool; ADVANCE_LOST if the lead was taken meanwhile."""
+    cdef uint64_t away
+    cdef int error
+    connection.owner = OWNER_THREAD
+    away = lead_leave(&loop.lead)
+    error = content_spill(&connection.request.content, loop.spool_directory)
+    if not lead_return(&loop.lead, away):
+        connection.request.spill_error = error
+        connection_post(loop, connection, POST_FINISHED)
+        return ADVANCE_LOST
+    connection.owner = OWNER_LOOP
+    if error:
+        return -<int>REFUSAL_SPOOL_FULL
+    return ADVANCE_WAIT
+
+
+cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) noexcept nogil:
+    """Act on what connection_advance or a receive said; returns ADVANCE_READY, ADVANCE_WAIT or ADVANCE_LOST.
+
+    ADVANCE_READY: it is in loop.ready. What was sent before must have been offered to the kernel.
+    """
+    cdef const char* interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+    if outcome == ADVANCE_READY:
+        connection_enter(loop, connection, STATE_QUEUED)
+        connection.owner = OWNER_QUEUE
+        list_append(&loop.ready, connection)
+        return ADVANCE_READY
+    while outcome == ADVANCE_SPILL:
+        outcome = spill(loop, connection)
+        if outcome == ADVANCE_LOST:
+            return ADVANCE_LOST
+        if outcome == ADVANCE_WAIT:
+            outcome = connection_advance(loop, connection)
+    if outcome == ADVANCE_CONTINUE:
+        # The outbox is empty here, so there is room for 25 octets, or the client is gone.
+        if platform_send(connection.fd, interim, 25, 0) != 25:
+            word_add(&loop.counters.lost_clients, 1)
+            connection_close(loop, connection)
+            return ADVANCE_WAIT
+    if outcome < 0:
+        connection_refuse(loop, connection, -outcome)
+        return ADVANCE_WAIT
+    connection_watch(loop, connection, WATCH_READ)
+    return ADVANCE_WAIT
+
+
+# ---- sending ----
+
+cdef transmit_t connection_transmit(loop_t* loop, connection_t* connection, slot_t* slot,
+                                    const char* data, size_t size, const char* tail, size_t tail_size,
+                                    size_t* taken) noexcept nogil:
+    """Send what waits in slot.out, then data, then tail; by whoever holds the slot's BUSY or, for the loop's own, leads.
+
+    What the socket does not take goes into the outbox; *taken says how much of data was sent or kept (tail: only
+    when that is all of it). May block on the disk once the memory limit is passed.
+    """
+    cdef iovec pieces[3]
+    cdef int count = 0
+    cdef ssize_t n
+    cdef size_t sent = 0, waiting = slot.out.size - slot.out_sent
+    cdef char* out = slot.out.data + slot.out_sent
+    cdef outbox_t* outbox = connection.outbox
+    cdef int state
+    taken[0] = 0
+    slot.out.size = 0
+    slot.out_sent = 0
+    if outbox != NULL and not outbox_is_empty(outbox):
+        state = outbox_send(outbox, connection.fd)
+        if state < 0:
+            return TRANSMIT_LOST
+    if outbox == NULL or outbox_is_empty(outbox):
+        if waiting and not size:
+            n = platform_send(connection.fd, out, waiting, 0)
+        elif waiting or size:
+            if waiting:
+                pieces[count].iov_base = out
+                pieces[count].iov_len = waiting
+                count += 1
+            pieces[count].iov_base = <void*>data
+            pieces[count].iov_len = size
+            count += 1
+            if tail_size:
+                pieces[count].iov_base = <void*>tail
+                pieces[count].iov_len = tail_size
+                count += 1
+            n = platform_send_pieces(connection.fd, pieces, count)
+        else:
+            return TRANSMIT_DONE
+        if n < 0:
+            if not platform_would_block():
+                return TRANSMIT_LOST
+            n = 0
+        sent = <size_t>n
+        if sent == waiting + size + tail_size:
+            taken[0] = size
+            return TRANSMIT_DONE
+    if outbox == NULL:
+        outbox = connection.outbox = outbox_new()
+        if outbox == NULL:
+            return TRANSMIT_LOST
+    if sent < waiting:
+        if outbox_add(outbox, out + sent, waiting - sent, ALL_MEMORY, 0, NULL) < waiting - sent:
+            return TRANSMIT_LOST
+        sent = 0
+    else:
+        sent -= waiting
+    if sent < size:
+        taken[0] = sent + outbox_add(outbox, data + sent, size - sent, loop.response_memory, loop.response_spool,
+                                     loop.spool_directory)
+        if taken[0] < size:
+            return TRANSMIT_FULL
+        sent = 0
+    else:
+        taken[0] = size
+        sent -= size
+    if sent < tail_size and outbox_add(outbox, tail + sent, tail_size - sent, ALL_MEMORY, UINT64_MAX,
+                                       loop.spool_directory) < tail_size - sent:
+        return TRANSMIT_LOST
+    return TRANSMIT_DONE
+
+
+cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) noexcept nogil:
+    """Answer with the refusal's status and close; logged and counted."""
+    cdef const refusal_info_t* info = refusal_info(reason)
+    cdef request_t* request = connection.request
+    cdef bint is_head_request = request != NULL and not request.is_parsing and request.parser.method == METHOD_HEAD
+    cdef slot_t* own = &loop.own
+    cdef record_t record
+    cdef size_t taken
+    cdef transmit_t sent = TRANSMIT_LOST
+    cdef char line[160]
+    word_count(&loop.counters.refused, 1)
+    snprintf(line, sizeof(line), b"refused with %d %s", info.status, info.phrase)
+    loop_say(loop, LEVEL_WARNING, line, connection, info.text)
+    connection.closes = True
+    connection.lingers = True
+    own.out.size = own.out_sent = 0
+    if response_refuse(reason, is_head_request, &own.out, &own.date, platform_wall_seconds()) == 0:
+        sent = connection_transmit(loop, connection, own, NULL, 0, NULL, 0, &taken)
+    if loop.access != NULL:
+        memset(&record, 0, sizeof(record))
+        if request != NULL and not request.is_parsing:
+            record.data = request.buffer.data + request.start
+            record.parser = &request.parser
+        record.peer = connection.peer_text
+        record.peer_size = connection.peer_size
+        record.status = info.status
+        record.unix_time = platform_wall_seconds()
+        slot_log(loop, own, &record)
+    if sent == TRANSMIT_LOST:
+        connection_close(loop, connection)
+    else:
+        connection_settle(loop, connection)
+
+
+cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Drop the request that was answered; what is behind it in the buffer is the next one."""
+    cdef request_t* request = connection.request
+    connection.is_answered = False
+    request.start += request.end
+    request.is_parsing = True
+    request.is_complete = False
+    content_free(&request.content)
+    parser_reset(&request.parser)
+    if request.start >= request.buffer.size:
+        request_release(loop, request)
+        connection.request = NULL
+
+
+cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogil:
+    """An answer is over and offered to the kernel: send the rest, close, or go on with the next request.
+
+    Returns as connection_handle does.
+    """
+    if connection.outbox != NULL:
+        if connection.is_gone:
+            connection_close(loop, connection)
+            return ADVANCE_WAIT
+        if not outbox_is_empty(connection.outbox):
+            connection_enter(loop, connection, STATE_SENDING)
+            connection_watch(loop, connection, WATCH_WRITE)
+            return ADVANCE_WAIT
+        outbox_free(connection.outbox)
+        connection.outbox = NULL
+    if connection.wants_reset:
+        connection_close(loop, connection)
+        return ADVANCE_WAIT
+    if connection.closes:
+        if connection.lingers:
+            connection_linger(loop, connection)
+        else:
+            connection_close(loop, connection)
+        return ADVANCE_WAIT
+    if connection.is_answered:
+        connection_next(loop, connection)
+    if connection.request == NULL:
+        connection.inline_count = 0
+        connection_enter(loop, connection, STATE_IDLE)
+        connection_watch(loop, connection, WATCH_READ)
+        return ADVANCE_WAIT
+    if connection.inline_count >= PIPELINE_MOST:
+        # The others have a turn first.
+        connection.inline_count = 0
+        connection_enter(loop, connection, STATE_HEAD)
+        connection.owner = OWNER_QUEUE
+        list_append(&loop.backlog, connection)
+        return ADVANCE_WAIT
+    connection.inline_count += 1
+    return connection_handle(loop, connection, connection_advance(loop, connection))
+
+
+cdef void connection_attend(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Its exchange runs and its outbox waits: from now on the client has a while to read some of it."""
+    connection_watch(loop, connection, WATCH_WRITE)
+    if connection.deadline == DEADLINE_NONE:
+        deadline_join(loop, connection, DEADLINE_SEND)
+
+
+cdef void connection_gone(loop_t* loop, connection_t* connection) noexcept nogil:
+    """The client of a running exchange has left."""
+    connection.is_gone = True
+    if connection.deadline != DEADLINE_NONE:
+        deadline_leave(loop, connection)
+    if connection.slot != NULL:
+        slot_moved(connection.slot)
+
+
+cdef void connection_give_up(loop_t* loop, connection_t* connection) noexcept nogil:
+    """The client of a running exchange reads nothing: its thread shall see it as gone."""
+    shutdown(connection.fd, SHUT_RDWR)
+    connection_gone(loop, connection)
+
+
+cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept nogil:
+    """The socket has room again: send the outbox, of the loop's own or of a running exchange.
+
+    Returns as connection_handle does.
+    """
+    cdef outbox_t* outbox
+    cdef slot_t* slot = connection.slot
+    cdef bint is_running = connection.owner == OWNER_THREAD
+    cdef bint may_block
+    cdef uint64_t away = 0
+    cdef int outcome
+    if is_running:
+        if slot == NULL or not slot_borrow(slot):
+            return ADVANCE_WAIT     # its thread is at it; level-triggered: we come again
+        if slot.connection != connection:
+            slot_quiet(slot)        # that exchange is over; the connection is on its way through `done`
+            return ADVANCE_WAIT
+    outbox = connection.outbox
+    if outbox == NULL or outbox_is_empty(outbox):
+        if is_running:
+            slot_quiet(slot)
+            if connection.deadline != DEADLINE_NONE:
+                deadline_leave(loop, connection)
+            connection_watch(loop, connection, 0)
+            return ADVANCE_WAIT
+        return connection_settle(loop, connection)
+    # From a file: the disk may be slow.
+    may_block = outbox.spool_sent < outbox.spool_size or outbox.file_left > 0
+    if connection.deadline != DEADLINE_NONE:
+        deadline_leave(loop, connection)
+    deadline_join(loop, connection, DEADLINE_SEND)
+    if may_block:
+        if not is_running:
+            connection.owner = OWNER_THREAD
+        away = lead_leave(&loop.lead)
+    outcome = outbox_send(outbox, connection.fd)
+    if is_running:
+        slot_quiet(slot)
+        slot_moved(slot)
+    if may_block:
+        if not lead_return(&loop.lead, away):
+            if not is_running:
+                connection_post(loop, connection, POST_FINISHED)
+            return ADVANCE_LOST
+        if not is_running:
+            connection.owner = OWNER_LOOP
+    if is_running:
+        if outcome != OUTBOX_WAITS:
+            deadline_leave(loop, connection)
+            connection_watch(loop, connection, 0)
+        return ADVANCE_WAIT
+    if outcome == OUTBOX_WAITS:
+        return ADVANCE_WAIT
+    if outcome != OUTBOX_EMPTY:
+        word_add(&loop.counters.lost_clients, 1)
+        connection.wants_reset = True
+        connection_close(loop, connection)
+        return ADVANCE_WAIT
+    return connection_settle(loop, connection)

@@ -1,0 +1,845 @@
+"""The threads of a worker over one loop.
+
+Exactly one of the application threads and the keeper leads: it waits, accepts, receives, parses, sends and expires
+for all, and, if it is an application thread, runs complete requests itself, there and then. When it stays away for a
+tick, the keeper takes the lead and gives it to a thread that is free, or leads alone while all are in the application.
+The GIL line runs through this module: the crew_ functions are below it, the class at the end is above.
+"""
+
+import _thread
+import sys
+import threading
+from contextlib import suppress
+
+from libc.errno cimport EINTR, ENOMEM, errno
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset, strcpy, strlen
+from posix.unistd cimport close, usleep
+
+from fastwsgi._accesslog cimport LogFormat
+from fastwsgi._buffer cimport buffer_free
+from fastwsgi._connection cimport (
+    ADVANCE_READY, DEADLINE_IDLE, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_MASK, SLOT_QUIET,
+    SLOT_REVOKED, STATE_QUEUED, TRANSMIT_LOST,
+    connection_advance, connection_attend, connection_close, connection_enter, connection_handle, connection_list_t,
+    connection_next, connection_post, connection_refuse, connection_settle, connection_t, connection_transmit,
+    list_append, list_take, loop_say, loop_t, request_t, slot_borrow, slot_claim, slot_free, slot_init, slot_moved,
+    slot_quiet, slot_t, slot_waiting,
+)
+from fastwsgi._environ cimport environ_template
+from fastwsgi._exchange cimport Context, exchange_run
+from fastwsgi._exchange import FileWrapper
+from fastwsgi._journal cimport LEVEL_INFO, LEVEL_WARNING, journal_take
+from fastwsgi._lead cimport LEAD_AWAY, lead_call, lead_holds, lead_leave, lead_next, lead_owner, lead_return
+from fastwsgi._loop cimport (
+    TURN_AGAIN, TURN_DRAINED, TURN_IDLE, TURN_LOST, TURN_READY,
+    loop_close, loop_drain, loop_hurry, loop_listen, loop_open, loop_taken_over, loop_turn,
+)
+from fastwsgi._outbox cimport outbox_is_empty
+from fastwsgi._platform cimport (
+    condition_wait, line_load, line_replace, line_store, platform_name_thread, platform_now_ns,
+    platform_thread_cpu_ns, platform_wait_readable, platform_write_some, poller_close, poller_wake,
+    pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, wake_drain,
+    wake_write, word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed,
+    word_swap,
+)
+from fastwsgi._refusals cimport REFUSAL_REVOKED, REFUSAL_STOPPING
+
+cdef extern from "stdlib.h" nogil:
+    int posix_memalign(void** memory, size_t alignment, size_t size) noexcept
+
+cdef enum:
+    LINES_PAUSE_US = 10000      # so that the access log is written a hundred times a second at most
+    HURRY_MS = 5                # between two looks at what is still held by a thread
+
+# Taken before any application is imported: one that lets gevent patch `threading` shall not turn ours into greenlets.
+start_new_thread = _thread.start_new_thread
+get_ident = _thread.get_ident
+
+
+# ---- averages ----
+
+cdef uint8_t cell_of(connection_t* connection) noexcept nogil:
+    """The cell of a request: a hash of listener, method and first path segment."""
+    cdef request_t* request = connection.request
+    cdef const char* path = request.buffer.data + request.start + request.parser.path.start
+    cdef uint64_t mix = <uint64_t>connection.listener * 31 + request.parser.method
+    cdef size_t i
+    cdef size_t size = request.parser.path.length
+    if size > 32:
+        size = 32
+    for i in range(1, size):
+        if path[i] == c"/":
+            break
+        mix = mix * 131 + <uint8_t>path[i]
+    return <uint8_t>((mix * <uint64_t>0x9E3779B97F4A7C15) >> 56)
+
+
+cdef inline bint cell_is_slow(cell_t* cell) noexcept nogil:
+    return word_load_relaxed(&cell.wall_ns) > WAITS_NS
+
+
+cdef inline bint cell_waits(cell_t* cell) noexcept nogil:
+    """Its exchanges take long, and most of that off the CPU."""
+    return cell_is_slow(cell) and word_load_relaxed(&cell.cpu_ns) * 2 < word_load_relaxed(&cell.wall_ns)
+
+
+cdef inline void average(atomic_word_t* value, int64_t latest) noexcept nogil:
+    cdef int64_t before = <int64_t>word_load_relaxed(value)
+    word_store_relaxed(value, <uint64_t>(before + (latest - before) // 8))
+
+
+cdef void measure_start(crew_t* crew, slot_t* slot) noexcept nogil:
+    slot.began_ns = platform_now_ns()
+    slot.began_cpu_ns = platform_thread_cpu_ns() if cell_is_slow(&crew.cells[slot.cell]) else 0
+
+
+cdef void measure_end(crew_t* crew, slot_t* slot) noexcept nogil:
+    cdef cell_t* cell = &crew.cells[slot.cell]
+    average(&cell.wall_ns, platform_now_ns() - slot.began_ns)
+    if slot.began_cpu_ns:
+        average(&cell.cpu_ns, platform_thread_cpu_ns() - slot.began_cpu_ns)
+
+
+# ---- the queue, the free threads, the lead (with the mutex held where it says "locked") ----
+
+cdef inline void crew_lock(crew_t* crew) noexcept nogil:
+    pthread_mutex_lock(&crew.loop.lead.mutex)
+
+
+cdef inline void crew_unlock(crew_t* crew) noexcept nogil:
+    pthread_mutex_unlock(&crew.loop.lead.mutex)
+
+
+cdef inline bint keeper_leads(crew_t* crew) noexcept nogil:
+    return lead_owner(line_load(&crew.loop.lead.word)) == <uint64_t>(crew.threads + 1)
+
+
+cdef void locked_call_for_queue(crew_t* crew) noexcept nogil:
+    """Requests wait in the queue and nobody waits for the GIL: see that somebody takes the next."""
+    if crew.queue.first == NULL or word_load(&crew.gil_wanted):
+        return
+    if crew.free_first != NULL:
+        pthread_cond_signal(&crew.free_first.turn)
+    elif not keeper_leads(crew):
+        # The leader may be the only thread that is free, asleep in the poller.
+        lead_call(&crew.loop.lead, &crew.loop.poller)
+
+
+cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
+    """The leader cannot run its ready requests now: they wait in the queue for any thread."""
+    cdef connection_t* connection
+    cdef int count = 0
+    if crew.loop.ready.first == NULL:
+        return
+    crew_lock(crew)
+    while True:
+        connection = list_take(&crew.loop.ready)
+        if connection == NULL:
+            break
+        list_append(&crew.queue, connection)
+        count += 1
+    word_store(&crew.queued, word_load(&crew.queued) + <uint64_t>count)
+    word_count(&crew.loop.counters.queued, count)
+    if crew.free_first != NULL and not word_load(&crew.gil_wanted):
+        pthread_cond_signal(&crew.free_first.turn)
+    crew_unlock(crew)
+
+
+cdef connection_t* locked_take_queued(crew_t* crew) noexcept nogil:
+    cdef connection_t* connection = list_take(&crew.queue)
+    if connection != NULL:
+        word_store(&crew.queued, word_load(&crew.queued) - 1)
+    return connection
+
+
+cdef void locked_be_free(crew_t* crew, slot_t* slot) noexcept nogil:
+    if not slot.is_free:
+        slot.is_free = True
+        slot.next_free = crew.free_first
+        crew.free_first = slot
+        word_store(&crew.free, word_load(&crew.free) + 1)
+
+
+cdef void locked_not_free(crew_t* crew, slot_t* slot) noexcept nogil:
+    cdef slot_t** link = &crew.free_first
+    if slot.is_free:
+        while link[0] != slot:
+            link = &link[0].next_free
+        link[0] = slot.next_free
+        slot.is_free = False
+        word_store(&crew.free, word_load(&crew.free) - 1)
+
+
+cdef void locked_give_lead(crew_t* crew, bint to_keeper_too) noexcept nogil:
+    """The leader gives the lead to the thread that became free last, or else to the keeper."""
+    cdef slot_t* heir = crew.free_first
+    cdef uint64_t word = line_load(&crew.loop.lead.word)
+    if heir != NULL:
+        locked_not_free(crew, heir)
+        line_store(&crew.loop.lead.word, lead_next(word, <uint64_t>heir.index))
+        pthread_cond_signal(&heir.turn)
+    elif to_keeper_too:
+        line_store(&crew.loop.lead.word, lead_next(word, <uint64_t>(crew.threads + 1)))
+        pthread_cond_signal(&crew.loop.lead.keeper)
+
+
+cdef void crew_end(crew_t* crew) noexcept nogil:
+    """Everything is drained: send all threads home."""
+    cdef int i
+    crew_lock(crew)
+    crew.has_ended = True
+    word_store(&crew.ended, 1)
+    for i in range(1, crew.threads + 1):
+        pthread_cond_signal(&crew.slots[i].turn)
+    pthread_cond_signal(&crew.loop.lead.keeper)
+    crew_unlock(crew)
+    wake_write(&crew.loop.journal.wake)
+
+
+# ---- what the leader sees to between turns ----
+
+cdef void crew_revoke(crew_t* crew, slot_t* slot) noexcept nogil:
+    """Take the exchange of a slot away from its thread: 503 if nothing has left, or else a reset.
+
+    Not now if the thread touches the connection at this moment: the leader looks again.
+    """
+    cdef loop_t* loop = &crew.loop
+    cdef connection_t* connection
+    cdef size_t taken
+    if not slot_borrow(slot):
+        return
+    connection = slot.connection
+    if connection == NULL:
+        slot_quiet(slot)
+        return
+    if slot_waiting(slot):
+        connection_transmit(loop, connection, slot, NULL, 0, NULL, 0, &taken)
+    slot.connection = NULL
+    connection.slot = NULL
+    connection.owner = OWNER_LOOP
+    word_count(&loop.counters.revoked, 1)
+    if slot.head_sent:
+        loop_say(loop, LEVEL_WARNING, b"an exchange was taken away from its thread and the connection reset",
+                 connection, NULL)
+        connection.wants_reset = True
+        connection_close(loop, connection)
+    else:
+        connection_refuse(loop, connection, REFUSAL_REVOKED)
+    line_store(&slot.word, (slot.number << 2) | SLOT_REVOKED)
+    slot_moved(slot)
+
+
+cdef void crew_refuse_queued(crew_t* crew) noexcept nogil:
+    cdef connection_t* connection
+    crew_queue_ready(crew)
+    while True:
+        crew_lock(crew)
+        connection = locked_take_queued(crew)
+        crew_unlock(crew)
+        if connection == NULL:
+            return
+        connection.owner = OWNER_LOOP
+        connection_refuse(&crew.loop, connection, REFUSAL_STOPPING)
+
+
+cdef void crew_look(crew_t* crew) noexcept nogil:
+    """What the leader sees to between turns: stop, the end of the grace, exchanges to be revoked."""
+    cdef loop_t* loop = &crew.loop
+    cdef slot_t* slot
+    cdef int i
+    cdef uint64_t stop = word_load_relaxed(&crew.stop)
+    if word_load_relaxed(&crew.revokes) and word_swap(&crew.revokes, 0):
+        for i in range(1, crew.threads + 1):
+            slot = &crew.slots[i]
+            if word_load(&slot.to_revoke):
+                if word_load(&slot.to_revoke) == line_load(&slot.word) >> 2:
+                    crew_revoke(crew, slot)
+                word_store(&slot.to_revoke, 0)
+    if not stop:
+        return
+    if not word_load_relaxed(&loop.draining):
+        loop_drain(loop)
+        crew.grace_ends_ms = loop.now_ms + <int64_t>word_load(&crew.grace_ms)
+        loop.alarm_ms = crew.grace_ends_ms
+    elif loop.now_ms + <int64_t>word_load(&crew.grace_ms) < crew.grace_ends_ms:
+        crew.grace_ends_ms = loop.now_ms + <int64_t>word_load(&crew.grace_ms)
+        loop.alarm_ms = crew.grace_ends_ms
+    if loop.now_ms >= crew.grace_ends_ms:
+        if not crew.grace_is_over:
+            crew.grace_is_over = True
+            if loop.connections != NULL and word_load(&crew.grace_ms):
+                loop_say(loop, LEVEL_WARNING, b"the grace is over: what still runs is cut (--graceful-timeout)",
+                         NULL, NULL)
+        crew_refuse_queued(crew)
+        for i in range(1, crew.threads + 1):
+            crew_revoke(crew, &crew.slots[i])
+        loop_hurry(loop)
+        loop.alarm_ms = loop.now_ms + HURRY_MS
+
+
+# ---- an application thread ----
+
+cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexcept nogil:
+    """The request of a connection becomes the exchange of a slot."""
+    connection.slot = slot
+    slot.connection = connection
+    slot.head_sent = False
+    slot.number += 1
+    slot.cell = cell_of(connection)
+    word_count(&slot.requests, 1)
+    word_store_relaxed(&slot.running, 1)
+    line_store(&slot.word, slot.number << 2)
+
+
+cdef int crew_begin(crew_t* crew, slot_t* slot, connection_t* connection) noexcept nogil:
+    """The leader begins an exchange: here and now, or, if it will wait, after passing the lead on."""
+    cdef cell_t* cell
+    cdef uint64_t count
+    cdef size_t taken
+    crew_bind(crew, slot, connection)
+    cell = &crew.cells[slot.cell]
+    if cell_waits(cell):
+        count = word_load_relaxed(&cell.count)
+        word_store_relaxed(&cell.count, count + 1)
+        if count % SAMPLE:
+            if slot_waiting(slot):
+                # Nobody will send for us from here on; a client that is lost shows at the next block.
+                connection_transmit(&crew.loop, connection, slot, NULL, 0, NULL, 0, &taken)
+            slot.away = 0
+            word_count(&crew.loop.counters.passed, 1)
+            crew_lock(crew)
+            locked_give_lead(crew, True)
+            crew_unlock(crew)
+            return WORK_RUN
+    slot.away = lead_leave(&crew.loop.lead)
+    return WORK_RUN
+
+
+cdef int crew_lead(crew_t* crew, slot_t* slot, bint has_gil) noexcept nogil:
+    """Lead until there is an exchange to run, the lead is lost, or (with the GIL) there is nothing to do."""
+    cdef loop_t* loop = &crew.loop
+    cdef connection_t* connection
+    cdef int turn
+    while True:
+        if word_load_relaxed(&crew.queued) or loop.ready.first != NULL:
+            if has_gil or word_replace(&crew.gil_wanted, 0, 1):
+                if word_load_relaxed(&crew.queued):
+                    # In order: what is in the queue came first.
+                    crew_queue_ready(crew)
+                    crew_lock(crew)
+                    connection = locked_take_queued(crew)
+                    crew_unlock(crew)
+                else:
+                    connection = list_take(&loop.ready)
+                if connection != NULL:
+                    return crew_begin(crew, slot, connection)
+                if not has_gil:
+                    word_store(&crew.gil_wanted, 0)
+            else:
+                # One waits for the GIL already; more of them would only fight for it.
+                crew_queue_ready(crew)
+        turn = loop_turn(loop, not has_gil)
+        if turn == TURN_LOST:
+            return WORK_NONE
+        if turn == TURN_DRAINED:
+            crew_end(crew)
+            return WORK_END
+        if turn != TURN_READY:
+            crew_look(crew)
+        if turn == TURN_IDLE and has_gil:
+            return WORK_NONE
+
+
+cdef int crew_follow(crew_t* crew, slot_t* slot) noexcept nogil:
+    """Wait for the lead, or for a request that nobody else takes."""
+    cdef connection_t* head
+    cdef int work
+    crew_lock(crew)
+    while True:
+        head = crew.queue.first
+        if crew.has_ended:
+            work = WORK_END
+            break
+        if lead_owner(line_load(&crew.loop.lead.word)) == <uint64_t>slot.index:
+            work = WORK_LEAD
+            break
+        # A quick request is worth the lead, and with it the end of the detour through the queue.
+        if (head != NULL and (not keeper_leads(crew) or cell_is_slow(&crew.cells[cell_of(head)]))
+                and word_replace(&crew.gil_wanted, 0, 1)):
+            crew_bind(crew, slot, locked_take_queued(crew))
+            slot.away = 0
+            work = WORK_RUN
+            break
+        locked_be_free(crew, slot)
+        if keeper_leads(crew):
+            lead_call(&crew.loop.lead, &crew.loop.poller)
+        pthread_cond_wait(&slot.turn, &crew.loop.lead.mutex)
+    locked_not_free(crew, slot)
+    crew_unlock(crew)
+    return work
+
+
+cdef int crew_wait(crew_t* crew, slot_t* slot, bint leads) noexcept nogil:
+    """Without the GIL: lead or follow until there is an exchange to run, or the crew has ended."""
+    cdef int work
+    while True:
+        work = crew_lead(crew, slot, False) if leads else crew_follow(crew, slot)
+        if work == WORK_RUN or work == WORK_END:
+            return work
+        leads = work == WORK_LEAD
+        if leads:
+            loop_taken_over(&crew.loop)
+
+
+cdef void crew_has_gil(crew_t* crew) noexcept nogil:
+    """A thread that waited for the GIL to begin has it: the next one may wait."""
+    word_store(&crew.gil_wanted, 0)
+    if word_load(&crew.queued):
+        crew_lock(crew)
+        locked_call_for_queue(crew)
+        crew_unlock(crew)
+
+
+cdef void crew_give_back(crew_t* crew, slot_t* slot) noexcept nogil:
+    """The exchange of a thread that does not lead is over: its connection returns through `done`."""
+    cdef connection_t* connection
+    cdef size_t taken
+    if slot_claim(slot):
+        connection = slot.connection
+        connection.is_answered = True
+        if slot_waiting(slot) and connection_transmit(&crew.loop, connection, slot, NULL, 0, NULL, 0,
+                                                      &taken) == TRANSMIT_LOST:
+            word_add(&crew.loop.counters.lost_clients, 1)
+            connection.closes = True
+            connection.wants_reset = True
+        slot.connection = NULL
+        slot_quiet(slot)
+        connection_post(&crew.loop, connection, POST_FINISHED)
+    else:
+        # Revoked: the connection is the leader's, and what was still to be sent is dropped.
+        slot.out.size = slot.out_sent = 0
+        slot.number += 1
+        line_store(&slot.word, slot.number << 2)
+
+
+cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
+    """The exchange is over and the lead was never lost: WORK_RUN for a pipelined one, else its answer is sent."""
+    cdef loop_t* loop = &crew.loop
+    cdef connection_t* connection = slot.connection
+    cdef request_t* request = connection.request
+    cdef size_t taken
+    slot.connection = NULL
+    connection.slot = NULL
+    connection.owner = OWNER_LOOP
+    connection.is_answered = True
+    if (request.start + request.end < request.buffer.size and connection.outbox == NULL and not connection.closes
+            and connection.inline_count < PIPELINE_MOST and slot_waiting(slot) < OUT_MOST):
+        connection_next(loop, connection)
+        connection.inline_count += 1
+        if connection_advance(loop, connection) == ADVANCE_READY and not word_load_relaxed(&crew.queued):
+            # Pipelined: its answer leaves together with this one.
+            connection_enter(loop, connection, STATE_QUEUED)
+            connection.owner = OWNER_QUEUE
+            return crew_begin(crew, slot, connection)
+    if slot_waiting(slot) and connection_transmit(loop, connection, slot, NULL, 0, NULL, 0, &taken) == TRANSMIT_LOST:
+        word_add(&loop.counters.lost_clients, 1)
+        connection_close(loop, connection)
+    else:
+        connection_settle(loop, connection)
+    return WORK_NONE
+
+
+cdef int crew_after(crew_t* crew, slot_t* slot) noexcept nogil:
+    """After an exchange, with the GIL: the next one, if there is one without waiting."""
+    cdef bint leads = slot.away and lead_return(&crew.loop.lead, slot.away)
+    cdef int work = WORK_NONE
+    word_store_relaxed(&slot.running, 0)
+    slot.away = 0
+    if leads:
+        work = crew_after_leading(crew, slot)
+        return crew_lead(crew, slot, True) if work == WORK_NONE else work
+    crew_give_back(crew, slot)
+    if not word_load(&crew.queued):
+        return WORK_NONE
+    crew_lock(crew)
+    if crew.queue.first != NULL and (not keeper_leads(crew) or cell_is_slow(&crew.cells[cell_of(crew.queue.first)])):
+        crew_bind(crew, slot, locked_take_queued(crew))
+        work = WORK_RUN
+    crew_unlock(crew)
+    return work
+
+
+# ---- the keeper ----
+
+cdef void keeper_took(crew_t* crew, slot_t* slot) noexcept nogil:
+    """The lead was taken from the thread of a slot: send what waited there for the end of its exchange."""
+    cdef loop_t* loop = &crew.loop
+    cdef connection_t* connection
+    cdef size_t taken
+    word_count(&loop.counters.taken, 1)
+    loop_taken_over(loop)
+    # If the thread is at it, it will see that the lead is gone and send by itself.
+    if slot_borrow(slot):
+        connection = slot.connection
+        if connection != NULL and slot_waiting(slot):
+            # A client that is lost shows at the next block.
+            connection_transmit(loop, connection, slot, NULL, 0, NULL, 0, &taken)
+            if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
+                connection_attend(loop, connection)
+        slot_quiet(slot)
+
+
+cdef void keeper_lead(crew_t* crew) noexcept nogil:
+    """Lead while every thread is in the application."""
+    cdef bint is_over = False
+    loop_taken_over(&crew.loop)
+    while not is_over:
+        crew_queue_ready(crew)
+        if word_load(&crew.free):
+            crew_lock(crew)
+            locked_give_lead(crew, False)
+            is_over = not keeper_leads(crew)
+            crew_unlock(crew)
+            if is_over:
+                return
+        if loop_turn(&crew.loop, True) == TURN_DRAINED:
+            crew_end(crew)
+            return
+        crew_look(crew)
+
+
+cdef void crew_keep(crew_t* crew) noexcept nogil:
+    """The keeper: ticks while there is traffic, and takes the lead from a leader that stays away for a whole tick."""
+    cdef uint64_t word, seen = 0
+    cdef int64_t now, seen_ns = 0, tick = TICK_NS
+    cdef int idle = 0
+    cdef uint64_t myself = <uint64_t>(crew.threads + 1)
+    crew_lock(crew)
+    while not crew.has_ended:
+        word = line_load(&crew.loop.lead.word)
+        if lead_owner(word) == myself:
+            crew_unlock(crew)
+            keeper_lead(crew)
+            crew_lock(crew)
+            idle = 0
+            continue
+        now = platform_now_ns()
+        if word != seen:
+            seen = word
+            seen_ns = now
+            idle = 0
+            tick = TICK_NS if word & LEAD_AWAY else min(tick * 2, <int64_t>TICK_MOST_NS)
+        elif not word & LEAD_AWAY:
+            idle += 1
+        elif now - seen_ns >= TICK_NS and line_replace(&crew.loop.lead.word, word, lead_next(word, myself)):
+            crew_unlock(crew)
+            keeper_took(crew, &crew.slots[lead_owner(word)])
+            keeper_lead(crew)
+            crew_lock(crew)
+            continue
+        if idle >= IDLE_TICKS:
+            line_store(&crew.loop.lead.parked, 1)
+            # A leader goes away and then looks at `parked`; one of us sees the other.
+            if line_load(&crew.loop.lead.word) == seen:
+                pthread_cond_wait(&crew.loop.lead.keeper, &crew.loop.lead.mutex)
+            line_store(&crew.loop.lead.parked, 0)
+            idle = 0
+            tick = TICK_NS
+        else:
+            condition_wait(&crew.loop.lead.keeper, &crew.loop.lead.mutex, tick)
+    crew_unlock(crew)
+
+
+# ---- above the GIL line ----
+
+cdef crew_t* crew_new(int threads) except NULL:
+    cdef crew_t* crew = NULL
+    cdef int i
+    if posix_memalign(<void**>&crew, 64, sizeof(crew_t)) or crew == NULL:
+        raise MemoryError
+    memset(crew, 0, sizeof(crew_t))
+    crew.threads = threads
+    if posix_memalign(<void**>&crew.slots, 64, <size_t>(threads + 1) * sizeof(slot_t)) or crew.slots == NULL:
+        free(crew)
+        raise MemoryError
+    for i in range(threads + 1):
+        if slot_init(&crew.slots[i], i) < 0:
+            raise MemoryError
+    return crew
+
+
+cdef char* text_copy(bytes text) except NULL:
+    cdef char* copy = <char*>malloc(<size_t>len(text) + 1)
+    if copy == NULL:
+        raise MemoryError
+    strcpy(copy, text)
+    return copy
+
+
+def server_name(listener):
+    """SERVER_NAME and SERVER_PORT for a listening socket: never empty (PEP 3333)."""
+    name = listener.getsockname()
+    if isinstance(name, tuple):
+        return str(name[0]), str(name[1])
+    return "localhost", "80"
+
+
+cdef class Crew:
+    """The threads of a worker over one loop: the one class of the core that the Python side starts."""
+
+    def __cinit__(self):
+        memset(&self.lines, 0, sizeof(self.lines))
+        memset(&self.records, 0, sizeof(self.records))
+
+    def __init__(self, app, listeners, settings, log, int access_fd=-1):
+        """Make ready to serve an application at sockets that listen, do not block and close on exec."""
+        import tempfile
+
+        from fastwsgi import __version__
+        cdef int threads = settings.threads
+        cdef int i
+        cdef int* fds
+        cdef loop_t* loop
+        if self.crew != NULL:
+            raise RuntimeError("a crew is made once")
+        self.listeners = list(listeners)
+        self.log = log
+        self.access_fd = access_fd
+        self.context = Context()
+        self.context.application = app
+        self.context.log = log
+        self.context.templates = []
+        for listener in self.listeners:
+            name, port = server_name(listener)
+            self.context.templates.append(environ_template(
+                name, port, threads > 1, False, sys.stderr, FileWrapper, f"fastwsgi/{__version__}"))
+        self.crew = crew_new(threads)
+        loop = self.context.loop = &self.crew.loop
+        if loop_open(loop, settings.poller == "poll") < 0:
+            raise OSError(errno, "the event loop could not be opened")
+        loop.deadlines[<int>DEADLINE_IDLE].duration_ms = <int64_t>(settings.keep_alive * 1000)
+        # Not less than a receive buffer can hold.
+        loop.request_memory = <size_t>max(settings.request_buffer, 128 * 1024)
+        loop.response_memory = <size_t>settings.response_buffer
+        loop.response_spool = <uint64_t>settings.response_spool
+        loop.spool_directory = text_copy(tempfile.gettempdir().encode(sys.getfilesystemencoding(), "surrogateescape"))
+        if access_fd >= 0:
+            self.context.access = LogFormat(settings.access_logformat)
+            self.context.logs_access = True
+            loop.access = &self.context.access.format
+        fds = <int*>calloc(<size_t>max(len(self.listeners), 1), sizeof(int))
+        if fds == NULL:
+            raise MemoryError
+        for i in range(len(self.listeners)):
+            fds[i] = self.listeners[i].fileno()
+        i = loop_listen(loop, fds, len(self.listeners))
+        free(fds)
+        if i < 0:
+            raise OSError(errno, "a listener could not be watched")
+
+    def __dealloc__(self):
+        # No thread is left: each holds a reference to the crew.
+        cdef int i
+        if self.crew != NULL:
+            for i in range(self.crew.threads + 1):
+                slot_free(&self.crew.slots[i])
+            if not self.is_closed:
+                loop_close(&self.crew.loop)
+            free(self.crew.slots)
+            free(self.crew)
+        buffer_free(&self.lines)
+        buffer_free(&self.records)
+
+    @property
+    def wakeup_fd(self):
+        """Non-blocking; a byte written to it makes `attend` return. For `signal.set_wakeup_fd`."""
+        return self.crew.loop.journal.wake.writer
+
+    def start(self):
+        """Start the threads."""
+        cdef int i
+        monkey = sys.modules.get("gevent.monkey")
+        if monkey is not None and monkey.is_module_patched("threading"):
+            self.log.warning("gevent has patched threading: fastwsgi keeps real threads, and each request has one")
+        self.is_started = True
+        word_store(&self.crew.alive, <uint64_t>(self.crew.threads + 1))
+        line_store(&self.crew.loop.lead.word, lead_next(0, 1))
+        start_new_thread(self._keep, ())
+        for i in range(1, self.crew.threads + 1):
+            start_new_thread(self._work, (i,))
+
+    def _keep(self):
+        """The keeper's thread."""
+        platform_name_thread(b"fastwsgi-keeper")
+        with nogil:
+            crew_keep(self.crew)
+        self._thread_ends()
+
+    def _work(self, int index):
+        """An application thread."""
+        cdef crew_t* crew = self.crew
+        cdef slot_t* slot = &crew.slots[index]
+        cdef int work
+        cdef bint leads = False
+        name = f"fastwsgi-{index}"
+        threading.current_thread().name = name
+        platform_name_thread(name.encode())
+        try:
+            while True:
+                with nogil:
+                    work = crew_wait(crew, slot, leads)
+                if work == WORK_END:
+                    break
+                crew_has_gil(crew)
+                while work == WORK_RUN:
+                    measure_start(crew, slot)
+                    exchange_run(self.context, slot)
+                    measure_end(crew, slot)
+                    work = crew_after(crew, slot)
+                if work == WORK_END:
+                    break
+                leads = lead_owner(line_load(&crew.loop.lead.word)) == <uint64_t>index
+        finally:
+            # The thread was not started by threading, which would otherwise list it for ever.
+            with suppress(KeyError, AttributeError):
+                del threading._active[get_ident()]
+            self._thread_ends()
+
+    def _thread_ends(self):
+        word_add(&self.crew.alive, -1)
+        wake_write(&self.crew.loop.journal.wake)
+
+    @property
+    def finished(self):
+        """Every thread has ended and every connection is closed, or the grace is over."""
+        cdef int i
+        cdef int stuck = 0
+        if not word_load(&self.crew.ended):
+            return False
+        for i in range(1, self.crew.threads + 1):
+            if line_load(&self.crew.slots[i].word) & SLOT_MASK == SLOT_REVOKED:
+                stuck += 1
+        return word_load(&self.crew.alive) <= <uint64_t>stuck
+
+    def attend(self):
+        """Wait without the GIL for something that the main thread shall do; write access log lines meanwhile.
+
+        Returns records for the error log (level, text), perhaps none, when such records have come, a byte was
+        written to `wakeup_fd`, or the crew has finished (then at once, each time).
+        """
+        cdef loop_t* loop = &self.crew.loop
+        cdef uint64_t lost_lines = 0, lost_records = 0
+        cdef size_t written
+        cdef int error = 0
+        cdef const char* text
+        if self.is_closed:
+            return []
+        with nogil:
+            if not word_load(&self.crew.ended):
+                platform_wait_readable(loop.journal.wake.reader, -1)
+            wake_drain(&loop.journal.wake)
+            if self.access_fd >= 0 and not word_load(&self.crew.ended):
+                usleep(LINES_PAUSE_US)
+            if self.written == self.lines.size:
+                self.written = 0
+                journal_take(&loop.journal, &self.lines, &self.records, &lost_lines, &lost_records)
+            if self.lines.size > self.written:
+                error = platform_write_some(self.access_fd, self.lines.data + self.written,
+                                            self.lines.size - self.written, &written)
+                self.written += written
+        records = []
+        if error == EINTR:
+            # The rest after the signal's handler has run; nothing may wait for another wake-up until then.
+            wake_write(&loop.journal.wake)
+        elif error:
+            lost_lines += 1
+            self.written = self.lines.size
+        text = self.records.data
+        while text < self.records.data + self.records.size:
+            records.append((<int>text[0], (<bytes>(text + 1)).decode("utf-8", "backslashreplace")))
+            text += strlen(text + 1) + 2
+        self.records.size = 0
+        if lost_records:
+            records.append((LEVEL_WARNING, f"{lost_records} more log records were left out"))
+        if lost_lines:
+            records.append((LEVEL_WARNING, f"{lost_lines} access log lines were lost: --access-logfile takes too long"
+                            if not error or error == EINTR else f"access log: {OSError(error, '').strerror or error}"))
+        if self.finished:
+            self._close()
+        return records
+
+    def _close(self):
+        """Give back every descriptor; the memory goes with the object."""
+        cdef int i
+        self.lost_threads = <int>word_load(&self.crew.alive)
+        if self.lost_threads == 0 and not self.is_closed:
+            self.is_closed = True
+            loop_close(&self.crew.loop)
+
+    def stop(self, double grace):
+        """Begin to drain: accept what is queued, finish what runs within `grace` seconds.
+
+        From any thread and from signal handlers; a later call can shorten the grace, 0 means now.
+        """
+        cdef uint64_t grace_ms = <uint64_t>(max(grace, 0.0) * 1000)
+        if self.is_closed:
+            return
+        if not word_load(&self.crew.stop) or grace_ms < word_load(&self.crew.grace_ms):
+            word_store(&self.crew.grace_ms, grace_ms)
+        word_store(&self.crew.stop, 1)
+        if self.is_started:
+            lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
+        else:
+            word_store(&self.crew.ended, 1)
+
+    def revoke(self, int thread):
+        """Take the exchange that runs on a thread (1 to N) away from it: 503, or a reset if the head has left."""
+        cdef slot_t* slot
+        if self.is_closed or not 1 <= thread <= self.crew.threads:
+            raise ValueError(f"no thread {thread}")
+        slot = &self.crew.slots[thread]
+        word_store(&slot.to_revoke, line_load(&slot.word) >> 2)
+        word_store(&self.crew.revokes, 1)
+        lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
+
+    def reopen(self, int access_fd):
+        """Write access log lines to another descriptor from now on; by the thread that attends."""
+        self.access_fd = access_fd
+
+    def counters(self):
+        """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""
+        cdef loop_t* loop = &self.crew.loop
+        cdef int i
+        cdef uint64_t requests = 0, exchanges = 0
+        for i in range(1, self.crew.threads + 1):
+            requests += word_load_relaxed(&self.crew.slots[i].requests)
+            exchanges += word_load_relaxed(&self.crew.slots[i].running)
+        return {
+            "accepted": word_load_relaxed(&loop.counters.accepted),
+            "connections": word_load_relaxed(&loop.counters.connections),
+            "requests": requests,
+            "exchanges": exchanges,
+            "refused": word_load_relaxed(&loop.counters.refused),
+            "lost_clients": word_load_relaxed(&loop.counters.lost_clients),
+            "expired": word_load_relaxed(&loop.counters.expired),
+            "queued": word_load_relaxed(&loop.counters.queued),
+            "lead_taken": word_load_relaxed(&loop.counters.taken),
+            "lead_passed": word_load_relaxed(&loop.counters.passed),
+            "revoked": word_load_relaxed(&loop.counters.revoked),
+        }
+
+    def after_fork_in_child(self):
+        """In a process that the application forked: let go of sockets and poller, which are the parent's."""
+        cdef connection_t* connection = self.crew.loop.connections
+        if self.is_closed:
+            return
+        while connection != NULL:
+            if connection.fd >= 0:
+                close(connection.fd)
+                connection.fd = -1
+            connection = connection.after
+        for listener in self.listeners:
+            listener.close()
+        poller_close(&self.crew.loop.poller)

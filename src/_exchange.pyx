@@ -1,0 +1,563 @@
+"""One call of the application (PEP 3333): start_response, write, iteration, close, and file_wrapper.
+
+An exchange runs on the thread whose slot it was given. It touches the connection only while it holds the slot, and
+does not know whether it leads, but for one thing: bytes may wait in the slot for the end of the exchange while its
+thread still has the lead, because whoever takes the lead sends them.
+"""
+
+import io
+import os
+import stat
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
+
+from fastwsgi._accesslog cimport accesslog_values, record_t
+from fastwsgi._buffer cimport buffer_append
+from fastwsgi._connection cimport (
+    OUT_MOST, RESPONSE_DIRECT, TRANSMIT_FULL, TRANSMIT_LOST, POST_ATTEND,
+    connection_post, connection_t, connection_transmit, loop_t, request_t, slot_claim, slot_log, slot_quiet, slot_t,
+    slot_waiting, transmit_t,
+)
+from fastwsgi._content cimport Input, content_length, input_empty, input_from_bytes, input_from_content
+from fastwsgi._environ cimport environ_build
+from fastwsgi._lead cimport lead_holds
+from fastwsgi._outbox cimport (
+    OUTBOX_EMPTY, OUTBOX_FILE_SHORT, OUTBOX_LOST, outbox_add, outbox_add_file, outbox_is_empty, outbox_new, outbox_send,
+)
+from fastwsgi._parser cimport METHOD_HEAD, parser_t
+from fastwsgi._platform cimport (
+    dup_cloexec, platform_now_ns, platform_wall_seconds, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock,
+    word_add, word_load_relaxed, word_store,
+)
+from fastwsgi._refusals cimport REFUSAL_APPLICATION_ERROR
+from fastwsgi._response cimport (
+    FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, FRAMING_NONE, RESPONSE_BAD_LENGTH, RESPONSE_BAD_NAME,
+    RESPONSE_BAD_STATUS, RESPONSE_BAD_STATUS_CODE, RESPONSE_BAD_VALUE, RESPONSE_DROPPED, RESPONSE_NO_MEMORY,
+    RESPONSE_OK, chunk_line, head_field, head_finish, head_framing, head_start, response_refuse,
+)
+
+cimport cython
+
+cdef extern from "Python.h":
+    int PyUnicode_1BYTE_KIND
+    int PyUnicode_KIND(object text)
+    char* PyUnicode_1BYTE_DATA(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+
+cdef tuple BUFFERED = (io.BufferedReader, io.BufferedRandom)
+
+
+cdef class Context:
+    pass
+
+
+cdef inline int latin1(object text, str what, const char** data, Py_ssize_t* size) except -1:
+    """The octets of a native string (PEP 3333, "A Note on String Types")."""
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be str, not {type(text).__name__}: {text!r}")
+    if PyUnicode_KIND(text) != PyUnicode_1BYTE_KIND:
+        raise ValueError(f"{what} has a character outside latin-1: {text!r}")
+    data[0] = PyUnicode_1BYTE_DATA(text)
+    size[0] = PyUnicode_GET_LENGTH(text)
+    return 0
+
+
+cdef int head_failed(int result, str what, object text) except -1:
+    if result == RESPONSE_NO_MEMORY:
+        raise MemoryError
+    if result == RESPONSE_BAD_STATUS:
+        raise ValueError(f"the status must be three digits, a space and a reason phrase, not {text!r}")
+    if result == RESPONSE_BAD_STATUS_CODE:
+        raise ValueError(f"a status below 200 is the server's to send, not the application's: {text!r}")
+    if result == RESPONSE_BAD_NAME:
+        raise ValueError(f"not a field name: {text!r}")
+    if result == RESPONSE_BAD_LENGTH:
+        raise ValueError(f"not one Content-Length that is a number: {text!r}")
+    raise ValueError(f"{what} has a control character: {text!r}")
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Exchange:
+    """The start_response callable of one request, and what becomes of it."""
+
+    def __call__(self, status, headers, exc_info=None):
+        """start_response of PEP 3333; returns write()."""
+        if self.slot == NULL:
+            raise RuntimeError("start_response was called after the exchange had ended")
+        if exc_info is not None:
+            if self.slot.head_sent:
+                try:
+                    raise exc_info[1].with_traceback(exc_info[2])
+                finally:
+                    exc_info = None
+        elif self.is_started:
+            raise AssertionError("start_response was called a second time without exc_info")
+        self.is_started = False
+        self.set_head(status, headers)
+        self.is_started = True
+        return self.write
+
+    def write(self, data not None):
+        """The write callable of PEP 3333: send data before the iterable's blocks.
+
+        Raises ConnectionError when the client is gone.
+        """
+        if self.slot == NULL:
+            raise RuntimeError("write was called after the exchange had ended")
+        if not isinstance(data, bytes):
+            raise TypeError(f"write takes bytes, not {type(data).__name__}")
+        if PyBytes_GET_SIZE(data):
+            self.add(<bytes>data, False)
+
+    cdef int set_head(self, object status, object headers) except -1:
+        """Check status and fields and write their lines (nothing is sent yet)."""
+        cdef slot_t* slot = self.slot
+        cdef const char* name
+        cdef const char* value
+        cdef Py_ssize_t name_size = 0, value_size = 0
+        cdef int result
+        latin1(status, "the status", &value, &value_size)
+        result = head_start(&slot.head, value, <size_t>value_size)
+        if result < 0:
+            head_failed(result, "the status", status)
+        if not isinstance(headers, (list, tuple)):
+            raise TypeError(f"the fields must be a list of tuples, not {type(headers).__name__}")
+        for item in headers:
+            if not isinstance(item, tuple) or len(<tuple>item) != 2:
+                raise TypeError(f"a field must be a tuple of name and value, not {item!r}")
+            latin1((<tuple>item)[0], "a field name", &name, &name_size)
+            latin1((<tuple>item)[1], "a field value", &value, &value_size)
+            result = head_field(&slot.head, name, <size_t>name_size, value, <size_t>value_size)
+            if result < 0:
+                head_failed(result, f"the value of {(<tuple>item)[0]}",
+                            (<tuple>item)[0] if result == RESPONSE_BAD_NAME else (<tuple>item)[1])
+            elif result == RESPONSE_DROPPED and (<tuple>item)[0].lower() not in ("connection", "content-length"):
+                self.dropped += 1
+        return 0
+
+    cdef int commit_head(self, slot_t* slot, connection_t* connection, bint size_is_known, uint64_t size) except -1:
+        """Decide the framing and put the head into the slot; with the slot held."""
+        cdef bint length_is_ours = False
+        cdef bint keep_alive
+        if not self.is_started:
+            raise AssertionError("the application did not call start_response before its first block")
+        self.framing = head_framing(&slot.head, self.is_head_request, self.version_minor, size_is_known)
+        self.drops_content = self.framing == FRAMING_NONE
+        if not slot.head.has_content_length and size_is_known:
+            # A HEAD that has no content at hand may have had some for GET: nothing is said then.
+            length_is_ours = self.framing == FRAMING_LENGTH or (
+                self.is_head_request and size and slot.head.status != 204 and slot.head.status != 304)
+            self.left = size
+        elif self.framing == FRAMING_LENGTH:
+            self.left = slot.head.content_length
+        keep_alive = (connection.request.parser.keep_alive and not slot.head.closes
+                      and self.framing != FRAMING_CLOSE and not word_load_relaxed(&self.loop.draining))
+        if head_finish(&slot.head, &slot.out, self.framing, length_is_ours, size, keep_alive, self.version_minor,
+                       &slot.date, platform_wall_seconds()) < 0:
+            raise MemoryError
+        if not keep_alive:
+            connection.closes = True
+            # Where it was our decision, the client may have sent more already.
+            connection.lingers = connection.request.parser.keep_alive
+        slot.status = slot.head.status
+        slot.head_sent = True
+        return 0
+
+    cdef int add(self, bytes block, bint is_whole) except -1:
+        """Send a block that is not empty; is_whole: it is all the content there will be."""
+        cdef slot_t* slot = self.slot
+        cdef connection_t* connection
+        cdef const char* data = PyBytes_AS_STRING(block)
+        cdef size_t size = <size_t>PyBytes_GET_SIZE(block)
+        cdef char line[24]
+        cdef size_t line_size
+        cdef const char* tail = NULL
+        cdef size_t tail_size = 0
+        if not slot_claim(slot):
+            self.is_lost = True
+            raise ConnectionError("the exchange was taken away from this thread")
+        connection = slot.connection
+        try:
+            if not slot.head_sent:
+                self.commit_head(slot, connection, is_whole, size)
+            if self.drops_content:
+                return 0
+            if self.framing == FRAMING_LENGTH:
+                if size > self.left:
+                    self.is_overrun = True
+                    size = <size_t>self.left
+                    if not size:
+                        return 0
+                self.left -= size
+            elif self.framing == FRAMING_CHUNKED:
+                line_size = chunk_line(line, size)
+                if buffer_append(&slot.out, line, line_size) < 0:
+                    raise MemoryError
+                tail = b"\r\n"
+                tail_size = 2
+            slot.sent += size
+            if size < RESPONSE_DIRECT:
+                if buffer_append(&slot.out, data, size) < 0 or buffer_append(&slot.out, tail, tail_size) < 0:
+                    raise MemoryError
+                if slot_waiting(slot) < OUT_MOST and slot.away and lead_holds(&self.loop.lead, slot.away):
+                    slot_quiet(slot)
+                    # Whoever takes the lead sends what waits here; if that was just now, and it found us busy, we do.
+                    if lead_holds(&self.loop.lead, slot.away):
+                        slot = NULL
+                        return 0
+                    if not slot_claim(slot):
+                        slot = NULL
+                        self.is_lost = True
+                        raise ConnectionError("the exchange was taken away from this thread")
+                self.offer(slot, NULL, 0, NULL, 0)
+            else:
+                self.offer(slot, data, size, tail, tail_size)
+        finally:
+            if slot != NULL:
+                slot_quiet(slot)
+        return 0
+
+    cdef int offer(self, slot_t* slot, const char* data, size_t size, const char* tail, size_t tail_size) except -1:
+        """Give the kernel what waits and then data and tail; with the slot held. Waits when all buffers are full."""
+        cdef connection_t* connection = slot.connection
+        cdef loop_t* loop = self.loop
+        cdef transmit_t outcome
+        cdef size_t taken = 0
+        while True:
+            if connection.outbox == NULL and size + slot_waiting(slot) <= OUT_MOST:
+                outcome = connection_transmit(loop, connection, slot, data, size, tail, tail_size, &taken)
+            else:
+                with nogil:
+                    outcome = connection_transmit(loop, connection, slot, data, size, tail, tail_size, &taken)
+            if outcome == TRANSMIT_LOST:
+                word_add(&loop.counters.lost_clients, 1)
+                connection.closes = True
+                connection.wants_reset = True
+                self.is_lost = True
+                raise ConnectionError("the client is gone")
+            if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
+                connection_post(loop, connection, POST_ATTEND)
+            if outcome != TRANSMIT_FULL:
+                return 0
+            data += taken
+            size -= taken
+            self.wait(slot)
+
+    cdef int wait(self, slot_t* slot) except -1:
+        """Let go of the slot until the leader has sent something, and hold it again."""
+        cdef uint64_t progress
+        cdef bint is_held
+        with nogil:
+            pthread_mutex_lock(&slot.mutex)
+            word_store(&slot.waits, 1)
+            progress = slot.progress
+            slot_quiet(slot)
+            while slot.progress == progress:
+                pthread_cond_wait(&slot.moved, &slot.mutex)
+            word_store(&slot.waits, 0)
+            pthread_mutex_unlock(&slot.mutex)
+            is_held = slot_claim(slot)
+        if not is_held:
+            self.is_lost = True
+            raise ConnectionError("the exchange was taken away from this thread")
+        return 0
+
+    cdef int finish(self) except -1:
+        """The iterable has ended: end the content as its framing says."""
+        cdef slot_t* slot = self.slot
+        cdef connection_t* connection
+        if not slot_claim(slot):
+            self.is_lost = True
+            return 0
+        try:
+            connection = slot.connection
+            if not slot.head_sent:
+                self.commit_head(slot, connection, True, 0)
+            if self.framing == FRAMING_CHUNKED:
+                if buffer_append(&slot.out, b"0\r\n\r\n", 5) < 0:
+                    raise MemoryError
+            elif self.framing == FRAMING_LENGTH and self.left:
+                connection.closes = True
+            if not (slot.away and lead_holds(&self.loop.lead, slot.away)):
+                self.offer(slot, NULL, 0, NULL, 0)
+        finally:
+            slot_quiet(slot)
+        # As in add(): the lead may have been taken while we were busy.
+        if slot.away and not lead_holds(&self.loop.lead, slot.away) and slot_claim(slot):
+            try:
+                self.offer(slot, NULL, 0, NULL, 0)
+            finally:
+                slot_quiet(slot)
+        return 0
+
+    cdef int send_file(self, object wrapper) except -1:
+        """Send a real file by sendfile(2); 0 when this one has to be read instead, 1 when done."""
+        cdef slot_t* slot = self.slot
+        cdef connection_t* connection
+        cdef int fd, copy, outcome
+        cdef int64_t offset, size
+        cdef uint64_t length
+        cdef size_t waiting
+        place = file_place((<FileWrapper>wrapper).filelike)
+        if place is None or slot.head_sent:
+            return 0
+        fd, offset, size = place
+        if not slot_claim(slot):
+            self.is_lost = True
+            raise ConnectionError("the exchange was taken away from this thread")
+        try:
+            connection = slot.connection
+            self.commit_head(slot, connection, True, <uint64_t>size)
+            length = min(<uint64_t>size, self.left)
+            if self.drops_content or not length:
+                return 1
+            if connection.outbox == NULL:
+                connection.outbox = outbox_new()
+                if connection.outbox == NULL:
+                    raise MemoryError
+            # A copy of the descriptor, so that close() can run before the client has read everything.
+            copy = dup_cloexec(fd)
+            if copy < 0:
+                raise OSError("no file descriptor left to send a file")
+            outbox_add_file(connection.outbox, copy, offset, length)
+            waiting = slot_waiting(slot)
+            if outbox_add(connection.outbox, slot.out.data + slot.out_sent, waiting, <size_t>-1, 0, NULL) < waiting:
+                raise MemoryError
+            slot.out.size = slot.out_sent = 0
+            self.left -= length
+            slot.sent += length
+            with nogil:
+                outcome = outbox_send(connection.outbox, connection.fd)
+            if outcome < 0:
+                connection.closes = True
+                connection.wants_reset = True
+                self.is_lost = True
+                if outcome == OUTBOX_LOST:
+                    word_add(&self.loop.counters.lost_clients, 1)
+                    raise ConnectionError("the client is gone")
+                raise OSError("the file became shorter while it was sent")
+            if outcome != OUTBOX_EMPTY:
+                connection_post(self.loop, connection, POST_ATTEND)
+        finally:
+            slot_quiet(slot)
+        return 1
+
+
+@cython.final
+cdef class FileWrapper:
+    """wsgi.file_wrapper: an iterable over a file; a real file is sent by sendfile(2) (PEP 3333)."""
+
+    cdef readonly object filelike
+    cdef readonly object blksize
+
+    def __init__(self, filelike, blksize=8192):
+        self.filelike = filelike
+        self.blksize = blksize
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        data = self.filelike.read(self.blksize)
+        if not data:
+            raise StopIteration
+        return data
+
+    def close(self):
+        """Close the file, if it can be closed."""
+        close = getattr(self.filelike, "close", None)
+        if close is not None:
+            close()
+
+
+cdef object file_place(object filelike):
+    """(descriptor, offset, bytes left) of a regular file; None for anything whose read() may say something else."""
+    if type(filelike).__module__ == "tempfile":
+        filelike = getattr(filelike, "file", None)
+    if type(filelike) in BUFFERED:
+        if type(filelike.raw) is not io.FileIO:
+            return None
+    elif type(filelike) is not io.FileIO:
+        return None
+    try:
+        status = os.fstat(filelike.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        if type(filelike) is io.BufferedRandom:
+            filelike.flush()
+        offset = filelike.tell()
+    except (OSError, ValueError):
+        return None
+    return filelike.fileno(), offset, max(status.st_size - offset, 0)
+
+
+cdef int iterate(Exchange exchange, object iterable) except -1:
+    """Send the blocks of the iterable."""
+    cdef Py_ssize_t length = -1
+    cdef bytes block
+    if type(iterable) is list:
+        length = len(<list>iterable)
+    elif type(iterable) is tuple:
+        length = len(<tuple>iterable)
+    elif type(iterable) is FileWrapper:
+        if exchange.is_started and exchange.send_file(iterable):
+            return 0
+    elif isinstance(iterable, (str, bytes)):
+        raise TypeError(f"the application returned {type(iterable).__name__}, not an iterable of bytes")
+    elif hasattr(type(iterable), "__len__"):
+        length = len(iterable)
+    for item in iterable:
+        if not isinstance(item, bytes):
+            raise TypeError(f"the application's iterable gave {type(item).__name__}, not bytes")
+        block = <bytes>item
+        if PyBytes_GET_SIZE(block):
+            exchange.add(block, length == 1)
+            if exchange.drops_content:
+                break
+    return 0
+
+
+cdef int close_iterable(object iterable) except -1:
+    """close() of PEP 3333, if there is one."""
+    if type(iterable) is list or type(iterable) is tuple:
+        return 0
+    close = getattr(iterable, "close", None)
+    if close is not None:
+        close()
+    return 0
+
+
+cdef str request_text(connection_t* connection):
+    """Method and target, for the log."""
+    cdef request_t* request = connection.request
+    cdef const char* data = request.buffer.data + request.start
+    cdef parser_t* parser = &request.parser
+    method = data[parser.method_name.start:parser.method_name.start + parser.method_name.length]
+    target = data[parser.target.start:parser.target.start + parser.target.length]
+    return (method + b" " + target).decode("latin-1").encode("unicode_escape").decode("ascii")
+
+
+cdef int exchange_failed(Context context, Exchange exchange, object error) except -1:
+    """The application raised: to the log with its traceback, and a 500 if nothing has left yet."""
+    cdef slot_t* slot = exchange.slot
+    cdef connection_t* connection
+    if exchange.is_lost and isinstance(error, ConnectionError):
+        return 0
+    if not slot_claim(slot):
+        context.log.error("the application failed after its exchange was taken away", exc_info=error)
+        return 0
+    try:
+        connection = slot.connection
+        context.log.error("%s: the application failed", request_text(connection), exc_info=error)
+        connection.closes = True
+        connection.lingers = True
+        if slot.head_sent:
+            # Without its end the client can tell; content that ends with the connection needs the reset.
+            if exchange.framing == FRAMING_CLOSE:
+                connection.wants_reset = True
+        else:
+            slot.head_sent = True
+            slot.status = 500
+            if response_refuse(REFUSAL_APPLICATION_ERROR, exchange.is_head_request, &slot.out, &slot.date,
+                               platform_wall_seconds()) < 0:
+                connection.wants_reset = True
+        exchange.offer(slot, NULL, 0, NULL, 0)
+    finally:
+        slot_quiet(slot)
+    return 0
+
+
+cdef int exchange_remarks(Context context, Exchange exchange, slot_t* slot) except -1:
+    """Say what the application did wrong without failing."""
+    if exchange.is_lost or not slot_claim(slot):
+        return 0
+    try:
+        if exchange.is_overrun:
+            context.log.warning("%s: the application gave more content than its Content-Length of %d; the rest was cut",
+                                request_text(slot.connection), slot.head.content_length)
+        elif exchange.framing == FRAMING_LENGTH and exchange.left:
+            context.log.warning(
+                "%s: the application gave %d bytes less than its Content-Length of %d; the connection is closed",
+                request_text(slot.connection), exchange.left, slot.head.content_length)
+        if exchange.dropped:
+            context.log.warning("%s: a hop-by-hop field of the application was left out: these are the server's",
+                                request_text(slot.connection))
+    finally:
+        slot_quiet(slot)
+    return 0
+
+
+cdef int exchange_log(Context context, slot_t* slot, dict environ) except -1:
+    """Write the access log line."""
+    cdef record_t record
+    cdef connection_t* connection
+    cdef request_t* request
+    memset(&record, 0, sizeof(record))
+    if context.access.format.needs_environ:
+        slot.values.size = 0
+        accesslog_values(&context.access.format, environ, &slot.values)
+        record.values = slot.values.data
+        record.values_size = slot.values.size
+    record.duration_ns = <uint64_t>(platform_now_ns() - slot.began_ns)
+    record.unix_time = platform_wall_seconds()
+    record.status = slot.status
+    record.content_bytes = slot.sent
+    record.head = slot.head.lines.data
+    record.head_size = slot.head.lines.size
+    if not slot_claim(slot):
+        return 0
+    connection = slot.connection
+    request = connection.request
+    record.data = request.buffer.data + request.start
+    record.parser = &request.parser
+    record.peer = connection.peer_text
+    record.peer_size = connection.peer_size
+    slot_log(context.loop, slot, &record)
+    slot_quiet(slot)
+    return 0
+
+
+cdef int exchange_run(Context context, slot_t* slot) except -1:
+    """Call the application for the request of slot.connection and send what it gives."""
+    cdef connection_t* connection = slot.connection
+    cdef request_t* request = connection.request
+    cdef const char* data = request.buffer.data + request.start
+    cdef Exchange exchange = Exchange.__new__(Exchange)
+    cdef dict environ = None
+    cdef Input body
+    cdef int64_t content_size = -1
+    exchange.loop = context.loop
+    exchange.slot = slot
+    exchange.is_head_request = request.parser.method == METHOD_HEAD
+    exchange.version_minor = request.parser.version_minor
+    slot.sent = 0
+    slot.status = 0
+    try:
+        if request.parser.has_content_length or request.parser.is_chunked:
+            content_size = <int64_t>(request.content_size if request.is_inline else content_length(&request.content))
+        if content_size <= 0:
+            body = input_empty()
+        elif request.is_inline:
+            body = input_from_bytes(data + request.content_start, request.content_size)
+        else:
+            body = input_from_content(&request.content)
+        environ = environ_build(<dict>context.templates[connection.listener], &request.parser, data,
+                                connection.peer_text, connection.peer_size, connection.peer_port, body, content_size)
+        iterable = context.application(environ, exchange)
+        try:
+            iterate(exchange, iterable)
+            exchange.finish()
+        finally:
+            close_iterable(iterable)
+    except BaseException as error:
+        exchange_failed(context, exchange, error)
+    if exchange.is_overrun or exchange.left or exchange.dropped:
+        exchange_remarks(context, exchange, slot)
+    if context.logs_access:
+        exchange_log(context, slot, environ)
+    exchange.slot = NULL
+    return 0

@@ -1,0 +1,408 @@
+"""The turn of a worker's loop: wait, accept, receive, dispatch, send, expire, close.
+
+Called by whoever leads, and by nobody else. Knows connections, not threads and nothing of Python: a complete request
+is put into loop.ready, and loop_turn returns. Everything taken from the kernel is in the loop's structures before it
+returns, so that whoever takes the lead finds it there.
+"""
+
+from libc.errno cimport ECONNABORTED, EMFILE, ENFILE, ENOMEM, EPERM, EPROTO, errno
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset, strerror
+from posix.unistd cimport close
+
+from fastwsgi._connection cimport (
+    ADVANCE_LOST, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE, DEADLINE_SEND,
+    DEADLINES, OWNER_LOOP, OWNER_QUEUE, POST_FINISHED, STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE,
+    STATE_LINGER, STATE_NEW, STATE_QUEUED, STATE_SENDING,
+    connection_advance, connection_attend, connection_close, connection_give_up, connection_gone, connection_enter, connection_forget, connection_free, connection_handle,
+    connection_new, connection_receive, connection_refuse, connection_send_ready, connection_settle, connection_t,
+    connection_watch, list_append, list_take, listener_t, loop_say, loop_t, request_release, request_t, slot_free,
+    slot_init,
+)
+from fastwsgi._buffer cimport buffer_free
+from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_INFO, LEVEL_WARNING, journal_close, journal_open
+from fastwsgi._parser cimport limits_default, parser_free
+from fastwsgi._platform cimport (
+    EVENT_GONE, SHUT_RDWR, WATCH_READ, WATCH_WRITE, event_t, head_load, head_take, line_load, line_store, listen,
+    platform_accept, platform_now_ns, platform_would_block, poller_close, poller_open, poller_wait, poller_watch, pthread_cond_destroy,
+    condition_init, pthread_mutex_destroy, pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, word_count,
+    word_load, word_load_relaxed, word_store, word_swap,
+)
+from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL, REFUSAL_STOPPING
+
+cdef enum:
+    EVENTS_MOST = 64
+    ACCEPT_MOST = 64            # connections of one turn
+    ACCEPT_PAUSE_MS = 500       # when descriptors have run out
+
+
+cdef inline int64_t now_ms() noexcept nogil:
+    return platform_now_ns() // 1000000
+
+
+cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil:
+    """Make it ready; 0, or -1 with errno. The memory is the caller's, zeroed."""
+    loop.now_ms = now_ms()
+    limits_default(&loop.limits)
+    loop.deadlines[<int>DEADLINE_HEAD].duration_ms = DEADLINE_HEAD_MS
+    loop.deadlines[<int>DEADLINE_CONTENT].duration_ms = DEADLINE_CONTENT_MS
+    loop.deadlines[<int>DEADLINE_SEND].duration_ms = DEADLINE_SEND_MS
+    loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DEADLINE_LINGER_MS
+    if pthread_mutex_init(&loop.lead.mutex, NULL) or condition_init(&loop.lead.keeper) or slot_init(&loop.own, 0):
+        return -1
+    if journal_open(&loop.journal) < 0:
+        return -1
+    if poller_open(&loop.poller, use_poll) < 0:
+        journal_close(&loop.journal)
+        return -1
+    return 0
+
+
+cdef int loop_listen(loop_t* loop, const int* fds, int count) noexcept nogil:
+    """Watch the listeners; 0, or -1 with errno."""
+    cdef int i
+    loop.listeners = <listener_t*>calloc(<size_t>count, sizeof(listener_t))
+    if loop.listeners == NULL:
+        return -1
+    loop.listener_count = count
+    for i in range(count):
+        loop.listeners[i].fd = fds[i]
+        loop.listeners[i].index = i
+        if poller_watch(&loop.poller, fds[i], 0, WATCH_READ, &loop.listeners[i]) < 0:
+            return -1
+        loop.listeners[i].is_watched = True
+    return 0
+
+
+cdef void loop_close(loop_t* loop) noexcept nogil:
+    """Close and free everything that is left; nobody leads any more."""
+    cdef connection_t* connection
+    cdef request_t* request
+    while loop.connections != NULL:
+        connection = loop.connections
+        connection_free(loop, connection)
+    while loop.spare_connections != NULL:
+        connection = loop.spare_connections
+        loop.spare_connections = connection.next
+        free(connection)
+    while loop.spare_requests != NULL:
+        request = loop.spare_requests
+        loop.spare_requests = request.next
+        parser_free(&request.parser)
+        buffer_free(&request.buffer)
+        free(request)
+    poller_close(&loop.poller)
+    slot_free(&loop.own)
+    journal_close(&loop.journal)
+    pthread_cond_destroy(&loop.lead.keeper)
+    pthread_mutex_destroy(&loop.lead.mutex)
+    free(loop.listeners)
+    free(loop.spool_directory)
+
+
+# ---- accepting ----
+
+cdef void watch_listeners(loop_t* loop, bint on) noexcept nogil:
+    cdef int i
+    cdef listener_t* listener
+    for i in range(loop.listener_count):
+        listener = &loop.listeners[i]
+        if listener.is_watched != on and poller_watch(
+                &loop.poller, listener.fd, WATCH_READ if listener.is_watched else 0, WATCH_READ if on else 0,
+                listener) == 0:
+            listener.is_watched = on
+
+
+cdef void pause_accepting(loop_t* loop) noexcept nogil:
+    """Out of descriptors or memory: look again later, and do not spin meanwhile."""
+    if not loop.accept_paused:
+        loop_say(loop, LEVEL_ERROR, b"no more connections can be accepted; raise the limit of open files (ulimit -n)",
+                 NULL, strerror(errno))
+    loop.accept_paused = True
+    loop.accept_again_ms = loop.now_ms + ACCEPT_PAUSE_MS
+    watch_listeners(loop, False)
+
+
+cdef int loop_accept(loop_t* loop, listener_t* listener) noexcept nogil:
+    """Accept until a request is complete, the backlog is empty or the others have waited enough.
+
+    1: come again for the same listener; 0: done with it; ADVANCE_LOST.
+    """
+    cdef sockaddr_storage address
+    cdef socklen_t size
+    cdef connection_t* connection
+    cdef int fd
+    while loop.accept_budget > 0:
+        loop.accept_budget -= 1
+        size = sizeof(address)
+        fd = platform_accept(listener.fd, &address, &size)
+        if fd < 0:
+            if platform_would_block():
+                return 0
+            if errno == ECONNABORTED or errno == EPROTO or errno == EPERM:
+                continue
+            pause_accepting(loop)
+            return 0
+        connection = connection_new(loop, fd, listener.index, &address)
+        if connection == NULL:
+            close(fd)
+            pause_accepting(loop)
+            return 0
+        # The request is often there already; what is not is watched for.
+        if connection_receive(loop, connection) == ADVANCE_LOST:
+            return ADVANCE_LOST
+        if loop.ready.first != NULL:
+            return 1
+    return 0
+
+
+# ---- the turn ----
+
+cdef int loop_event(loop_t* loop, event_t* event) noexcept nogil:
+    """See to one event; ADVANCE_LOST if the lead was taken meanwhile."""
+    cdef connection_t* connection
+    cdef int outcome
+    if event.item >= <void*>loop.listeners and event.item < <void*>(loop.listeners + loop.listener_count):
+        outcome = loop_accept(loop, <listener_t*>event.item)
+        if outcome == 1:
+            loop.event_index -= 1
+        return outcome
+    connection = <connection_t*>event.item
+    if connection.state == STATE_CLOSED:
+        return 0
+    if connection.owner != OWNER_LOOP:
+        if event.flags & EVENT_GONE:
+            connection_gone(loop, connection)
+        elif event.flags & WATCH_WRITE:
+            return connection_send_ready(loop, connection)
+        # Not ours to read now. Removed, because HUP and ERR cannot be masked and would come again and again; whoever
+        # takes it out of `done` watches it again.
+        connection_watch(loop, connection, 0)
+        return 0
+    if connection.state == STATE_SENDING:
+        return connection_send_ready(loop, connection)
+    return connection_receive(loop, connection)
+
+
+cdef int take_done(loop_t* loop) noexcept nogil:
+    """Take in what came back from threads; ADVANCE_LOST if the lead was taken meanwhile."""
+    cdef connection_t* connection = <connection_t*>head_take(&loop.done)
+    cdef connection_t* following
+    cdef connection_t* first = NULL
+    cdef uint64_t why
+    cdef int outcome = 0
+    while connection != NULL:       # the stack has the last one first
+        following = connection.next_done
+        connection.next_done = first
+        first = connection
+        connection = following
+    # The rest of it must not be on our stack only, should we go away for one of them.
+    if loop.returned == NULL:
+        loop.returned = first
+    else:
+        connection = loop.returned
+        while connection.next_done != NULL:
+            connection = connection.next_done
+        connection.next_done = first
+    while loop.returned != NULL and outcome != ADVANCE_LOST:
+        connection = loop.returned
+        loop.returned = connection.next_done
+        why = word_swap(&connection.post, 0)
+        if connection.state == STATE_CLOSED:
+            continue                # revoked while it was in `done`
+        if why & POST_FINISHED:
+            connection.owner = OWNER_LOOP
+            connection.slot = NULL
+            if connection.state == STATE_CONTENT and connection.request.spill_error:
+                connection_refuse(loop, connection, REFUSAL_SPOOL_FULL)
+            elif connection.state == STATE_CONTENT:
+                outcome = connection_handle(loop, connection, connection_advance(loop, connection))
+            else:
+                outcome = connection_settle(loop, connection)
+        elif connection.owner != OWNER_LOOP:
+            connection_attend(loop, connection)
+    return outcome
+
+
+cdef int take_backlog(loop_t* loop) noexcept nogil:
+    """Go on with the connections whose buffered requests had to wait for the others."""
+    cdef connection_t* last = loop.backlog.last
+    cdef connection_t* connection
+    while True:
+        connection = list_take(&loop.backlog)
+        if connection == NULL:
+            return 0
+        connection.owner = OWNER_LOOP
+        if connection_handle(loop, connection, connection_advance(loop, connection)) == ADVANCE_LOST:
+            return ADVANCE_LOST
+        if connection == last:
+            return 0
+
+
+cdef void expire(loop_t* loop) noexcept nogil:
+    """End what has passed its deadline."""
+    cdef int kind
+    cdef connection_t* connection
+    for kind in range(<int>DEADLINE_NONE + 1, <int>DEADLINES):
+        while True:
+            connection = loop.deadlines[kind].first
+            if connection == NULL or connection.expires_ms > loop.now_ms:
+                break
+            word_count(&loop.counters.expired, 1)
+            if connection.state == STATE_HEAD:
+                connection_refuse(loop, connection, REFUSAL_HEAD_TIMEOUT)
+            elif connection.state == STATE_CONTENT and connection.owner == OWNER_LOOP:
+                connection_refuse(loop, connection, REFUSAL_CONTENT_TIMEOUT)
+            elif connection.owner == OWNER_LOOP:
+                # Nobody is owed an answer (RFC 9112, 9.5), but one that was not read to its end is cut visibly.
+                connection.wants_reset = connection.state == STATE_SENDING
+                connection_close(loop, connection)
+            else:
+                connection_give_up(loop, connection)
+
+
+cdef void free_closed(loop_t* loop) noexcept nogil:
+    """Close and free what was given up in this turn, but for what is still in `done`."""
+    cdef connection_t* last = loop.closing.last
+    cdef connection_t* connection
+    while loop.closing.first != NULL:
+        connection = list_take(&loop.closing)
+        if word_load(&connection.post):
+            list_append(&loop.closing, connection)
+        else:
+            connection_free(loop, connection)
+        if connection == last:
+            return
+
+
+cdef int wait_ms(loop_t* loop) noexcept nogil:
+    """How long the poller may wait: until the next deadline."""
+    cdef int64_t until = loop.alarm_ms
+    cdef int kind
+    cdef connection_t* first
+    if loop.accept_paused and (until == 0 or loop.accept_again_ms < until):
+        until = loop.accept_again_ms
+    for kind in range(<int>DEADLINE_NONE + 1, <int>DEADLINES):
+        first = loop.deadlines[kind].first
+        if first != NULL and (until == 0 or first.expires_ms < until):
+            until = first.expires_ms
+    if until == 0:
+        return -1
+    if until <= loop.now_ms:
+        return 0
+    return <int>min(until - loop.now_ms, <int64_t>3600000)
+
+
+cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
+    """Go on with this turn's events, or begin the next turn; returns at the first complete request.
+
+    may_wait: sleep in the poller when nothing is ready (never with the GIL held).
+    """
+    cdef int timeout
+    if loop.ready.first != NULL:
+        return TURN_READY
+    while loop.event_index < loop.event_count:
+        loop.event_index += 1
+        if loop_event(loop, &loop.events[loop.event_index - 1]) == ADVANCE_LOST:
+            return TURN_LOST
+        if loop.ready.first != NULL:
+            return TURN_READY
+    # After a turn of one event another one is unlikely to be there: not worth a look with the GIL held.
+    if not may_wait and loop.event_count < 2 and loop.backlog.first == NULL:
+        return TURN_IDLE
+    expire(loop)
+    free_closed(loop)
+    if loop.connections == NULL and word_load_relaxed(&loop.draining):
+        return TURN_DRAINED
+    timeout = wait_ms(loop) if may_wait and loop.backlog.first == NULL else 0
+    if timeout != 0:
+        # Announce the sleep, look once more, sleep: whoever pushes or calls looks at the announcement after it.
+        line_store(&loop.lead.sleeping, 1)
+        if head_load(&loop.done) != NULL or loop.returned != NULL or line_load(&loop.lead.attention):
+            timeout = 0
+        loop.event_count = poller_wait(&loop.poller, loop.events, EVENTS_MOST, timeout)
+        line_store(&loop.lead.sleeping, 0)
+    else:
+        loop.event_count = poller_wait(&loop.poller, loop.events, EVENTS_MOST, 0)
+    loop.event_index = 0
+    loop.accept_budget = ACCEPT_MOST
+    loop.now_ms = now_ms()
+    if line_load(&loop.lead.attention):
+        line_store(&loop.lead.attention, 0)
+    if loop.accept_paused and loop.now_ms >= loop.accept_again_ms:
+        loop.accept_paused = False
+        if not word_load_relaxed(&loop.draining):
+            watch_listeners(loop, True)
+    if (head_load(&loop.done) != NULL or loop.returned != NULL) and take_done(loop) == ADVANCE_LOST:
+        return TURN_LOST
+    if loop.backlog.first != NULL and take_backlog(loop) == ADVANCE_LOST:
+        return TURN_LOST
+    if loop.ready.first != NULL:
+        return TURN_READY
+    return TURN_AGAIN if loop.event_count else TURN_IDLE
+
+
+cdef void loop_taken_over(loop_t* loop) noexcept nogil:
+    """The lead has changed hands: old events are dropped, since level-triggered ones come again."""
+    loop.event_index = 0
+    loop.event_count = 0
+
+
+# ---- the end ----
+
+cdef void loop_drain(loop_t* loop) noexcept nogil:
+    """Accept what the kernel has queued and nothing after it; kept connections get a moment for what is on its way."""
+    cdef int i, fd
+    cdef sockaddr_storage address
+    cdef socklen_t size
+    cdef connection_t* connection
+    cdef connection_t* following
+    word_store(&loop.draining, 1)
+    loop.now_ms = now_ms()
+    loop.deadlines[<int>DEADLINE_IDLE].duration_ms = DRAIN_IDLE_MS
+    loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DRAIN_LINGER_MS
+    for i in range(loop.listener_count):
+        listen(loop.listeners[i].fd, 0)
+        while True:
+            size = sizeof(address)
+            fd = platform_accept(loop.listeners[i].fd, &address, &size)
+            if fd < 0:
+                if errno == ECONNABORTED or errno == EPROTO:
+                    continue
+                break
+            connection = connection_new(loop, fd, i, &address)
+            if connection == NULL:
+                close(fd)
+                break
+            connection_watch(loop, connection, WATCH_READ)
+    watch_listeners(loop, False)
+    for i in range(loop.listener_count):
+        # No more connections from here on: clients are told at once rather than left waiting.
+        shutdown(loop.listeners[i].fd, SHUT_RDWR)
+    connection = loop.connections
+    while connection != NULL:
+        following = connection.after
+        if connection.state == STATE_NEW or connection.state == STATE_IDLE:
+            connection_enter(loop, connection, STATE_IDLE)
+        elif connection.state == STATE_LINGER:
+            connection_enter(loop, connection, STATE_LINGER)
+        connection = following
+
+
+cdef int loop_hurry(loop_t* loop) noexcept nogil:
+    """The grace is over: close what the loop owns; returns how many had something to lose."""
+    cdef connection_t* connection
+    cdef connection_t* following
+    cdef int count = 0
+    loop.is_hurried = True
+    connection = loop.connections
+    while connection != NULL:
+        following = connection.after
+        if connection.owner == OWNER_LOOP and connection.state != STATE_CLOSED:
+            if connection.state in (STATE_HEAD, STATE_CONTENT, STATE_SENDING):
+                count += 1
+            connection.wants_reset = connection.state == STATE_SENDING
+            connection_close(loop, connection)
+        connection = following
+    return count

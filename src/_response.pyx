@@ -1,0 +1,335 @@
+"""Status and field lines in, response head out.
+
+Checks what the application gives (no CR, LF, NUL or other control character can leave), leaves out hop-by-hop
+fields, chooses the framing, writes the Date once a second, and writes the answer to every refused request. Knows no
+socket and no Python object; time is an argument.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy, memset, strlen
+
+from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_reserve, buffer_t
+from fastwsgi._refusals cimport refusal_info, refusal_info_t
+
+cdef enum:
+    LENGTH_DIGITS = 19      # of a Content-Length that always fits uint64_t
+    TAIL_ROOM = 256         # more than the lines that head_finish adds
+
+# RFC 9110, 5.6.2 and 5.5: what a name is made of, and what a value may hold.
+cdef uint8_t is_token[256]
+cdef uint8_t is_value[256]
+
+cdef void tables_fill() noexcept:
+    cdef int octet
+    cdef const char* others = b"!#$%&'*+-.^_`|~"
+    memset(is_token, 0, sizeof(is_token))
+    for octet in range(256):
+        is_value[octet] = octet == 9 or (octet >= 32 and octet != 127)
+        is_token[octet] = c"0" <= octet <= c"9" or c"a" <= octet <= c"z" or c"A" <= octet <= c"Z"
+    for octet in range(<int>strlen(others)):
+        is_token[<uint8_t>others[octet]] = 1
+
+tables_fill()
+
+
+cdef inline bint is_word(const char* name, const char* word, size_t size) noexcept nogil:
+    """name[0:size] is word, whatever its case; word is in lower case and has no other octets than letters and -."""
+    cdef size_t i
+    for i in range(size):
+        if (name[i] | 0x20) != word[i]:
+            return False
+    return True
+
+
+cdef inline char* put(char* out, const char* text, size_t size) noexcept nogil:
+    memcpy(out, text, size)
+    return out + size
+
+
+cdef char* put_number(char* out, uint64_t number) noexcept nogil:
+    cdef char digits[20]
+    cdef int n = 0
+    while True:
+        digits[n] = <char>(c"0" + number % 10)
+        n += 1
+        number //= 10
+        if number == 0:
+            break
+    while n:
+        n -= 1
+        out[0] = digits[n]
+        out += 1
+    return out
+
+
+cdef size_t chunk_line(char* out, uint64_t size) noexcept nogil:
+    """Write the chunk-size line (RFC 9112, 7.1); at most 18 octets, returns how many."""
+    cdef const char* hexadecimal = b"0123456789abcdef"
+    cdef int shift = 60
+    cdef size_t n = 0
+    while shift and not (size >> shift):
+        shift -= 4
+    while shift >= 0:
+        out[n] = hexadecimal[(size >> shift) & 15]
+        n += 1
+        shift -= 4
+    out[n] = c"\r"
+    out[n + 1] = c"\n"
+    return n + 2
+
+
+cdef int head_start(head_t* head, const char* status, size_t size) noexcept nogil:
+    """Begin a head with the application's status ("404 Not Found"), dropping what was in it."""
+    cdef size_t i
+    cdef char* out
+    head.lines.size = 0
+    head.content_length = 0
+    head.has_content_length = head.has_date = head.has_server = head.closes = 0
+    if size < 3 or (size > 3 and status[3] != c" "):
+        return RESPONSE_BAD_STATUS
+    head.status = 0
+    for i in range(3):
+        if not c"0" <= status[i] <= c"9":
+            return RESPONSE_BAD_STATUS
+        head.status = head.status * 10 + status[i] - c"0"
+    for i in range(3, size):
+        if not is_value[<uint8_t>status[i]]:
+            return RESPONSE_BAD_STATUS
+    if head.status < 200:
+        return RESPONSE_BAD_STATUS_CODE
+    if buffer_reserve(&head.lines, size + 12) < 0:
+        return RESPONSE_NO_MEMORY
+    out = put(head.lines.data, b"HTTP/1.1 ", 9)
+    out = put(out, status, size)
+    if size == 3:
+        out = put(out, b" ", 1)     # RFC 9112, 4: the space is there even when the phrase is not
+    out = put(out, b"\r\n", 2)
+    head.lines.size = <size_t>(out - head.lines.data)
+    return RESPONSE_OK
+
+
+cdef int special_field(head_t* head, const char* name, size_t name_size,
+                       const char* value, size_t value_size) noexcept nogil:
+    """What a field means to the server itself; RESPONSE_DROPPED when it is not sent."""
+    cdef size_t i
+    if name_size == 4 and is_word(name, b"date", 4):
+        head.has_date = True
+    elif name_size == 6 and is_word(name, b"server", 6):
+        head.has_server = True
+    elif name_size == 14 and is_word(name, b"content-length", 14):
+        if head.has_content_length or value_size == 0 or value_size > LENGTH_DIGITS:
+            return RESPONSE_BAD_LENGTH
+        for i in range(value_size):
+            if not c"0" <= value[i] <= c"9":
+                return RESPONSE_BAD_LENGTH
+            head.content_length = head.content_length * 10 + <uint64_t>(value[i] - c"0")
+        head.has_content_length = True
+        # RFC 9110, 8.6: not in a 204.
+        if head.status == 204:
+            return RESPONSE_DROPPED
+    elif name_size == 10 and is_word(name, b"connection", 10):
+        if value_size == 5 and is_word(value, b"close", 5):
+            head.closes = True
+        return RESPONSE_DROPPED
+    # PEP 3333, "Other HTTP Features": hop-by-hop fields are the server's.
+    elif ((name_size == 17 and is_word(name, b"transfer-encoding", 17))
+          or (name_size == 10 and is_word(name, b"keep-alive", 10))
+          or (name_size == 7 and (is_word(name, b"upgrade", 7) or is_word(name, b"trailer", 7)))
+          or (name_size == 2 and is_word(name, b"te", 2))
+          or (name_size == 18 and is_word(name, b"proxy-authenticate", 18))
+          or (name_size == 19 and is_word(name, b"proxy-authorization", 19))
+          or (name_size == 16 and is_word(name, b"proxy-connection", 16))):
+        return RESPONSE_DROPPED
+    return RESPONSE_OK
+
+
+cdef int head_field(head_t* head, const char* name, size_t name_size,
+                    const char* value, size_t value_size) noexcept nogil:
+    """Add a field line, or say why not."""
+    cdef size_t i
+    cdef int result
+    cdef char* out
+    if name_size == 0:
+        return RESPONSE_BAD_NAME
+    for i in range(name_size):
+        if not is_token[<uint8_t>name[i]]:
+            return RESPONSE_BAD_NAME
+    for i in range(value_size):
+        if not is_value[<uint8_t>value[i]]:
+            return RESPONSE_BAD_VALUE
+    # The names that mean something here begin with one of these letters.
+    if (name[0] | 0x20) in (c"c", c"d", c"s", c"t", c"k", c"u", c"p"):
+        result = special_field(head, name, name_size, value, value_size)
+        if result != RESPONSE_OK:
+            return result
+    if buffer_reserve(&head.lines, name_size + value_size + 4) < 0:
+        return RESPONSE_NO_MEMORY
+    out = put(head.lines.data + head.lines.size, name, name_size)
+    out[0] = c":"
+    out[1] = c" "
+    out = put(out + 2, value, value_size)
+    out[0] = c"\r"
+    out[1] = c"\n"
+    head.lines.size += name_size + value_size + 4
+    return RESPONSE_OK
+
+
+cdef framing_t head_framing(const head_t* head, bint is_head_request, int version_minor,
+                            bint size_is_known) noexcept nogil:
+    """How the content will be framed; size_is_known: all of it is at hand."""
+    if is_head_request or head.status == 204 or head.status == 304:
+        return FRAMING_NONE
+    if head.has_content_length or size_is_known:
+        return FRAMING_LENGTH
+    return FRAMING_CHUNKED if version_minor else FRAMING_CLOSE
+
+
+cdef const char* DAYS = b"ThuFriSatSunMonTueWed"
+cdef const char* MONTHS = b"JanFebMarAprMayJunJulAugSepOctNovDec"
+
+
+cdef inline void put_two(char* out, int number) noexcept nogil:
+    out[0] = <char>(c"0" + number // 10)
+    out[1] = <char>(c"0" + number % 10)
+
+
+cdef void date_write(date_t* date, int64_t now) noexcept nogil:
+    """The Date line of `now` (seconds since 1970, UTC) in IMF-fixdate (RFC 9110, 5.6.7); 37 octets."""
+    cdef int64_t days = now // 86400
+    cdef int seconds = <int>(now % 86400)
+    # Days since 1 March of year 0, in eras of 400 years: the calendar repeats after one.
+    cdef int64_t shifted = days + 719468
+    cdef int64_t era = shifted // 146097
+    cdef int day_of_era = <int>(shifted - era * 146097)
+    cdef int year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36524 - day_of_era // 146096) // 365
+    cdef int day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    cdef int month = (5 * day_of_year + 2) // 153
+    cdef int day = day_of_year - (153 * month + 2) // 5 + 1
+    cdef int year = <int>(year_of_era + era * 400)
+    cdef char* out = date.line
+    month += 2
+    if month > 11:
+        month -= 12
+        year += 1
+    memcpy(out, b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", 37)
+    memcpy(out + 6, DAYS + 3 * (days % 7), 3)
+    put_two(out + 11, day)
+    memcpy(out + 14, MONTHS + 3 * month, 3)
+    put_two(out + 18, year // 100)
+    put_two(out + 20, year % 100)
+    put_two(out + 23, seconds // 3600)
+    put_two(out + 26, seconds // 60 % 60)
+    put_two(out + 29, seconds % 60)
+    date.second = now
+
+
+cdef inline char* put_date(char* out, date_t* date, int64_t now) noexcept nogil:
+    if date.second != now:
+        date_write(date, now)
+    return put(out, date.line, 37)
+
+
+cdef int head_finish(const head_t* head, buffer_t* out, framing_t framing, bint length_is_ours, uint64_t length,
+                     bint keep_alive, int version_minor, date_t* date, int64_t now) noexcept nogil:
+    """Append the whole head to out, with the lines that are the server's; length_is_ours: add Content-Length."""
+    cdef char* end
+    if buffer_reserve(out, head.lines.size + TAIL_ROOM) < 0:
+        return RESPONSE_NO_MEMORY
+    end = put(out.data + out.size, head.lines.data, head.lines.size)
+    if not head.has_date:
+        end = put_date(end, date, now)
+    if not head.has_server:
+        end = put(end, b"Server: fastwsgi\r\n", 18)
+    if length_is_ours:
+        end = put(end, b"Content-Length: ", 16)
+        end = put_number(end, length)
+        end = put(end, b"\r\n", 2)
+    elif framing == FRAMING_CHUNKED:
+        end = put(end, b"Transfer-Encoding: chunked\r\n", 28)
+    if not keep_alive:
+        end = put(end, b"Connection: close\r\n", 19)
+    elif not version_minor:
+        end = put(end, b"Connection: keep-alive\r\n", 24)
+    end = put(end, b"\r\n", 2)
+    out.size = <size_t>(end - out.data)
+    return RESPONSE_OK
+
+
+cdef int response_refuse(int reason, bint is_head_request, buffer_t* out, date_t* date, int64_t now) noexcept nogil:
+    """Append the whole answer to a request that is refused for `reason`; the connection closes after it."""
+    cdef const refusal_info_t* info = refusal_info(reason)
+    cdef size_t phrase_size = strlen(info.phrase)
+    cdef char* end
+    if buffer_reserve(out, 2 * phrase_size + TAIL_ROOM) < 0:
+        return RESPONSE_NO_MEMORY
+    end = put(out.data + out.size, b"HTTP/1.1 ", 9)
+    end = put_number(end, <uint64_t>info.status)
+    end = put(end, b" ", 1)
+    end = put(end, info.phrase, phrase_size)
+    end = put(end, b"\r\n", 2)
+    end = put_date(end, date, now)
+    end = put(end, b"Server: fastwsgi\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ", 75)
+    end = put_number(end, phrase_size + 1)
+    end = put(end, b"\r\nConnection: close\r\n\r\n", 23)
+    if not is_head_request:
+        end = put(end, info.phrase, phrase_size)
+        end = put(end, b"\n", 1)
+    out.size = <size_t>(end - out.data)
+    return RESPONSE_OK
+
+
+cdef class ResponseHead:
+    """A response head without a socket, for tests: start, field, finish."""
+
+    cdef head_t head
+    cdef date_t date
+
+    def __cinit__(self):
+        memset(&self.head, 0, sizeof(head_t))
+        memset(&self.date, 0, sizeof(date_t))
+
+    def __dealloc__(self):
+        buffer_free(&self.head.lines)
+
+    def start(self, bytes status not None):
+        """Begin with a status such as b"200 OK"; returns 0 or one of the negative codes."""
+        return head_start(&self.head, status, len(status))
+
+    def field(self, bytes name not None, bytes value not None):
+        """Add a field line; returns 0, 1 when it is left out, or one of the negative codes."""
+        return head_field(&self.head, name, len(name), value, len(value))
+
+    def finish(self, *, bint is_head_request=False, int version_minor=1, length=None, bint keep_alive=True,
+               int64_t now=0):
+        """The head as bytes and how the content is framed; length: of the content when all of it is at hand."""
+        cdef buffer_t out
+        cdef framing_t framing = head_framing(&self.head, is_head_request, version_minor, length is not None)
+        cdef bint ours = framing == FRAMING_LENGTH and not self.head.has_content_length
+        memset(&out, 0, sizeof(out))
+        try:
+            if head_finish(&self.head, &out, framing, ours, length or 0, keep_alive and framing != FRAMING_CLOSE,
+                           version_minor, &self.date, now) < 0:
+                raise MemoryError
+            return out.data[:out.size], ("none", "length", "chunked", "close")[<int>framing]
+        finally:
+            buffer_free(&out)
+
+
+def refuse(int reason, *, bint is_head_request=False, int64_t now=0):
+    """The whole answer to a request that is refused for a reason of `_refusals`."""
+    cdef buffer_t out
+    cdef date_t date
+    memset(&out, 0, sizeof(out))
+    memset(&date, 0, sizeof(date))
+    try:
+        if response_refuse(reason, is_head_request, &out, &date, now) < 0:
+            raise MemoryError
+        return out.data[:out.size]
+    finally:
+        buffer_free(&out)
+
+
+def chunk_size_line(uint64_t size):
+    """The line before a chunk of that size."""
+    cdef char out[18]
+    return out[:chunk_line(out, size)]

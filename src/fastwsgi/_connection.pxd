@@ -1,0 +1,279 @@
+# A connection and what it needs: receive, parse, send, keep-alive, lingering close, deadlines. Declares the loop as
+# far as connections know it; _loop works it, _crew leads it.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+
+from fastwsgi._accesslog cimport log_format_t, record_t, stamp_t
+from fastwsgi._buffer cimport buffer_t
+from fastwsgi._content cimport content_t
+from fastwsgi._journal cimport journal_t
+from fastwsgi._lead cimport lead_t
+from fastwsgi._outbox cimport outbox_t
+from fastwsgi._parser cimport chunked_t, limits_t, parser_t
+from fastwsgi._platform cimport (
+    atomic_head_t, atomic_line_t, atomic_word_t, event_t, poller_t, pthread_cond_t, pthread_mutex_t, sockaddr_storage,
+)
+from fastwsgi._response cimport date_t, head_t
+
+
+cdef enum state_t:
+    STATE_NEW           # accepted, nothing received
+    STATE_HEAD          # receiving a request head
+    STATE_CONTENT       # receiving request content
+    STATE_QUEUED        # the request is complete and waits for a thread
+    STATE_EXCHANGE      # in the application
+    STATE_SENDING       # the exchange is over, the socket was full
+    STATE_IDLE          # kept for the next request
+    STATE_LINGER        # our side is closed, the peer's is read until it ends
+    STATE_CLOSED        # on the loop's closing list
+
+cdef enum:
+    STATES = STATE_CLOSED + 1
+
+# Deadlines of one kind share one duration, so each kind is a queue that is already in order.
+cdef enum deadline_t:
+    DEADLINE_NONE
+    DEADLINE_HEAD       # the whole request head
+    DEADLINE_CONTENT    # between two reads of content
+    DEADLINE_SEND       # without progress
+    DEADLINE_IDLE       # keep-alive
+    DEADLINE_LINGER
+    DEADLINES
+
+# One owner at a time. LOOP: whoever leads. THREAD: a thread in the application, or the leader itself while it is away
+# for this connection; it comes back through `done`.
+cdef enum owner_t:
+    OWNER_LOOP
+    OWNER_QUEUE         # in the loop's ready list or the crew's queue
+    OWNER_THREAD
+
+# connection_t.post: why it is in `done`.
+cdef enum:
+    POST_ATTEND = 1     # its exchange runs, and its outbox wants to be sent
+    POST_FINISHED = 2   # it is the loop's again
+
+# slot_t.word: the number of the exchange << 2, and one of these.
+cdef enum:
+    SLOT_QUIET          # nobody touches the connection
+    SLOT_BUSY           # its thread, or the leader, does
+    SLOT_REVOKED        # the connection was taken away; it is the leader's
+    SLOT_MASK = 3
+
+cdef enum advance_t:
+    ADVANCE_WAIT        # more has to be received
+    ADVANCE_READY       # a request is complete
+    ADVANCE_CONTINUE    # 100 (Continue) is due, then more has to be received
+    ADVANCE_SPILL       # content has to be written to its spool first, which may block
+    ADVANCE_LOST        # the lead was taken while away; this connection went through `done`
+    # a refusal is returned as -reason
+
+cdef enum transmit_t:
+    TRANSMIT_DONE       # the socket took everything, or the outbox holds the rest
+    TRANSMIT_FULL       # memory and spool are full: the producer waits
+    TRANSMIT_LOST       # the peer is gone
+
+cdef enum:
+    RECEIVE_ROOM = 32 * 1024    # of a leased buffer
+    OUT_MOST = 64 * 1024        # of answers that may wait for the end of their exchange
+    RESPONSE_DIRECT = 16 * 1024 # a block from this size on is not copied but sent from where it is
+    PIPELINE_MOST = 16          # requests of one connection in one turn
+
+
+cdef struct request_t:
+    # Leased from the loop at the first byte of a request, given back when the connection is idle.
+    request_t* next         # in the loop's list of spare ones
+    parser_t parser         # its spans count from buffer.data + start
+    buffer_t buffer         # received bytes
+    size_t start            # where the head of this request begins
+    size_t content_start    # inline content, from start
+    size_t content_size     # inline content
+    size_t end              # where the next request begins, from start; valid once it is complete
+    content_t content       # content that did not fit the buffer
+    chunked_t chunked
+    bint is_inline          # the content, if any, is in the buffer
+    bint is_parsing         # the head is not complete
+    bint is_complete        # head and content are here
+    int spill_error         # errno of a spill that ended after the lead was taken
+
+
+cdef struct connection_t:
+    int fd
+    uint8_t state
+    uint8_t owner
+    uint8_t deadline            # the queue it is in
+    uint8_t watched             # what the poller watches; a fact of the lead, not of the owner
+    uint8_t is_gone             # the poller saw an error or both sides closed
+    uint8_t closes              # after this answer
+    uint8_t lingers             # close only after the peer has ended
+    uint8_t wants_reset
+    uint8_t client_closes       # it was the client that said this is the last request
+    uint8_t listener            # index
+    uint16_t peer_port
+    uint8_t peer_size           # of peer_text; 0: a unix socket
+    uint8_t inline_count        # requests in this turn
+    uint8_t is_answered         # the request in the lease has had its exchange
+    connection_t* next          # in one of: ready, queue, backlog, closing, spare
+    connection_t* next_done     # in `done`
+    connection_t* earlier       # in its deadline queue
+    connection_t* later
+    int64_t expires_ms
+    connection_t* before        # in the list of all
+    connection_t* after
+    request_t* request          # leased; NULL when idle
+    outbox_t* outbox            # owned; NULL unless the socket was full
+    slot_t* slot                # of its exchange
+    atomic_word_t post          # POST_ bits; not zero: in `done`
+    char peer_text[46]          # INET6_ADDRSTRLEN
+
+
+cdef struct slot_t:
+    # One for each application thread, as long as the crew lives.
+    atomic_line_t word
+    connection_t* connection    # of the exchange; whoever holds BUSY may touch it, the leader sees it change only then
+    buffer_t out                # wire bytes that have not been offered to the kernel; touched only with BUSY
+    size_t out_sent
+    bint head_sent              # the head of this exchange is in `out` or beyond
+    uint64_t number             # of the exchange
+    uint64_t away               # the lead word its thread went away with; 0 when it did not lead
+    int index                   # 1 to N; N + 1 is the keeper's, for `out` alone
+    atomic_word_t waits         # the producer waits for the client
+    pthread_mutex_t mutex       # of `progress`
+    pthread_cond_t moved
+    uint64_t progress
+    # The thread's own, never touched by another.
+    head_t head
+    date_t date
+    stamp_t stamp
+    buffer_t line               # an access log line is made here
+    buffer_t values
+    int64_t began_ns
+    int64_t began_cpu_ns        # 0: not measured
+    uint8_t cell                # of the averages
+    uint64_t sent               # content bytes of this response
+    int status
+    atomic_word_t requests      # handed to the application so far
+    atomic_word_t running       # 1 while one is in the application
+    atomic_word_t to_revoke     # the number of an exchange that is to be taken away
+    # Of the crew.
+    pthread_cond_t turn         # waits here for work or the lead
+    slot_t* next_free
+    bint is_free
+
+
+cdef struct deadline_queue_t:
+    connection_t* first
+    connection_t* last
+    int64_t duration_ms
+
+
+cdef struct connection_list_t:
+    connection_t* first
+    connection_t* last
+
+
+cdef struct counters_t:
+    # Written by the leader, or by a thread for its own exchange; read by anyone.
+    atomic_word_t accepted
+    atomic_word_t connections   # live now
+    atomic_word_t refused
+    atomic_word_t lost_clients
+    atomic_word_t expired
+    atomic_word_t taken         # times the lead was taken from a thread that was away
+    atomic_word_t passed        # times the lead was passed on before a request that waits
+    atomic_word_t queued        # requests that waited for a thread
+    atomic_word_t revoked
+
+
+cdef struct listener_t:
+    int fd
+    int index
+    bint is_watched
+
+
+cdef struct loop_t:
+    lead_t lead
+    atomic_head_t done          # connections that come back
+    poller_t poller
+    event_t events[64]          # of this turn; whoever takes the lead drops them (level-triggered: they come again)
+    int event_count
+    int event_index
+    int accept_budget
+    int64_t now_ms
+    listener_t* listeners
+    int listener_count
+    bint accept_paused          # no descriptors left
+    int64_t accept_again_ms
+    connection_t* returned      # taken from `done`, by next_done, not yet seen to
+    connection_list_t ready     # complete requests
+    connection_list_t backlog   # with bytes that wait for the next turn
+    connection_list_t closing   # closed and freed at the end of the turn
+    connection_t* connections   # all
+    deadline_queue_t deadlines[DEADLINES]
+    connection_t* spare_connections
+    request_t* spare_requests
+    int spare_connection_count
+    int spare_request_count
+    limits_t limits
+    size_t request_memory
+    size_t response_memory
+    uint64_t response_spool
+    char* spool_directory       # owned
+    log_format_t* access        # borrowed; NULL: no access log
+    journal_t journal
+    slot_t own                  # for answers of the loop itself
+    atomic_word_t draining
+    bint is_hurried             # the grace is over
+    int64_t alarm_ms            # when the leader has to look again; 0: never
+    counters_t counters
+
+
+cdef connection_t* connection_new(loop_t* loop, int fd, int listener, const sockaddr_storage* peer) noexcept nogil
+cdef void connection_enter(loop_t* loop, connection_t* connection, state_t state) noexcept nogil
+cdef int connection_watch(loop_t* loop, connection_t* connection, int flags) noexcept nogil
+cdef int connection_receive(loop_t* loop, connection_t* connection) noexcept nogil
+cdef int connection_advance(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil
+cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) noexcept nogil
+cdef transmit_t connection_transmit(loop_t* loop, connection_t* connection, slot_t* slot,
+                                    const char* data, size_t size, const char* tail, size_t tail_size,
+                                    size_t* taken) noexcept nogil
+cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogil
+cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void connection_attend(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void connection_gone(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void connection_give_up(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) noexcept nogil
+cdef void connection_linger(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void connection_close(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void connection_post(loop_t* loop, connection_t* connection, uint64_t why) noexcept nogil
+cdef void connection_free(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void connection_forget(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void request_release(loop_t* loop, request_t* request) noexcept nogil
+cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* connection, const char* detail) noexcept nogil
+cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record) noexcept nogil
+cdef int slot_init(slot_t* slot, int index) noexcept nogil
+cdef void slot_free(slot_t* slot) noexcept nogil
+cdef bint slot_claim(slot_t* slot) noexcept nogil
+cdef bint slot_borrow(slot_t* slot) noexcept nogil
+cdef void slot_quiet(slot_t* slot) noexcept nogil
+cdef void slot_moved(slot_t* slot) noexcept nogil
+cdef uint64_t slot_waiting(const slot_t* slot) noexcept nogil
+
+
+cdef inline void list_append(connection_list_t* list, connection_t* connection) noexcept nogil:
+    connection.next = NULL
+    if list.last != NULL:
+        list.last.next = connection
+    else:
+        list.first = connection
+    list.last = connection
+
+
+cdef inline connection_t* list_take(connection_list_t* list) noexcept nogil:
+    cdef connection_t* connection = list.first
+    if connection != NULL:
+        list.first = connection.next
+        if list.first == NULL:
+            list.last = NULL
+        connection.next = NULL
+    return connection

@@ -1,0 +1,72 @@
+# The threads of a worker over one loop: who leads it, who is in the application, how the lead passes on.
+
+from libc.stdint cimport int64_t, uint64_t
+
+from fastwsgi._buffer cimport buffer_t
+from fastwsgi._connection cimport connection_list_t, loop_t, slot_t
+from fastwsgi._exchange cimport Context
+from fastwsgi._platform cimport atomic_word_t
+
+
+cdef enum:
+    TICK_NS = 1000000           # the keeper takes the lead from a leader that is away for that long
+    TICK_MOST_NS = 2000000
+    IDLE_TICKS = 4              # without any movement, then the keeper parks
+    WAITS_NS = 500000           # exchanges that take longer, most of it off the CPU, wait
+    SAMPLE = 64                 # one exchange of so many runs inline all the same, to measure afresh
+    CELLS = 256
+
+# What a thread does next.
+cdef enum work_t:
+    WORK_RUN            # an exchange: slot.connection
+    WORK_NONE           # nothing without waiting
+    WORK_LEAD           # it was given the lead
+    WORK_END            # the crew has ended
+
+# crew_t.stop
+cdef enum:
+    STOP_DRAIN = 1
+    STOP_NOW = 2
+
+
+cdef struct cell_t:
+    # How long exchanges of one kind take, on average; of mount, method and first path segment.
+    atomic_word_t wall_ns
+    atomic_word_t cpu_ns        # only followed while wall_ns is over WAITS_NS
+    atomic_word_t count
+
+
+cdef struct crew_t:
+    loop_t loop
+    slot_t* slots               # [1] to [threads]; [0] is not used
+    int threads
+    # Under loop.lead.mutex:
+    connection_list_t queue     # complete requests that wait for a thread, in order
+    slot_t* free_first          # threads that wait for work, the last one first
+    bint has_ended
+    # Shared.
+    atomic_word_t queued        # length of the queue
+    atomic_word_t free          # free threads
+    atomic_word_t gil_wanted    # one thread waits for the GIL to begin an exchange
+    atomic_word_t alive         # threads that have not ended
+    atomic_word_t ended
+    atomic_word_t stop          # STOP_
+    atomic_word_t grace_ms
+    atomic_word_t revokes       # a slot has to_revoke
+    int64_t grace_ends_ms       # the leader's
+    bint grace_is_over
+    cell_t cells[CELLS]
+
+
+cdef class Crew:
+    cdef crew_t* crew           # owned
+    cdef Context context
+    cdef list listeners
+    cdef object log
+    cdef int access_fd
+    cdef buffer_t lines         # of the main thread, in exchange for the journal's
+    cdef buffer_t records
+    cdef size_t written         # of lines
+    cdef bint is_started
+    cdef bint is_closed
+    cdef readonly int lost_threads

@@ -1,0 +1,44 @@
+# One call of the application.
+
+from libc.stdint cimport uint64_t
+
+from fastwsgi._accesslog cimport LogFormat
+from fastwsgi._connection cimport connection_t, loop_t, slot_t
+from fastwsgi._response cimport framing_t
+
+
+cdef class Context:
+    # What the exchanges of a worker share; never changed after start.
+    cdef object application
+    cdef object log             # logging.Logger
+    cdef list templates         # of environ, one for each listener
+    cdef loop_t* loop           # borrowed from the crew, which outlives every exchange
+    cdef bint logs_access
+    cdef LogFormat access
+
+
+cdef class Exchange:
+    # Lives for one request; the application holds it as start_response and may keep it.
+    cdef loop_t* loop           # borrowed
+    cdef slot_t* slot           # borrowed; NULL once the exchange is over
+    cdef uint64_t left          # of the announced Content-Length
+    cdef framing_t framing
+    cdef bint is_started        # start_response was called
+    cdef bint is_head_request
+    cdef bint is_lost           # the client left, or the exchange was revoked
+    cdef bint is_overrun        # more content than announced
+    cdef bint drops_content
+    cdef int version_minor
+    cdef int dropped            # hop-by-hop fields
+
+    cdef int set_head(self, object status, object headers) except -1
+    cdef int commit_head(self, slot_t* slot, connection_t* connection, bint size_is_known, uint64_t size) except -1
+    cdef int add(self, bytes block, bint is_whole) except -1
+    cdef int offer(self, slot_t* slot, const char* data, size_t size, const char* tail, size_t tail_size) except -1
+    cdef int wait(self, slot_t* slot) except -1
+    cdef int finish(self) except -1
+    cdef int send_file(self, object wrapper) except -1
+
+
+# Never raises: what the application raised is logged and answered.
+cdef int exchange_run(Context context, slot_t* slot) except -1

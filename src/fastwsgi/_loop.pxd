@@ -1,0 +1,31 @@
+# The turn: wait, accept, receive, dispatch, send, expire. Called by whoever leads.
+
+from libc.stdint cimport int64_t, uint64_t
+
+from fastwsgi._connection cimport loop_t
+
+
+cdef enum turn_t:
+    TURN_READY          # loop.ready has a complete request
+    TURN_AGAIN          # there are events to go on with
+    TURN_IDLE           # nothing to do now
+    TURN_LOST           # the lead was taken while away
+    TURN_DRAINED        # draining, and the last connection is closed
+
+cdef enum:
+    DEADLINE_HEAD_MS = 15000
+    DEADLINE_CONTENT_MS = 30000
+    DEADLINE_SEND_MS = 60000
+    DEADLINE_LINGER_MS = 5000
+    # While draining: how long a kept connection may still bring a request that was on its way.
+    DRAIN_IDLE_MS = 250
+    DRAIN_LINGER_MS = 1000
+
+
+cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil
+cdef int loop_listen(loop_t* loop, const int* fds, int count) noexcept nogil
+cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil
+cdef void loop_taken_over(loop_t* loop) noexcept nogil
+cdef void loop_drain(loop_t* loop) noexcept nogil
+cdef int loop_hurry(loop_t* loop) noexcept nogil
+cdef void loop_close(loop_t* loop) noexcept nogil

@@ -1,0 +1,320 @@
+/* What differs by operating system, or that Cython cannot say: sockets without blocking, sendfile, clocks,
+   condition variables on the monotonic clock, the temporary file. Nothing here knows HTTP. */
+#ifndef FASTWSGI_PLATFORM_H
+#define FASTWSGI_PLATFORM_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sys/eventfd.h>
+#include <sys/sendfile.h>
+#endif
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* SO_NOSIGPIPE is set on the connection instead */
+#endif
+#ifndef MSG_MORE
+#define MSG_MORE 0
+#endif
+
+static inline int64_t platform_now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* CPU time of the calling thread; costs a system call. */
+static inline int64_t platform_thread_cpu_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* The wall clock, only to be shown: it may jump. */
+static inline int64_t platform_wall_seconds(void) {
+    struct timespec t;
+#if defined(CLOCK_REALTIME_COARSE)
+    clock_gettime(CLOCK_REALTIME_COARSE, &t);
+#else
+    clock_gettime(CLOCK_REALTIME, &t);
+#endif
+    return (int64_t)t.tv_sec;
+}
+
+static inline int platform_set_nonblocking(int fd) {
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) return -1;
+    return fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+/* The next connection, non-blocking and close-on-exec; -1 with errno. */
+static inline int platform_accept(int listener, struct sockaddr_storage *address, socklen_t *size) {
+    int fd;
+    do {
+#if defined(__linux__)
+        fd = accept4(listener, (struct sockaddr *)address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+        fd = accept(listener, (struct sockaddr *)address, size);
+#endif
+    } while (fd < 0 && errno == EINTR);
+#if !defined(__linux__)
+    if (fd >= 0) {
+#if defined(SO_NOSIGPIPE)
+        int one = 1;
+        setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
+#endif
+        if (platform_set_nonblocking(fd) < 0) { int error = errno; close(fd); errno = error; return -1; }
+    }
+#endif
+    return fd;
+}
+
+/* Close so that the peer sees a reset, not an end: what it got is not the whole answer. */
+static inline void platform_set_reset(int fd) {
+    struct linger linger = {1, 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+}
+
+/* The last call failed only because it would have had to wait. */
+static inline int platform_would_block(void) { return errno == EAGAIN || errno == EWOULDBLOCK; }
+
+static inline ssize_t platform_recv(int fd, char *data, size_t size) {
+    ssize_t n;
+    do n = recv(fd, data, size, 0); while (n < 0 && errno == EINTR);
+    return n;
+}
+
+static inline ssize_t platform_send(int fd, const char *data, size_t size, int more) {
+    ssize_t n;
+    do n = send(fd, data, size, MSG_NOSIGNAL | (more ? MSG_MORE : 0)); while (n < 0 && errno == EINTR);
+    return n;
+}
+
+/* Several pieces in one send. */
+static inline ssize_t platform_send_pieces(int fd, struct iovec *pieces, int count) {
+    struct msghdr message;
+    ssize_t n;
+    memset(&message, 0, sizeof message);
+    message.msg_iov = pieces;
+    message.msg_iovlen = (size_t)count;
+    do n = sendmsg(fd, &message, MSG_NOSIGNAL); while (n < 0 && errno == EINTR);
+    return n;
+}
+
+/* Up to size bytes of file from *offset on to a socket; moves *offset. The number of bytes sent, 0 at the
+   end of the file, -1 with errno (EAGAIN: the socket is full). */
+static inline ssize_t platform_sendfile(int socket, int file, off_t *offset, size_t size) {
+    char block[65536];
+    ssize_t n, sent;
+#if defined(__linux__)
+    do n = sendfile(socket, file, offset, size); while (n < 0 && errno == EINTR);
+    if (n >= 0 || (errno != EINVAL && errno != ENOSYS)) return n;
+    /* a file system without it */
+#endif
+    do n = pread(file, block, size < sizeof block ? size : sizeof block, *offset); while (n < 0 && errno == EINTR);
+    if (n <= 0) return n;
+    sent = platform_send(socket, block, (size_t)n, 0);
+    if (sent > 0) *offset += sent;
+    return sent;
+}
+
+/* All of data to file at offset; 0, or an errno. */
+static inline int platform_write_all(int file, const char *data, size_t size, off_t offset) {
+    while (size > 0) {
+        ssize_t n = pwrite(file, data, size, offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return errno;
+        if (n == 0) return ENOSPC;
+        data += n;
+        size -= (size_t)n;
+        offset += n;
+    }
+    return 0;
+}
+
+/* What fd takes of data now, without blocking for ever on a signal: 0 when all is written, or an errno (EINTR:
+   go on after the signal was seen to). *written counts what went out. */
+static inline int platform_write_some(int fd, const char *data, size_t size, size_t *written) {
+    *written = 0;
+    while (*written < size) {
+        ssize_t n = write(fd, data + *written, size - *written);
+        if (n < 0 && errno == EAGAIN) {
+            struct pollfd one = {fd, POLLOUT, 0};
+            if (poll(&one, 1, -1) < 0) return errno;
+            continue;
+        }
+        if (n < 0) return errno;
+        *written += (size_t)n;
+    }
+    return 0;
+}
+
+/* 1 when fd is readable, 0 when the time is up or a signal came. */
+static inline int platform_wait_readable(int fd, int timeout_ms) {
+    struct pollfd one = {fd, POLLIN, 0};
+    return poll(&one, 1, timeout_ms) > 0;
+}
+
+static inline int platform_dup(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 3); }
+
+/* Once for each connection, and inet_ntop takes several times as long. */
+static inline size_t platform_ipv4_text(const unsigned char *octets, char *text) {
+    char *out = text;
+    for (int i = 0; i < 4; i++) {
+        unsigned octet = octets[i];
+        if (octet >= 100) *out++ = (char)('0' + octet / 100);
+        if (octet >= 10) *out++ = (char)('0' + octet / 10 % 10);
+        *out++ = (char)('0' + octet % 10);
+        *out++ = i < 3 ? '.' : 0;
+    }
+    return (size_t)(out - text) - 1;
+}
+
+/* The address as text, at least INET6_ADDRSTRLEN of room ("" for a unix socket) and its port; returns the length of the text. */
+static inline size_t platform_address_text(const struct sockaddr_storage *address, char *text, size_t room, int *port) {
+    *port = 0;
+    text[0] = 0;
+    if (address->ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)address;
+        *port = ntohs(in->sin_port);
+        return platform_ipv4_text((const unsigned char *)&in->sin_addr, text);
+    } else if (address->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)address;
+        *port = ntohs(in->sin6_port);
+        /* An IPv4 client of a dual-stack listener is shown as what it is. */
+        if (IN6_IS_ADDR_V4MAPPED(&in->sin6_addr)) {
+            return platform_ipv4_text(&in->sin6_addr.s6_addr[12], text);
+        } else if (inet_ntop(AF_INET6, &in->sin6_addr, text, (socklen_t)room) == NULL) {
+            text[0] = 0;
+        }
+    }
+    return strlen(text);
+}
+
+/* An unlinked file in directory, for reading and writing, close-on-exec; -1 with errno. */
+static inline int platform_temporary_file(const char *directory) {
+    char name[4096];
+    int fd;
+#if defined(O_TMPFILE)
+    fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0) return fd;
+#endif
+    if (snprintf(name, sizeof name, "%s/fastwsgi-XXXXXX", directory) >= (int)sizeof name) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+#if defined(__linux__)
+    fd = mkostemp(name, O_CLOEXEC);
+#else
+    fd = mkstemp(name);
+    if (fd >= 0) fcntl(fd, F_SETFD, FD_CLOEXEC);
+#endif
+    if (fd >= 0) unlink(name);
+    return fd;
+}
+
+/* ---- wake handle: a descriptor that one side polls and any thread may make readable ---- */
+
+typedef struct { int reader, writer; } wake_t;
+
+/* Over a pipe: one that any number of bytes may be written to, as signal.set_wakeup_fd does. */
+static inline int wake_open_pipe(wake_t *wake) {
+    int ends[2];
+    if (pipe(ends) < 0) return -1;
+    wake->reader = ends[0];
+    wake->writer = ends[1];
+    if (platform_set_nonblocking(ends[0]) < 0 || platform_set_nonblocking(ends[1]) < 0) {
+        close(ends[0]);
+        close(ends[1]);
+        return -1;
+    }
+    return 0;
+}
+
+static inline int wake_open(wake_t *wake) {
+#if defined(__linux__)
+    wake->reader = wake->writer = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return wake->reader < 0 ? -1 : 0;
+#else
+    return wake_open_pipe(wake);
+#endif
+}
+
+static inline void wake_close(wake_t *wake) {
+    if (wake->reader >= 0) close(wake->reader);
+    if (wake->writer >= 0 && wake->writer != wake->reader) close(wake->writer);
+    wake->reader = wake->writer = -1;
+}
+
+static inline void wake_write(wake_t *wake) {
+    uint64_t one = 1;
+    int saved = errno;
+    while (write(wake->writer, &one, sizeof one) < 0 && errno == EINTR) {}
+    errno = saved; /* EAGAIN: it is readable already, which is all that was wanted */
+}
+
+static inline void wake_drain(wake_t *wake) {
+    char bytes[64];
+    while (read(wake->reader, bytes, sizeof bytes) == (ssize_t)sizeof bytes) {}
+}
+
+/* ---- condition variable on the monotonic clock ---- */
+
+static inline int condition_init(pthread_cond_t *condition) {
+#if defined(__APPLE__)
+    return pthread_cond_init(condition, NULL);
+#else
+    pthread_condattr_t attributes;
+    int error;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    error = pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return error;
+#endif
+}
+
+/* Wait for at most ns; returns 0, or ETIMEDOUT. */
+static inline int condition_wait(pthread_cond_t *condition, pthread_mutex_t *mutex, int64_t ns) {
+    struct timespec t;
+#if defined(__APPLE__)
+    t.tv_sec = ns / 1000000000;
+    t.tv_nsec = ns % 1000000000;
+    return pthread_cond_timedwait_relative_np(condition, mutex, &t);
+#else
+    ns += platform_now_ns();
+    t.tv_sec = ns / 1000000000;
+    t.tv_nsec = ns % 1000000000;
+    return pthread_cond_timedwait(condition, mutex, &t);
+#endif
+}
+
+static inline void platform_name_thread(const char *name) {
+#if defined(__linux__)
+    pthread_setname_np(pthread_self(), name);
+#elif defined(__APPLE__)
+    pthread_setname_np(name);
+#else
+    (void)name;
+#endif
+}
+
+#endif
