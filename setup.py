@@ -39,7 +39,6 @@ class BuildCython(build_ext):
             build_dir=f"build/{VARIANT}",
             include_path=["src"],
             compiler_directives=DIRECTIVES,
-            emit_linenums=VARIANT == "cover",
             annotate=bool(os.environ.get("FASTWSGI_ANNOTATE")),
         )
         for extension, c_extension in zip(self.extensions, translated, strict=True):

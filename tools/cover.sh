@@ -5,10 +5,10 @@ shift
 FASTWSGI_COVERAGE=1 "$bin/python" setup.py -q build --build-base build/cover || exit 1
 find build/cover -name '*.gcda' -delete
 export PYTHONPATH=$(echo "$PWD"/build/cover/lib*) COVERAGE_FILE=build/cover/python
-"$bin/coverage" run --source-pkgs fastwsgi -m pytest "$@"
+"$bin/coverage" run --source fastwsgi -m pytest "$@"
 status=$?
 echo; echo "Python"
-"$bin/coverage" report
+"$bin/coverage" report --show-missing
 echo; echo "Cython"
-"$bin/gcovr" --root . --filter src/ --object-directory build/cover --txt - build/cover
+"$bin/python" tools/cython_coverage.py
 exit $status
