@@ -68,6 +68,11 @@ def test_a_class_is_a_callable(modules):
     assert loader.load("shop:Application") is sys.modules["shop"].Application
 
 
+def test_what_has_no_signature_is_taken_on_trust(modules):
+    modules(odd="app = type")
+    assert loader.load("odd:app") is type
+
+
 def test_default_names(modules):
     modules(
         both="application = lambda environ, start_response: 1\napp = 2", package__init="", package__wsgi=APP
@@ -108,6 +113,10 @@ def refusal(target):
         ("package", "package has no 'application' or 'app'; name the callable: package:NAME"),
         ("shop:ap", "shop has no 'ap'; did you mean app?"),
         ("shop:holder.methud", "shop:holder has no 'methud'; did you mean method?"),
+        (
+            "shop:zzz",
+            "shop has no 'zzz'; it has Application, Holder, app, calls, config, create_app, fails, holder, ...",
+        ),
         ("shop:config", "shop:config is not callable: it is of type dict"),
         ("shop:config()", "shop:config() is not callable: it is of type dict"),
         (
