@@ -51,3 +51,27 @@ def serve(request):
             server.stop()
     finally:
         wait_left_nothing(before)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start("--threads", "1", "apps:hello"): run it, wait until it listens, return the Process.
+
+    It listens at a free port of 127.0.0.1 unless --bind is given. With started=False nothing is waited for.
+    """
+    from subprocesses import Process
+
+    processes = []
+
+    def start(*arguments, started=True, **environment):
+        if started and not {"--bind", "-b"} & set(arguments):
+            arguments = ("--bind", "127.0.0.1:0", *arguments)
+        process = Process(arguments, tmp_path, environment)
+        processes.append(process)
+        if started:
+            process.wait_started()
+        return process
+
+    yield start
+    for process in processes:
+        process.clean_up()

@@ -135,6 +135,7 @@ class Client:
         if self.socket.family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received = bytearray()
+        self.octets = 0  # ever received
 
     def __enter__(self):
         return self
@@ -166,6 +167,7 @@ class Client:
         """Receive once; False at the end of the connection."""
         data = self.socket.recv(262144)
         self.received += data
+        self.octets += len(data)
         return bool(data)
 
     def readable(self, seconds=0.0):

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
 import pytest
 
-from support import request, wait_until
+from subprocesses import PYTHONPATH
+from support import Client, request, wait_until
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -122,27 +124,13 @@ def test_descriptors_are_closed_on_exec(start):
     server.stop()
 
 
-def test_without_standard_streams(start, tmp_path):
+def test_without_standard_streams(short_path):
     """As a daemon may be started: with closed descriptors 0, 1 and 2 nothing of ours may take their place."""
-    import subprocess
-    from pathlib import Path
-
-    import fastwsgi
-
-    path = [
-        str(Path(fastwsgi.__file__).parents[1]),
-        str(Path(__file__).parent),
-        os.environ.get("PYTHONPATH", ""),
-    ]
-    socket_path = tmp_path.parent / "s"
+    socket_path = short_path / "socket"
     command = f'exec "{sys.executable}" -m fastwsgi --bind "unix:{socket_path}" apps:hello 0<&- 1>&- 2>&-'
-    with subprocess.Popen(
-        ["sh", "-c", command], env={**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    ) as process:
+    with subprocess.Popen(["sh", "-c", command], env={**os.environ, "PYTHONPATH": PYTHONPATH}) as process:
         try:
             wait_until(socket_path.exists, "the socket")
-            from support import Client
-
             with Client(str(socket_path)) as client:
                 assert client.ask().text == "hello"
         finally:

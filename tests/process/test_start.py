@@ -6,10 +6,10 @@ import shutil
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from subprocesses import PYTHONPATH
 from support import Client
 
 SERVED = pytest.mark.parametrize(
@@ -286,11 +286,7 @@ def test_run_from_a_script(start, tmp_path):
     script.write_text(
         "import fastwsgi, apps\nfastwsgi.run(apps.hello, bind='127.0.0.1:0', threads=2)\nprint('after run')\n"
     )
-    path = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    import fastwsgi
-
-    path.insert(0, str(Path(fastwsgi.__file__).parents[1]))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         [sys.executable, str(script)],
         stdout=subprocess.PIPE,

@@ -1,0 +1,86 @@
+"""Memory is flat over 200,000 mixed requests."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support import framed, request
+
+HERE = Path(__file__).parent
+
+BATCH = [
+    *[("GET", request("/", fields=[("Cookie", "a=b"), ("X-Some", "thing")]))] * 20,
+    ("GET", request("/path%20with/escapes?and=a&query")),
+    ("HEAD", request("/", "HEAD")),
+    ("HEAD", request("/generator", "HEAD")),
+    ("POST", request("/echo", "POST", content=b"content")),
+    ("POST", framed(b"chunked content" * 100, "chunked", target="/echo")),
+    ("POST", framed(b"spooled" * 1000, "length", target="/echo")),
+    ("POST", framed(b"never read" * 10, "length")),
+    *[
+        ("GET", request(target))
+        for target in ("/generator", "/write", "/wrapper", "/memory", "/empty", "/kept")
+    ],
+]
+OCTETS = b"".join(octets for _, octets in BATCH)
+REQUESTS = 200_000
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+@pytest.mark.parametrize("poller", ["epoll", "poll"])
+def test_memory_is_flat(start, poller, threads):
+    options = ["--poller", poller, "--threads", threads, "--request-buffer", "4k"]
+    server = start("--pythonpath", str(HERE), *options, "mixed:app")
+    rounds = REQUESTS // 4 // len(BATCH)
+    run(server, rounds // 5)
+    before = measure(server)
+    run(server, rounds)
+    after = measure(server)
+    kept_objects, kept_bytes = after[0] - before[0], after[1] - before[1]
+    # One object lost in every hundredth request would be 500; one octet in each would be 50 kB.
+    assert kept_objects < 400
+    assert kept_bytes < 1_000_000
+    server.stop()
+
+
+def run(server, rounds):
+    """Send the batch so many times, over new connections now and then, with clients that misbehave between."""
+    size = size_of_answers(server)
+    for number in range(rounds):
+        if number % 20 == 0:
+            client = server.connect()
+            misbehave(server)
+        client.send(OCTETS)
+        left = size
+        while left:
+            received = client.socket.recv(left)
+            assert received, "the server closed"
+            left -= len(received)
+        if number % 20 == 19:
+            client.close()
+
+
+def size_of_answers(server):
+    """How many octets the answers to the batch have: always as many, since a Date has a fixed length."""
+    with server.connect() as client:
+        client.send(OCTETS)
+        for method, _ in BATCH:
+            assert client.read_response(method).status in (200, 204)
+        return client.octets
+
+
+def misbehave(server):
+    for octets in (b"nonsense\r\n\r\n", request("/fail"), OCTETS[: len(OCTETS) // 2]):
+        client = server.connect()
+        client.send(octets)
+        if octets.startswith(b"nonsense"):
+            client.read_response()
+        client.reset()
+
+
+def measure(server):
+    """The objects Python has, and the memory of the process in bytes."""
+    blocks = min(int(server.ask("/blocks").text) for _ in range(8))
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    return blocks, int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024

@@ -1,0 +1,135 @@
+"""A server in a process of its own, as `python -m fastwsgi` starts it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import fastwsgi
+
+from support import PATIENCE, Client, wait_until
+
+# The applications of the process tests, and the package from wherever these tests have it.
+PYTHONPATH = os.pathsep.join(
+    filter(
+        None,
+        [
+            str(Path(__file__).parent / "process"),
+            str(Path(fastwsgi.__file__).parents[1]),
+            os.environ.get("PYTHONPATH"),
+        ],
+    )
+)
+
+
+class Process:
+    """A running `python -m fastwsgi`: its output, its clients, its end."""
+
+    def __init__(self, arguments, directory, environment):
+        self.directory = directory
+        self.clients = []
+        self.stdout = self.stderr = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fastwsgi", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=directory,
+            start_new_session=True,
+            env={
+                **os.environ,
+                "PYTHONPATH": PYTHONPATH,
+                "PYTHONUNBUFFERED": "1",
+                "TEST_DIRECTORY": str(directory),
+                **environment,
+            },
+        )
+        self.readers = [
+            threading.Thread(target=self.read, args=(name,), daemon=True) for name in ("stdout", "stderr")
+        ]
+        for reader in self.readers:
+            reader.start()
+
+    def read(self, name):
+        for line in getattr(self.process, name):
+            setattr(self, name, getattr(self, name) + line)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def lines(self):
+        return self.stderr.splitlines()
+
+    def wait_said(self, words):
+        """Wait until the standard error has these words."""
+        wait_until(lambda: words in self.stderr, lambda: f"{words!r} in {self.stderr}")
+
+    def wait_started(self):
+        """Wait until it has said where it listens; return the ports."""
+        wait_until(
+            lambda: "Ctrl-C" in self.stderr or self.process.poll() is not None,
+            lambda: f"a line with the address: {self.stderr}",
+        )
+        assert self.process.poll() is None, self.stderr
+        self.ports = [int(port) for port in re.findall(r"http://\S+:([0-9]+)", self.stderr)]
+        return self.ports
+
+    @property
+    def address(self):
+        return ("127.0.0.1", self.ports[0])
+
+    def connect(self, address=None, **options):
+        self.clients.append(Client(address or self.address, **options))
+        return self.clients[-1]
+
+    def ask(self, *arguments, **options):
+        with self.connect() as client:
+            return client.ask(*arguments, **options)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def terminate(self):
+        self.signal(signal.SIGTERM)
+
+    def wait(self, seconds=PATIENCE):
+        """Its exit code, once it has ended and all output is here."""
+        code = self.process.wait(seconds)
+        for reader in self.readers:
+            reader.join(1)
+        return code
+
+    def stop(self):
+        """Terminate it, and see that all went well."""
+        for client in self.clients:
+            client.close()
+        self.terminate()
+        code = self.wait()
+        assert code == 0, self.stderr
+
+    def waits(self, name):
+        """Wait until the application waits for the file of that name."""
+        wait_until((self.directory / f"{name}.waits").exists, f"the application waiting for {name}")
+
+    def go_on(self, name):
+        (self.directory / name).touch()
+
+    def is_running(self):
+        return self.process.poll() is None
+
+    def clean_up(self):
+        for client in self.clients:
+            client.close()
+        if self.is_running():
+            self.process.kill()
+        self.process.wait()
+        for reader in self.readers:
+            reader.join(1)
+        for stream in (self.process.stdout, self.process.stderr):
+            stream.close()
