@@ -1,4 +1,4 @@
-"""Print, for each Cython and C file of ours, how many of its lines ran, as gcov counted in the generated C."""
+"""Print, for each Cython and C file of ours, how many of its lines ran: what gcov has counted in the C."""
 
 import json
 import re

@@ -45,12 +45,15 @@ class Worker:
     """Serves an application at listeners that are bound already, and that the caller closes afterwards."""
 
     def __init__(self, app: "WSGIApplication", listeners: Sequence[Listener], settings: Settings) -> None:
-        """Make ready; raise ConfigError if the access log cannot be opened."""
+        """Make ready; raise ConfigError if the access log cannot be opened or has a wrong format."""
         self._settings = settings
         self._access_log = AccessLog(settings.access_logfile)
-        self._crew = Crew(
-            app, [listener.socket for listener in listeners], settings, LOG, self._access_log.fd
-        )
+        sockets = [listener.socket for listener in listeners]
+        try:
+            self._crew = Crew(app, sockets, settings, LOG, self._access_log.fd)
+        except ValueError as error:
+            self._access_log.close()
+            raise ConfigError(f"--access-logformat: {error}") from None
         self._stopping = False
         self._left_running = 0
         # Signal handlers must not write to the log: they may have interrupted a write to it.

@@ -115,7 +115,8 @@ def refusal(target):
         ("shop:holder.methud", "shop:holder has no 'methud'; did you mean method?"),
         (
             "shop:zzz",
-            "shop has no 'zzz'; it has Application, Holder, app, calls, config, create_app, fails, holder, ...",
+            "shop has no 'zzz'; "
+            "it has Application, Holder, app, calls, config, create_app, fails, holder, ...",
         ),
         ("shop:config", "shop:config is not callable: it is of type dict"),
         ("shop:config()", "shop:config() is not callable: it is of type dict"),
