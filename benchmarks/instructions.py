@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from harness import machine
 from harness.cases import CASES, Case
 from harness.load import check_answer
-from harness.process import Processes, ServerFailedError, free_port, started
+from harness.process import START_SECONDS, Processes, ServerFailedError, free_port, started
 from harness.report import table
 from harness.servers import SERVERS, Server, Start, server_environment
 
@@ -182,8 +182,6 @@ class Counter:
         self.requests = requests
         self.core = core
         self.folder = folder
-        # So that dictionaries are laid out the same in each process.
-        self.environment = {**server_environment(folder), "PYTHONHASHSEED": "0"}
 
     def cost(self, case: Case, server: Server) -> dict[int, Cost]:
         costs = {connections: Cost() for connections in CONNECTIONS}
@@ -204,7 +202,7 @@ class Counter:
         start, folder = self._start(case, server, "callgrind")
         callgrind = Callgrind(folder)
         commands = [callgrind.wrap(command) for command in server.commands(start)]
-        with self._started(commands, start, folder, VALGRIND_START_SECONDS) as processes:
+        with self._started(server, commands, start, VALGRIND_START_SECONDS) as processes:
             check_answer(start.port, case.request, case.content)
             octets = case.request.octets(start.port)
             pid = processes.roots[0].pid
@@ -219,7 +217,7 @@ class Counter:
 
     def _count_system_calls(self, case: Case, server: Server, costs: dict[int, Cost]) -> None:
         start, folder = self._start(case, server, "strace")
-        with self._started(server.commands(start), start, folder, 20.0) as processes:
+        with self._started(server, server.commands(start), start, START_SECONDS) as processes:
             check_answer(start.port, case.request, case.content)
             octets = case.request.octets(start.port)
             for connections, cost in costs.items():
@@ -235,9 +233,11 @@ class Counter:
                 cost.system_calls = {name: each for name, each in named.items() if each >= 0.0005}
 
     def _started(
-        self, commands: list[list[str]], start: Start, folder: Path, seconds: float
+        self, server: Server, commands: list[list[str]], start: Start, seconds: float
     ) -> AbstractContextManager[Processes]:
-        return started(commands, start.port, self.core, self.environment, folder, seconds)
+        # So that dictionaries are laid out the same in each process.
+        environment = {**server_environment(server, self.folder), "PYTHONHASHSEED": "0"}
+        return started(commands, start.port, self.core, environment, start.folder, seconds)
 
 
 def case_table(case: str, costs: dict[str, dict[int, Cost]]) -> str:

@@ -59,6 +59,10 @@ def _names(parser: argparse.ArgumentParser, text: str, known: list[str]) -> list
     return names or known
 
 
+# A busy machine can spoil a round; a server that cannot run a case fails each time.
+GIVE_UP = 2
+
+
 class Runner:
     """Takes every server of every case through its rounds."""
 
@@ -66,13 +70,13 @@ class Runner:
         self.arguments = arguments
         self.results = results
         self.folder = folder
-        self.environment = server_environment(folder)
 
     def prepare(self) -> None:
         (self.folder / "file.bin").write_bytes(b"x" * plain.FILE_SIZE)
         if (VENV / "frameworks").exists():
             fill = "from apps.django_views import fill_database; fill_database()"
-            subprocess.run([PEER_PYTHON, "-c", fill], env=self.environment, check=False)
+            environment = server_environment(SERVERS["ceiling-app"], self.folder)
+            subprocess.run([PEER_PYTHON, "-c", fill], env=environment, check=False)
 
     def run_case(self, case: Case) -> None:
         rounds = 1 if case.name in ONCE else self.arguments.rounds
@@ -84,8 +88,9 @@ class Runner:
     def _run_round(self, case: Case, server: Server, number: int) -> None:
         entry = self.results.entry(case.name, server.name)
         if self.results.versions[server.name] is None:
-            entry.problem = "missing"
-        if entry.problem:
+            entry.problems = ["missing"]
+            return
+        if len(entry.problems) >= GIVE_UP:
             return
         if sys.stderr.isatty():
             text = f"{case.name}: round {number + 1}, {server.name}"
@@ -93,7 +98,7 @@ class Runner:
         try:
             entry.rounds.append(self._measure(case, server, number))
         except ServerFailedError as error:
-            entry.problem = str(error)
+            entry.problems.append(str(error))
 
     def _measure(self, case: Case, server: Server, number: int) -> dict[str, float]:
         folder = self.folder / f"{case.name}-{server.name}-{number}"
@@ -102,7 +107,8 @@ class Runner:
         threads = server.threads or case.threads
         start = Start(case.application, free_port(), threads, folder, len(case.content), closes)
         core = self.arguments.server_core
-        with started(server.commands(start), start.port, core, self.environment, folder) as processes:
+        environment = server_environment(server, self.folder)
+        with started(server.commands(start), start.port, core, environment, folder) as processes:
             ends = check_answer(start.port, case.request, case.content)
             settings = self.arguments
             running = Running(processes, start.port, folder, settings.seconds, settings.quick, ends)

@@ -10,7 +10,7 @@ from apps import plain
 
 from harness.idle import measure_idle, measure_quiet
 from harness.load import BROWSER_FIELDS, Load, Request, run_load
-from harness.process import Processes
+from harness.process import Processes, ServerFailedError
 
 WARM_SECONDS = 0.3
 
@@ -90,8 +90,10 @@ def measure_load(case: Case, running: Running) -> dict[str, float]:
     )
     cpu_ns = running.processes.cpu_ns() - before
     running.processes.check_alive()
+    if not counted.requests:
+        raise ServerFailedError("answered nothing under load")
     figures = {
-        "cpu_us": cpu_ns / 1000 / max(counted.requests, 1),
+        "cpu_us": cpu_ns / 1000 / counted.requests,
         "per_second": counted.per_second,
         "failed": counted.failed - (counted.read_errors if running.ends_with_connection else 0),
         "requests": counted.requests,
@@ -112,6 +114,8 @@ def measure_mix(case: Case, running: Running) -> dict[str, float]:
     finally:
         slow.kill()
     running.processes.check_alive()
+    if not fast.requests or not slow_counted.requests:
+        raise ServerFailedError("answered nothing under load")
     return {
         "fast_p99_us": fast.p99_us,
         "fast_per_second": fast.per_second,

@@ -26,15 +26,14 @@ def case_table(case: Case, entries: dict[str, Entry]) -> str:
     rows = [["server", *(column.heading for column in case.columns)]]
     problems = []
     for name, entry in ordered(case, entries):
-        if entry.problem or not entry.rounds:
-            problems.append(f"- {name}: {entry.problem or 'not measured'}")
-        else:
+        problems += [f"- {name}: {problem}" for problem in dict.fromkeys(entry.problems)]
+        if entry.rounds:
             rows.append([name, *(cell(entry, column) for column in case.columns)])
     parts = [f"## {case.name}\n\n{case.title}."]
     if len(rows) > 1:
         parts.append(table(rows))
     if problems:
-        parts.append("No figures from:\n\n" + "\n".join(problems))
+        parts.append("Rounds without figures:\n\n" + "\n".join(problems))
     return "\n\n".join(parts)
 
 

@@ -9,14 +9,14 @@ from harness.cases import Case, Column
 
 @dataclass
 class Entry:
-    """One server in one case."""
+    """One server in one case: the figures of each round, and the rounds that gave none."""
 
     rounds: list[dict[str, float]] = field(default_factory=list)
-    problem: str = ""
+    problems: list[str] = field(default_factory=list)
 
     def figure(self, key: str, pick: str = "least") -> float | None:
         values = [figures[key] for figures in self.rounds if key in figures]
-        if not values or self.problem:
+        if not values:
             return None
         match pick:
             case "least":

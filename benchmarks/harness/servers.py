@@ -295,12 +295,15 @@ SERVERS = {
 }
 
 
-def server_environment(folder: Path) -> dict[str, str]:
-    """The environment of every server; folder holds the file and the database of the cases that want one."""
-    paths = [str(HERE), str(VENV / "frameworks"), os.environ.get("PYTHONPATH")]
+def server_environment(server: Server, folder: Path) -> dict[str, str]:
+    """The environment of a server; folder holds the file and the database of the cases that want one."""
+    paths = [str(HERE), str(VENV / "frameworks")]
+    if server.kind == "ours":
+        # Perhaps it was built in place; and the fastwsgi of the package index must not find it.
+        paths += filter(None, [os.environ.get("PYTHONPATH")])
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONPATH": os.pathsep.join(paths),
         "BENCH_FILE": str(folder / "file.bin"),
         "BENCH_DB": str(folder / "django.sqlite3"),
     }
