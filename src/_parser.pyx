@@ -61,6 +61,7 @@ cdef uint8_t path_stops[256]
 cdef uint8_t query_stops[256]
 cdef known_name_t known_names[KNOWN_END]
 cdef uint8_t known_slots[KNOWN_SLOTS]
+cdef uint64_t known_bits[KNOWN_END]     # 0 for KNOWN_NONE
 cdef const char* method_names[METHOD_PATCH + 1]
 
 
@@ -73,6 +74,13 @@ cdef inline uint64_t word_load(const uint8_t* at) noexcept nogil:
     if BYTE_ORDER_HERE == BYTE_ORDER_BIG:
         word = byte_swap(word)
     return word
+
+
+cdef inline uint64_t word_load_within(const uint8_t* at, const uint8_t* last) noexcept nogil:
+    """The same, but beyond `last`, the last whole word there is, with zeros for what is missing."""
+    if at <= last:
+        return word_load(at)
+    return word_load(last) >> <int>(8 * (at - last))
 
 
 cdef inline uint64_t word_find_colon(uint64_t word) noexcept nogil:
@@ -666,10 +674,10 @@ cdef int content_length_note(parser_t* parser, const uint8_t* value, size_t leng
             is_list = True
         else:
             return REFUSAL_BAD_CONTENT_LENGTH
-    if parser.has_content_length or (is_list and has_digit):
-        return REFUSAL_TWO_CONTENT_LENGTHS
     if not has_digit:
         return REFUSAL_BAD_CONTENT_LENGTH
+    if parser.has_content_length or is_list:
+        return REFUSAL_TWO_CONTENT_LENGTHS
     if is_overflow:
         return REFUSAL_CONTENT_LENGTH_OVERFLOW
     parser.has_content_length = 1
@@ -789,15 +797,14 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
         # The name. A colon found beyond this line shows as a name with CR or LF in it.
         colon = start
         while True:
-            if colon > last_word:
-                while colon < end and colon[0] != c':':
-                    colon += 1
-                break
-            hit = word_find_colon(word_load(colon))
+            hit = word_find_colon(word_load_within(colon, last_word))
             if hit != 0:
                 colon += count_trailing_zeros(hit) >> 3
                 break
             colon += 8
+            if colon >= end:
+                colon = end
+                break
         length = <size_t>(colon - start)
         known = KNOWN_NONE
         kinds = 0
@@ -813,17 +820,18 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
 
         # The value.
         value = colon + 1
-        while is_blank(value[0]):
+        if value[0] == c' ':
+            value += 1
+        while value[0] <= c' ' and is_blank(value[0]):
             value += 1
         at = value
         is_ascii = 1
         while True:
-            while at <= last_word:
-                hit = word_find_special(word_load(at))
-                if hit != 0:
-                    at += count_trailing_zeros(hit) >> 3
-                    break
+            hit = word_find_special(word_load_within(at, last_word))
+            if hit == 0:
                 at += 8
+                continue
+            at += count_trailing_zeros(hit) >> 3
             if octets[at[0]] & IN_VALUE == 0:
                 break
             is_ascii &= at[0] < 0x80
@@ -842,16 +850,16 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
         field.name.start = <uint32_t>(start - base)
         field.name.length = <uint32_t>length
         start = at + 2
-        while at > value and is_blank((at - 1)[0]):
+        while (at - 1)[0] <= c' ' and at > value:
             at -= 1
         length = <size_t>(at - value)
         field.value.start = <uint32_t>(value - base)
         field.value.length = <uint32_t>length
         field.known = <uint8_t>known
-        field.is_repeated = <uint8_t>((parser.known_seen & ~<uint64_t>1) >> known & 1)
+        field.is_repeated = parser.known_seen & known_bits[known] != 0
         field.is_ascii = is_ascii
         field.has_underscore = kinds & IS_UNDERSCORE != 0
-        parser.known_seen |= <uint64_t>1 << known
+        parser.known_seen |= known_bits[known]
         if known != KNOWN_NONE and known < KNOWN_WATCHED_END:
             reason = field_note(parser, known, value, length)
             if reason != 0:
@@ -1154,6 +1162,7 @@ cdef int fill_known(list names) except -1:
         memcpy(line, b"      \r\n", 8)
         memcpy(line + 8, <const char*>name, length)
         known_slots[known_slot(word_load(line + length), length)] = <uint8_t>known
+        known_bits[known] = <uint64_t>1 << known
     return 0
 
 

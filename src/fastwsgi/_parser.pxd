@@ -99,7 +99,7 @@ cdef struct parser_t:
     const limits_t* limits  # borrowed; outlives the parser
     field_t* fields         # owned; kept over parser_reset
     uint64_t content_length # 0 unless has_content_length
-    uint64_t known_seen     # bit i: a field line with known name i came; bit 0: one with another name
+    uint64_t known_seen     # bit i: a field line with known name i came
     uint32_t position       # start of the first line not yet parsed
     uint32_t scanned        # no LF from position to here
     uint32_t field_count
