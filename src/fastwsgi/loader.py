@@ -100,7 +100,7 @@ def import_module(name: str) -> ModuleType:
     places = sys.modules[parent].__path__ if parent else [os.getcwd()]
     known = get_close_matches(last, [found.name for found in pkgutil.iter_modules(places)])
     where = f"in {parent}" if parent else f"in {os.getcwd()} or on the Python path"
-    advice = f"; did you mean {' or '.join(known)}?" if known else ""
+    advice = f"; did you mean {' or '.join(map(repr, known))}?" if known else ""
     raise AppLoadError(f"there is no module {last!r} {where}{advice}")
 
 
@@ -132,7 +132,7 @@ def names_in(holder: object) -> list[str]:
 def suggest(name: str, known: list[str]) -> str:
     nearest = get_close_matches(name, known, n=3, cutoff=0.6)
     if nearest:
-        return f"; did you mean {' or '.join(nearest)}?"
+        return f"; did you mean {' or '.join(map(repr, nearest))}?"
     return f"; it has {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}" if known else ""
 
 

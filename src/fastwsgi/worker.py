@@ -53,7 +53,7 @@ class Worker:
             self._crew = Crew(app, sockets, settings, LOG, self._access_log.fd)
         except ValueError as error:
             self._access_log.close()
-            raise ConfigError(f"--access-logformat: {error}") from None
+            raise ConfigError(str(error)) from None
         self._stopping = False
         self._left_running = 0
         # Signal handlers must not write to the log: they may have interrupted a write to it.

@@ -115,7 +115,7 @@ def test_exit_codes(tmp_path):
     assert done.returncode == 4
     assert (
         done.stderr
-        == f"fastwsgi: there is no module 'brokn' in {tmp_path} or on the Python path; did you mean broken?\n"
+        == f"fastwsgi: there is no module 'brokn' in {tmp_path} or on the Python path; did you mean 'broken'?\n"
     )
     done = command("--bind", "8000", "broken:app", cwd=tmp_path)
     assert done.returncode == 1

@@ -106,13 +106,13 @@ def refusal(target):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("shap:app", "there is no module 'shap' in {cwd} or on the Python path; did you mean shop?"),
+        ("shap:app", "there is no module 'shap' in {cwd} or on the Python path; did you mean 'shop'?"),
         ("shop.app", "shop is a module, not a package; did you mean shop:app?"),
         ("nowhere.at.all:app", "there is no module 'nowhere' in {cwd} or on the Python path"),
-        ("package.wsg", "there is no module 'wsg' in package; did you mean wsgi?"),
+        ("package.wsg", "there is no module 'wsg' in package; did you mean 'wsgi'?"),
         ("package", "package has no 'application' or 'app'; name the callable: package:NAME"),
-        ("shop:ap", "shop has no 'ap'; did you mean app?"),
-        ("shop:holder.methud", "shop:holder has no 'methud'; did you mean method?"),
+        ("shop:ap", "shop has no 'ap'; did you mean 'app'?"),
+        ("shop:holder.methud", "shop:holder has no 'methud'; did you mean 'method'?"),
         (
             "shop:zzz",
             "shop has no 'zzz'; "
