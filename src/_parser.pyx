@@ -1,13 +1,15 @@
 """Bytes in, request head and content framing out.
 
-Knows no socket, no clock and, below the Python face at the end, no Python object. Strict by RFC 9112: what could be
-understood in two ways is refused. Where the standard leaves a choice:
+Knows no socket, no clock and, below the Python face at the end, no Python object. Strict by RFC 9112: what
+could be understood in two ways is refused. Where the standard leaves a choice:
 
-- A line is judged when its LF has come, so the outcome cannot depend on how the bytes were cut. A line over its limit
-  is refused for that, whatever else is wrong with it.
-- A path may have what RFC 3986 allows and also [ ] ^ ` { | } and octets of 0x80 and above, which browsers and common
-  libraries leave raw; its percent-encoding must be right. A query is the application's own: every visible octet but #.
-- A host is a reg-name without comma (a list of two hosts), or an IPv6 address in brackets (no IPvFuture, no zone).
+- A line is judged when its LF has come, so the outcome cannot depend on how the bytes were cut. A line over
+  its limit is refused for that, whatever else is wrong with it.
+- A path may have what RFC 3986 allows and also [ ] ^ ` { | } and octets of 0x80 and above, which browsers and
+  common libraries leave raw; its percent-encoding must be right. A query is the application's own: every
+  visible octet but #, and those of 0x80 and above.
+- A host is a reg-name without comma (a list of two hosts), or an IPv6 address in brackets (no IPvFuture, no
+  zone).
 """
 
 from libc.stdlib cimport free, malloc, realloc
@@ -65,7 +67,7 @@ cdef uint64_t known_bits[KNOWN_END]     # 0 for KNOWN_NONE
 cdef const char* method_names[METHOD_PATCH + 1]
 
 
-# --- words of eight octets -------------------------------------------------------------------------------------
+# --- words of eight octets ----------------------------------------------------------------------------------
 
 cdef inline uint64_t word_load(const uint8_t* at) noexcept nogil:
     """The eight octets from `at` on, the first in the lowest place."""
@@ -97,7 +99,8 @@ cdef inline uint64_t word_find_special(uint64_t word) noexcept nogil:
 cdef inline bint word_match(const uint8_t* text, const uint8_t* word, size_t length) noexcept nogil:
     """Is text[0:length] the word, in any case? The word has lower-case letters, digits and hyphens only.
 
-    Goes backwards in whole words of eight octets, so eight octets before `text` and before `word` must be readable.
+    Goes backwards in whole words of eight octets, so eight octets before `text` and before `word` must be
+    readable.
     """
     cdef uint64_t theirs, ours, letters
     cdef int shift
@@ -108,7 +111,7 @@ cdef inline bint word_match(const uint8_t* text, const uint8_t* word, size_t len
             shift = <int>(64 - 8 * length)
             theirs >>= shift
             ours >>= shift
-        # Of the octets in the word letters, and only they, have 0x40 set: only for them upper case is the same.
+        # The letters of the word, and only they, have 0x40 set: only for them upper case is the same.
         letters = (ours & 0x4040404040404040ULL) >> 1
         if (theirs | letters) != ours:
             return False
@@ -117,7 +120,7 @@ cdef inline bint word_match(const uint8_t* text, const uint8_t* word, size_t len
         length -= 8
 
 
-# --- known names -----------------------------------------------------------------------------------------------
+# --- known names --------------------------------------------------------------------------------------------
 
 cdef inline int known_slot(uint64_t tail, size_t length) noexcept nogil:
     """Slot of a name by its length and its last four octets, the high half of `tail`.
@@ -131,8 +134,8 @@ cdef inline int known_slot(uint64_t tail, size_t length) noexcept nogil:
 cdef inline int known_match(const uint8_t* name, size_t length) noexcept nogil:
     """The known name at `name`, or KNOWN_NONE.
 
-    Reads the eight octets before the name, the last two of which must be CRLF: they are part of the slot of a name
-    of two or three letters. length is 2 at least.
+    Reads the eight octets before the name, the last two of which must be CRLF: they are part of the slot of a
+    name of two or three letters. length is 2 at least.
     """
     cdef int known = known_slots[known_slot(word_load(name + length - 8), length)]
     cdef const known_name_t* entry = &known_names[known]
@@ -156,7 +159,7 @@ cdef int known_find(const char* name, size_t length) noexcept nogil:
     return known_match(line + 8, length)
 
 
-# --- authority -------------------------------------------------------------------------------------------------
+# --- authority ----------------------------------------------------------------------------------------------
 
 cdef inline bint is_digit(uint8_t octet) noexcept nogil:
     return octet >= c'0' and octet <= c'9'
@@ -261,7 +264,7 @@ cdef bint is_authority(const uint8_t* text, size_t length, bint may_be_empty, bi
     return not needs_port or at > port_start
 
 
-# --- limits ----------------------------------------------------------------------------------------------------
+# --- limits -------------------------------------------------------------------------------------------------
 
 cdef void limits_default(limits_t* limits) noexcept nogil:
     limits.request_line = 8190
@@ -299,10 +302,10 @@ cdef inline int line_end_fault(const uint8_t* at, int reason) noexcept nogil:
     return reason
 
 
-# --- request line ----------------------------------------------------------------------------------------------
+# --- request line -------------------------------------------------------------------------------------------
 #
-# Every function from here to parser_feed works on a line whose LF is there: a scan that stops at LF needs no other
-# bound, and two octets may be looked at when the first is not LF.
+# Every function from here to parser_feed works on a line whose LF is there: a scan that stops at LF needs no
+# other bound, and two octets may be looked at when the first is not LF.
 
 cdef int method_find(const uint8_t* name, size_t length) noexcept nogil:
     cdef int method
@@ -312,7 +315,8 @@ cdef int method_find(const uint8_t* name, size_t length) noexcept nogil:
     return METHOD_OTHER
 
 
-cdef inline bint is_scheme(const uint8_t* at, size_t length, const char* scheme, size_t scheme_length) noexcept nogil:
+cdef inline bint is_scheme(const uint8_t* at, size_t length, const char* scheme,
+                           size_t scheme_length) noexcept nogil:
     """Does at[0:length] begin with `scheme`, in any case, and "://"?"""
     cdef size_t i
     if length < scheme_length + 3 or memcmp(at + scheme_length, b"://", 3) != 0:
@@ -363,7 +367,8 @@ cdef inline int target_fault(const uint8_t* at) noexcept nogil:
     return line_end_fault(at, REFUSAL_BAD_TARGET)
 
 
-cdef inline const uint8_t* path_and_query(parser_t* parser, const uint8_t* base, const uint8_t* at) noexcept nogil:
+cdef inline const uint8_t* path_and_query(parser_t* parser, const uint8_t* base,
+                                          const uint8_t* at) noexcept nogil:
     """Store path and query that begin at `at`; return where they end."""
     cdef const uint8_t* start = at
     at = path_scan(parser, at)
@@ -378,7 +383,8 @@ cdef inline const uint8_t* path_and_query(parser_t* parser, const uint8_t* base,
     return at
 
 
-cdef int target_other(parser_t* parser, const uint8_t* base, const uint8_t* start, const uint8_t** stop) noexcept nogil:
+cdef int target_other(parser_t* parser, const uint8_t* base, const uint8_t* start,
+                      const uint8_t** stop) noexcept nogil:
     """The forms that do not begin with a slash; 0 or a reason. RFC 9112, 3.2.2 to 3.2.4."""
     cdef const uint8_t* end = start
     cdef const uint8_t* at
@@ -505,9 +511,10 @@ cdef int request_line_parse(parser_t* parser, const uint8_t* base, size_t size) 
         at += 8
     else:
         reason = version_other(parser, at, &at)
-        if reason == REFUSAL_VERSION_NOT_SUPPORTED and at - start == 14 and memcmp(start, b"PRI * HTTP/2.0", 14) == 0:
+        if reason == REFUSAL_VERSION_NOT_SUPPORTED:
             # RFC 9113, 3.4.
-            return REFUSAL_HTTP2_PREFACE
+            if at - start == 14 and memcmp(start, b"PRI * HTTP/2.0", 14) == 0:
+                return REFUSAL_HTTP2_PREFACE
         if reason != 0:
             return reason
     if (parser.method == METHOD_CONNECT) != (parser.target_form == TARGET_AUTHORITY):
@@ -556,7 +563,7 @@ cdef int request_line_feed(parser_t* parser, const uint8_t* base, size_t size) n
         return line_refused(parser, base, size, limit, REFUSAL_REQUEST_LINE_TOO_LONG, reason)
 
 
-# --- field section ---------------------------------------------------------------------------------------------
+# --- field section ------------------------------------------------------------------------------------------
 
 cdef inline uint32_t fields_room(const parser_t* parser) noexcept nogil:
     """How many fields there may be before fields_grow."""
@@ -595,7 +602,8 @@ cdef int name_fault(const uint8_t* start) noexcept nogil:
     return line_end_fault(at, REFUSAL_NO_COLON if at[0] == c'\r' else REFUSAL_BAD_FIELD_NAME)
 
 
-cdef inline bint is_word(const uint8_t* text, size_t length, const char* padded, size_t word_length) noexcept nogil:
+cdef inline bint is_word(const uint8_t* text, size_t length, const char* padded,
+                         size_t word_length) noexcept nogil:
     """Is text[0:length], inside a field line, the word that stands in `padded` behind eight octets?"""
     return length == word_length and word_match(text, <const uint8_t*>padded + 8, length)
 
@@ -613,7 +621,7 @@ cdef const uint8_t* list_next(const uint8_t** at, const uint8_t* end, size_t* le
     stop = <const uint8_t*>memchr(start, c',', <size_t>(end - start))
     if stop == NULL:
         stop = end
-    # One past the end means that the last element has been given; a comma at the very end leaves an empty one.
+    # One past the end: the last element has been given. A comma at the very end leaves an empty one.
     at[0] = stop + 1
     while start < stop and is_blank(start[0]):
         start += 1
@@ -634,7 +642,7 @@ cdef int host_note(parser_t* parser, const uint8_t* value, size_t length) noexce
 
 
 cdef void connection_note(parser_t* parser, const uint8_t* value, size_t length) noexcept nogil:
-    # An option that is not understood, or not even a token, says nothing about the framing and is passed over.
+    # An option that is not understood, or not even a token, says nothing about the framing: passed over.
     cdef const uint8_t* at = value
     cdef const uint8_t* option
     cdef size_t option_length
@@ -652,8 +660,8 @@ cdef void connection_note(parser_t* parser, const uint8_t* value, size_t length)
 
 
 cdef int content_length_note(parser_t* parser, const uint8_t* value, size_t length) noexcept nogil:
-    # RFC 9112, 6.3 lets a recipient take a list of equal lengths for one. A sender of such a list has lost count
-    # somewhere, and the next server may not agree with us.
+    # RFC 9112, 6.3 lets a recipient take a list of equal lengths for one. A sender of such a list has lost
+    # count somewhere, and the next server may not agree with us.
     cdef uint64_t total = 0
     cdef bint is_overflow = False
     cdef bint is_list = False
@@ -686,7 +694,8 @@ cdef int content_length_note(parser_t* parser, const uint8_t* value, size_t leng
 
 
 cdef int transfer_encoding_note(parser_t* parser, const uint8_t* value, size_t length) noexcept nogil:
-    # RFC 9112, 6.1 and 6.3. Two framings in one message is how requests are smuggled, and no honest client sends both.
+    # RFC 9112, 6.1 and 6.3. Two framings in one message is how requests are smuggled, and no honest client
+    # sends both.
     cdef const uint8_t* at = value
     cdef const uint8_t* coding
     cdef size_t coding_length, i
@@ -743,7 +752,9 @@ cdef int head_finish(parser_t* parser) noexcept nogil:
     if parser.version_minor == 1 and parser.host_field < 0:
         return REFUSAL_NO_HOST
     # RFC 9112, 9.3.
-    parser.keep_alive = not parser.connection_close and (parser.version_minor == 1 or parser.connection_keep_alive)
+    parser.keep_alive = parser.version_minor == 1 or parser.connection_keep_alive
+    if parser.connection_close:
+        parser.keep_alive = 0
     parser.expects_continue = parser.expectation and (parser.is_chunked or parser.content_length > 0)
     return 0
 
@@ -838,8 +849,9 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
             at += 1
         if at[0] != c'\r' or at[1] != c'\n':
             return field_refused(parser, base, size, start, line_end_fault(at, REFUSAL_BAD_FIELD_VALUE))
-        if not is_within_limits and (<size_t>(at - start) + 2 > line_limit or <size_t>(at - base) + 2 > head_limit):
-            return field_refused(parser, base, size, start, REFUSAL_FIELD_TOO_LARGE)
+        if not is_within_limits:
+            if <size_t>(at - start) + 2 > line_limit or <size_t>(at - base) + 2 > head_limit:
+                return field_refused(parser, base, size, start, REFUSAL_FIELD_TOO_LARGE)
 
         if parser.field_count == room:
             reason = fields_grow(parser)
@@ -867,7 +879,7 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
         parser.field_count += 1
 
 
-# --- parser ----------------------------------------------------------------------------------------------------
+# --- parser -------------------------------------------------------------------------------------------------
 
 cdef void parser_init(parser_t* parser, const limits_t* limits) noexcept nogil:
     parser.limits = limits
@@ -891,8 +903,8 @@ cdef void parser_reset(parser_t* parser) noexcept nogil:
 cdef int parser_feed(parser_t* parser, const char* data, size_t size) noexcept nogil:
     """Go on over data[0:size]; return HEAD_DONE, NEED_MORE or -reason.
 
-    Call again with the same bytes and more after them: the search for the end of a line goes on where it stopped, and
-    each line is parsed once. After HEAD_DONE or a refusal only parser_reset.
+    Call again with the same bytes and more after them: the search for the end of a line goes on where it
+    stopped, and each line is parsed once. After HEAD_DONE or a refusal only parser_reset.
     """
     cdef const uint8_t* base = <const uint8_t*>data
     cdef int result
@@ -912,7 +924,7 @@ cdef void parser_free(parser_t* parser) noexcept nogil:
     parser.field_capacity = 0
 
 
-# --- chunked coding --------------------------------------------------------------------------------------------
+# --- chunked coding -----------------------------------------------------------------------------------------
 
 cdef enum:
     CHUNK_SIZE_BEGIN
@@ -1085,8 +1097,8 @@ cdef int chunked_feed(chunked_t* chunked, const limits_t* limits, char* data, si
                       size_t* consumed, size_t* decoded) noexcept nogil:
     """Decode data[0:size] in place; return CONTENT_DONE, NEED_MORE or -reason.
 
-    The content found is data[0:decoded], and the first `consumed` octets have been used: all of them with NEED_MORE,
-    with CONTENT_DONE what is left is the next request. Trailer fields are checked and dropped.
+    The content found is data[0:decoded], and the first `consumed` octets have been used: all of them with
+    NEED_MORE, with CONTENT_DONE what is left is the next request. Trailer fields are checked and dropped.
     """
     cdef const char* at = data
     cdef const char* end = data + size
@@ -1124,7 +1136,7 @@ cdef int chunked_feed(chunked_t* chunked, const limits_t* limits, char* data, si
     return result
 
 
-# --- constants, set at import ----------------------------------------------------------------------------------
+# --- constants, set at import -------------------------------------------------------------------------------
 
 cdef void fill_octets() noexcept:
     cdef int octet
@@ -1173,7 +1185,9 @@ fill_kind(b"-._~!$&'()*+;=", IN_HOST)
 fill_kind(b"0123456789abcdefABCDEF", IN_HEX)
 fill_kind(b"_", IS_UNDERSCORE)
 
-method_names[:] = [b"", b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"]
+method_names[:] = [
+    b"", b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH",
+]
 
 # In the order of the KNOWN_ words, then those without one.
 fill_known([
@@ -1195,7 +1209,7 @@ fill_known([
 ])
 
 
-# --- Python face -----------------------------------------------------------------------------------------------
+# --- Python face --------------------------------------------------------------------------------------------
 
 KNOWN_NAMES = tuple(known_names[i].name.decode() for i in range(KNOWN_END))
 
@@ -1329,7 +1343,9 @@ cdef class RequestParser:
     @property
     def host(self) -> bytes | None:
         """The value of the Host field."""
-        return None if self.parser.host_field < 0 else self.text(self.parser.fields[self.parser.host_field].value)
+        if self.parser.host_field < 0:
+            return None
+        return self.text(self.parser.fields[self.parser.host_field].value)
 
     @property
     def content_length(self) -> int | None:

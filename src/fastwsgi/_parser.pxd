@@ -87,7 +87,7 @@ cdef struct field_t:
 cdef struct limits_t:
     # Filled once from the settings. A line is measured without its CRLF.
     uint32_t request_line
-    uint32_t fields
+    uint32_t fields         # 32767 at most (host_field)
     uint32_t field_size
     uint32_t head_size      # from the first octet to the empty line
     uint32_t chunk_line     # chunk size and extensions

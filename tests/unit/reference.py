@@ -1,7 +1,7 @@
 """What the parser should say, written the slow and obvious way: regular expressions over a whole message.
 
-Independent of src/_parser.pyx: it shares the standards and the names of the refusals, nothing else. No limits but the number
-of empty lines and the length of a method, and no incremental reading.
+Independent of src/_parser.pyx: it shares the standards and the names of the refusals, nothing else. No limits
+but the number of empty lines and of fields and the length of a method, and no incremental reading.
 """
 
 import ipaddress
@@ -33,23 +33,13 @@ def next_line(data):
     return line + b"\n", rest
 
 
-def strip_line_end(line, reason):
-    """The line without CRLF if that is its only CR and LF; otherwise refused for what comes first."""
-    body = line.removesuffix(b"\n").removesuffix(b"\r")
-    if b"\r" in body:
-        raise Refused("REFUSAL_BARE_CR")
-    if not line.endswith(b"\r\n"):
-        raise Refused("REFUSAL_BARE_LF")
-    return body
-
-
-def refuse_at(line, at, reason):
-    """Refused for the octet at line[at]: by `reason` unless it is a lone CR or LF."""
+def refusal_at(line, at, reason):
+    """The refusal for the octet at line[at]: by `reason` unless it is a lone CR or LF."""
     if line[at:] == b"\n":
-        raise Refused("REFUSAL_BARE_LF")
+        return Refused("REFUSAL_BARE_LF")
     if line[at : at + 1] == b"\r" and line[at:] != b"\r\n":
-        raise Refused("REFUSAL_BARE_CR")
-    raise Refused(reason)
+        return Refused("REFUSAL_BARE_CR")
+    return Refused(reason)
 
 
 def is_authority(text, needs_port=False):
@@ -64,7 +54,7 @@ def is_authority(text, needs_port=False):
     return True
 
 
-def read_path(line, start, target):
+def read_path(line, start):
     """path and query at line[start:] up to a space, and where they end."""
     match = re.compile(b"(" + PATH + rb")?(?:\?(" + QUERY + b"))?").match(line, start)
     if line[match.end() : match.end() + 1] == b" ":
@@ -75,7 +65,7 @@ def read_path(line, start, target):
         b"%": "REFUSAL_BAD_PERCENT",
         b"\r": "REFUSAL_BAD_REQUEST_LINE",
     }
-    refuse_at(line, match.end(), reasons.get(octet, "REFUSAL_BAD_TARGET"))
+    raise refusal_at(line, match.end(), reasons.get(octet, "REFUSAL_BAD_TARGET"))
 
 
 def read_other_target(line, start, method):
@@ -84,7 +74,7 @@ def read_other_target(line, start, method):
     if line[end : end + 1] != b" ":
         octet = line[end : end + 1]
         reasons = {b"#": "REFUSAL_TARGET_FRAGMENT", b"\r": "REFUSAL_BAD_REQUEST_LINE"}
-        refuse_at(line, end, reasons.get(octet, "REFUSAL_BAD_TARGET"))
+        raise refusal_at(line, end, reasons.get(octet, "REFUSAL_BAD_TARGET"))
     target = line[start:end]
     if not target:
         raise Refused("REFUSAL_BAD_REQUEST_LINE")
@@ -103,7 +93,7 @@ def read_other_target(line, start, method):
         raise Refused("REFUSAL_USERINFO")
     if not is_authority(match[1]):
         raise Refused("REFUSAL_BAD_AUTHORITY")
-    path, query, end = read_path(line, start + match.end(), target)
+    path, query, end = read_path(line, start + match.end())
     return "absolute", path or b"/", query, match[1], end
 
 
@@ -111,16 +101,16 @@ def read_request_line(line, head):
     match = re.match(TOKEN, line)
     at = match.end() if match else 0
     if line[at : at + 1] == b"\r":
-        refuse_at(line, at, "REFUSAL_BAD_REQUEST_LINE")
+        raise refusal_at(line, at, "REFUSAL_BAD_REQUEST_LINE")
     if not match or line[at : at + 1] != b" ":
-        refuse_at(line, at, "REFUSAL_BAD_METHOD")
+        raise refusal_at(line, at, "REFUSAL_BAD_METHOD")
     if at > 32:
         raise Refused("REFUSAL_METHOD_TOO_LONG")
     head["method"] = method = match[0]
     start = at + 1
     if line[start : start + 1] == b"/":
         form, authority = "origin", b""
-        path, query, end = read_path(line, start, None)
+        path, query, end = read_path(line, start)
     else:
         form, path, query, authority, end = read_other_target(line, start, method)
     head.update(target=line[start:end], form=form, path=path, query=query, authority=authority)
@@ -132,7 +122,7 @@ def read_request_line(line, head):
         # The longest beginning that could still become a version; what follows it is wrong.
         steps = [b"H", b"T", b"T", b"P", b"/", b"[0-9]", rb"\.", b"[0-9]"]
         good = max(i for i in range(9) if re.match(b"".join(steps[:i]), version))
-        refuse_at(version, good, "REFUSAL_BAD_VERSION")
+        raise refusal_at(version, good, "REFUSAL_BAD_VERSION")
     if line == b"PRI * HTTP/2.0\r\n":
         raise Refused("REFUSAL_HTTP2_PREFACE")
     if match[1] != b"1":
@@ -148,7 +138,7 @@ def read_field(line):
     if match:
         if line[match.end() :] == b"\r\n":
             return match[1], match[2].strip(b" \t")
-        refuse_at(line, match.end(), "REFUSAL_BAD_FIELD_VALUE")
+        raise refusal_at(line, match.end(), "REFUSAL_BAD_FIELD_VALUE")
     if line[:1] in b" \t":
         raise Refused("REFUSAL_OBS_FOLD")
     if line.startswith(b":"):
@@ -156,7 +146,7 @@ def read_field(line):
     name = re.match(b"(?:" + TOKEN + b")?", line)
     if re.match(rb"[ \t]+:", line[name.end() :]):
         raise Refused("REFUSAL_SPACE_BEFORE_COLON")
-    refuse_at(
+    raise refusal_at(
         line, name.end(), "REFUSAL_NO_COLON" if line[name.end() :] == b"\r\n" else "REFUSAL_BAD_FIELD_NAME"
     )
 

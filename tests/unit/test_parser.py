@@ -370,7 +370,7 @@ def test_unknown_names(name):
 
 
 def test_a_special_octet_anywhere_in_a_value():
-    # The scan reads eight octets at a time: each place within them, and each distance from the end of the data.
+    # The scan reads eight octets at a time: each place within them, each distance from the end of the data.
     for length in range(20):
         for place in range(length):
             for octet in (0x00, 0x1F, 0x7F, 0x09, 0x80, 0xFF, 0x20, 0x7E):

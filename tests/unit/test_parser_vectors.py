@@ -120,7 +120,7 @@ def test_accept(path):
         requests, outcome = converse(pieces, expected.get("limits", {}))
         assert outcome == ("UNFINISHED" if expected.get("unfinished") else "NEED_MORE"), label
         assert len(requests) == len(expected["requests"]), label
-        for request, wanted in zip(requests, expected["requests"]):
+        for request, wanted in zip(requests, expected["requests"], strict=True):
             assert {key: request[key] for key in wanted} == wanted, label
         first = first or requests
         assert requests == first, label
