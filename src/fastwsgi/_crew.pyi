@@ -3,9 +3,14 @@ import socket
 from collections.abc import Sequence
 
 from _typeshed.wsgi import WSGIApplication
+from typing_extensions import disjoint_base
 
 from fastwsgi.config import Settings
 
+def server_name(listener: socket.socket) -> tuple[str, str]:
+    """SERVER_NAME and SERVER_PORT for a listening socket: never empty (PEP 3333)."""
+
+@disjoint_base
 class Crew:
     """The threads of a worker over one loop: the one class of the core that the Python side starts."""
 
@@ -41,6 +46,15 @@ class Crew:
 
         From any thread and from signal handlers; a later call can shorten the grace, 0 means now.
         """
+
+    def revoke(self, thread: int) -> None:
+        """Take away the exchange that a thread (1 to N) runs: 503, or a reset if the head has left."""
+
+    def reopen(self, access_fd: int) -> None:
+        """Write access log lines to another descriptor from now on; by the thread that attends."""
+
+    def after_fork_in_child(self) -> None:
+        """In a child that the application forked: let go of listeners and connections."""
 
     def counters(self) -> dict[str, int]:
         """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""

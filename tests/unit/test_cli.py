@@ -113,10 +113,8 @@ def test_exit_codes(tmp_path):
     assert done.stderr.endswith("fastwsgi: importing broken raised ZeroDivisionError\n")
     done = command("--bind", "127.0.0.1:0", "brokn:app", cwd=tmp_path)
     assert done.returncode == 4
-    assert (
-        done.stderr
-        == f"fastwsgi: there is no module 'brokn' in {tmp_path} or on the Python path; did you mean 'broken'?\n"
-    )
+    assert done.stderr.startswith("fastwsgi: there is no module 'brokn' ")
+    assert done.stderr.endswith("; did you mean 'broken'?\n")
     done = command("--bind", "8000", "broken:app", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("fastwsgi: cannot listen at 8000: ")
