@@ -3,8 +3,10 @@
 # Call it again at will: what is there stays. A peer that cannot be built is named at the end, and run.py
 # reports it as missing. PYTHON chooses the interpreter; take the one that will run run.py.
 set -u
-cd "$(dirname "$0")"
-python=${PYTHON:-python3}
+python=$(command -v "${PYTHON:-python3}") || { echo "benchmarks: no ${PYTHON:-python3}" >&2; exit 1; }
+# Not resolved further: an interpreter is its environment's by the name it is called by.
+case $python in /*) ;; *) python=$PWD/$python ;; esac
+cd "$(dirname "$0")" || exit 1
 venv=.venv
 missing=()
 
