@@ -40,7 +40,7 @@ MEASURED_CASES = ("hello", "browser")
 CONNECTIONS = (1, 16)
 WARM = 2000
 VALGRIND_START_SECONDS = 120.0
-# The parts that are told apart: each is the most inclusive function whose name in the compiled module matches.
+# The parts told apart: each is the most inclusive function whose name in the compiled module matches.
 PARTS = {"parser": r"fastwsgi\w*_parser_parser_feed", "environ": r"fastwsgi\w*_environ_"}
 NEAR = 1.03
 

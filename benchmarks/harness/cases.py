@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apps import plain
-
 from harness.idle import measure_idle, measure_quiet
 from harness.load import BROWSER_FIELDS, Load, Request, run_load
 from harness.process import Processes, ServerFailedError
