@@ -14,442 +14,12 @@
  *
  * Configuration (-D): N threads (1..3), C connections, R requests on each, EARLY early pass, OUTBOX blocks,
  * FULL the kernel refuses a send once, REVOKE, GONE clients that leave, AWAYSTEP other blocking steps (TLS, spool),
- * STOPANY stop at any moment, PIPE pipelined requests, DEPEND hostile application, SPURIOUS wake-ups.
+ * STOPANY stop at any moment, PIPE pipelined requests, SPURIOUS wake-ups, NOPOP a signalled thread stays on the free
+ * stack until it runs. Hostile applications: DEPEND (0 waits until 1 is served), OWED (1 waits until the client of 0
+ * has every byte).
  * Mutants (-D): every name that begins with X_.
  */
-#ifndef N
-#define N 2
-#endif
-#ifndef C
-#define C 2
-#endif
-#ifndef R
-#define R 1
-#endif
-#define K N                       /* the keeper's number */
-#define BIT(x) (1 << (x))
-#define HAS(set, x) (((set) >> (x)) & 1)
-
-/* ---- The lead word. No sequence number: it is there for the tick ("the same word"), and leaving it out lets the
- *      keeper's compare-and-swap succeed more often than in the real code. */
-byte l_own = K;                   /* the keeper leads first */
-bit l_away;
-#define LEADS(p) assert(l_own == (p) && !l_away)
-
-/* ---- Words anybody may read: seq_cst atomics */
-bit parked;                       /* the keeper says that it sleeps */
-bit sleeping;                     /* the leader says that it sleeps in the poller */
-bit wakeh;                        /* the wake handle */
-bit stop;
-byte gw;                          /* who waits for the GIL to begin an exchange: 0 or i + 1 */
-byte done;                        /* set of connections that came back; lock-free stack */
-
-/* ---- Under the mutex M */
-bit M;
-#define LOCK   atomic { M == 0 -> M = 1 }
-#define UNLOCK M = 0
-byte queue;                       /* the crew queue; order left out: any of them may be next */
-byte freem;                       /* parked threads; the order is left out: any of them may be the top */
-bit waiting[N + 1];               /* in a cond wait; a signal makes it 0, and is lost when it is 0 already */
-bit end;                          /* threads are to end */
-
-/* ---- Of the loop: only the leader touches these */
-byte ready;                       /* local ready list */
-bit draining;
-byte watched;
-
-/* ---- Connections */
-#define NEW 0                     /* not accepted */
-#define LOOP 1
-#define READY 2                   /* in ready */
-#define QUEUED 3                  /* in queue */
-#define THREAD 4                  /* bound to a slot */
-#define DONE 5
-#define CLOSING 6                 /* to be closed and freed at the end of the turn */
-#define FREED 7
-byte own[C];
-byte buf[C];                      /* complete requests in the buffer */
-byte ob;                          /* set: bytes wait in the outbox */
-byte gone;                        /* set: noted that the peer left */
-byte clogged;                        /* set: the kernel refuses to send now */
-byte wwatch;                      /* set: watched for being writable; of the loop */
-
-/* ---- Slots: one word each (state, number of the exchange, connection) */
-#define IDLE 0                    /* no exchange: QUIET with the next number */
-#define QUIET 1
-#define BUSY 2
-#define REVOKED 3
-byte st[N];
-byte sc[N];
-#ifdef REVOKE
-byte sx[N];
-#define NUMBER(i) sx[i]++
-#else
-#define NUMBER(i) skip
-#endif
-byte want;                        /* set of threads whose outbox the kernel refused (atomic) */
-
-/* ---- The GIL, 0 or i + 1 */
-byte gil;
-
-/* ---- The world outside */
-byte inn[C];                      /* requests in the kernel's buffer */
-byte sent[C];                     /* requests the client has sent */
-byte hup;                         /* set: the client left */
-bit revreq; byte rv_i, rv_x;      /* main's request to revoke exchange rv_x of thread rv_i */
-
-/* ---- Ghosts: for the properties only */
-byte answered[C];
-byte got[C];                      /* requests received by a leader */
-byte ngw;                         /* threads that wait for the GIL to begin an exchange */
-byte ended;
-#ifdef SPURIOUS
-byte spur;                        /* set: had its one spurious wake-up */
-#endif
-#ifdef AWAYSTEP
-byte stepped;                     /* set: had its one blocking step */
-#endif
-#ifdef REVOKE
-bit rv_done;                      /* main asks once */
-#endif
-
-#define EV(c) (((own[c] == NEW && sent[c] && !draining) || (HAS(watched, c) && (inn[c] || HAS(hup, c))) || \
-                (HAS(wwatch, c) && !HAS(clogged, c))) << (c))
-#if C == 1
-#define EVENTS EV(0)
-#define GONEALL (own[0] == NEW || own[0] == FREED)
-#elif C == 2
-#define EVENTS (EV(0) | EV(1))
-#define GONEALL ((own[0] == NEW || own[0] == FREED) && (own[1] == NEW || own[1] == FREED))
-#else
-#define EVENTS (EV(0) | EV(1) | EV(2))
-#define GONEALL ((own[0] == NEW || own[0] == FREED) && (own[1] == NEW || own[1] == FREED) && (own[2] == NEW || own[2] == FREED))
-#endif
-
-/* Every container agrees with the owner. */
-#define ONE_OWNER(c) assert(HAS(ready, c) == (own[c] == READY) && HAS(queue, c) == (own[c] == QUEUED) && \
-                            HAS(done, c) == (own[c] == DONE))
-
-inline signal(t) { waiting[t] = 0 }
-
-/* Under M: take a thread off the free stack. */
-inline pop(t) {
-    if
-    :: HAS(freem, 0) -> t = 0
-#if N > 1
-    :: HAS(freem, 1) -> t = 1
-#endif
-#if N > 2
-    :: HAS(freem, 2) -> t = 2
-#endif
-    fi;
-    freem = freem & ~BIT(t)
-}
-
-/* Any member of a set of connections. */
-inline pick(set, c) {
-    if
-    :: HAS((set), 0) -> c = 0
-#if C > 1
-    :: HAS((set), 1) -> c = 1
-#endif
-#if C > 2
-    :: HAS((set), 2) -> c = 2
-#endif
-    fi
-}
-
-/* The kernel takes what is in the outbox, or refuses. */
-#define SEND(c) ob = ob & ~(BIT(c) & ~clogged)
-
-inline shut(c) {
-    assert(HAS(gone, c) || HAS(hup, c) || got[c] == answered[c]);        /* nothing received goes unanswered */
-    own[c] = CLOSING
-#ifdef X_FREE_AT_ONCE
-    ; own[c] = FREED; watched = watched & ~BIT(c); wwatch = wwatch & ~BIT(c)
-#endif
-}
-
-/* The leader has the connection again: what now? d_step, the lead's own data. */
-inline back(c) {
-    own[c] = LOOP;
-    SEND(c);
-    if
-    :: HAS(gone, c) -> ob = ob & ~BIT(c); shut(c)
-    :: else ->
-        if
-        :: HAS(ob, c) -> wwatch = wwatch | BIT(c)
-        :: else -> wwatch = wwatch & ~BIT(c)
-        fi;
-        if
-#ifdef X_READY_WITH_OUTBOX
-        :: buf[c] -> own[c] = READY; ready = ready | BIT(c)
-#else
-        :: buf[c] && !HAS(ob, c) -> own[c] = READY; ready = ready | BIT(c)  /* pipelined: parsed before it is watched */
-#endif
-        :: else ->
-#ifndef X_NO_REWATCH
-            watched = watched | BIT(c);
-#endif
-            if
-            :: draining && !HAS(ob, c) && !buf[c] -> shut(c)
-            :: else
-            fi
-        fi
-    fi;
-    ONE_OWNER(c)
-}
-
-/* One connection of `done`, already taken out of the stack. */
-inline from_done(c) {
-    if
-    :: HAS(taken, c) -> assert(own[c] == DONE); back(c)
-    :: else
-    fi
-}
-
-inline drain_conn(c) {
-    if
-    :: own[c] == LOOP && !HAS(ob, c) && !buf[c] -> shut(c)
-    :: else
-    fi
-}
-
-/* An event for connection c, if there is one. */
-inline event(c) {
-    if
-    :: HAS(evs, c) ->
-        assert(own[c] != FREED);                        /* an event in use never meets freed memory */
-        if
-        :: own[c] == NEW -> own[c] = LOOP; watched = watched | BIT(c)
-        :: else
-        fi;
-        if
-        :: own[c] == LOOP ->
-            if
-            :: HAS(wwatch, c) ->
-                SEND(c);
-                if
-                :: !HAS(ob, c) -> wwatch = wwatch & ~BIT(c)
-                :: else
-                fi
-            :: else
-            fi;
-            buf[c] = buf[c] + inn[c]; got[c] = got[c] + inn[c]; inn[c] = 0;
-            if
-            :: buf[c] && !HAS(ob, c) -> own[c] = READY; ready = ready | BIT(c)
-            :: else ->
-                if
-                :: HAS(hup, c) || (draining && !HAS(ob, c)) -> ob = ob & ~BIT(c); shut(c)
-                :: else
-                fi
-            fi
-        :: own[c] == CLOSING
-        :: else ->                                      /* somebody else's: unwatch, note */
-#ifdef X_CLOSE_FOREIGN
-            if
-            :: HAS(hup, c) -> own[c] = CLOSING
-            :: else -> watched = watched & ~BIT(c)
-            fi
-#else
-            if
-            :: HAS(hup, c) -> gone = gone | BIT(c)
-            :: else
-            fi;
-            if
-            :: inn[c] || HAS(hup, c) -> watched = watched & ~BIT(c)
-            :: else
-            fi;
-#ifndef X_KEEP_WRITE_WATCH
-            if
-            :: HAS(wwatch, c) && !HAS(inslot, c) -> wwatch = wwatch & ~BIT(c)
-            :: else
-            fi
-#else
-            skip
-#endif
-#endif
-        fi;
-        ONE_OWNER(c)
-    :: else
-    fi
-}
-
-inline freeing(c) {
-    if
-    :: own[c] == CLOSING ->
-        assert(!HAS(ready, c) && !HAS(queue, c) && !HAS(done, c));
-        assert(!(st[0] && st[0] != REVOKED && sc[0] == c));
-#if N > 1
-        assert(!(st[1] && st[1] != REVOKED && sc[1] == c));
-#endif
-#if N > 2
-        assert(!(st[2] && st[2] != REVOKED && sc[2] == c));
-#endif
-        own[c] = FREED; buf[c] = 0; inn[c] = 0;
-        watched = watched & ~BIT(c); wwatch = wwatch & ~BIT(c); ob = ob & ~BIT(c)
-    :: else
-    fi
-}
-
-#if C == 1
-#define EACH(f) f(0)
-#elif C == 2
-#define EACH(f) f(0); f(1)
-#else
-#define EACH(f) f(0); f(1); f(2)
-#endif
-
-/* The leader sends the outbox of thread t, through its slot. */
-inline flush(t) {
-    atomic {
-        if
-        :: st[t] == QUIET -> assert(own[sc[t]] == THREAD); st[t] = BUSY; SEND(sc[t]);
-            if
-            :: HAS(ob, sc[t]) -> wwatch = wwatch | BIT(sc[t])
-            :: else -> wwatch = wwatch & ~BIT(sc[t])
-            fi;
-            ok = 1
-        :: else -> ok = 0                               /* BUSY: the thread will see the changed word */
-        fi
-    };
-    if
-    :: ok -> st[t] = QUIET
-    :: else
-    fi;
-    ok = 0
-}
-
-/* First half of a turn: what came back, what main asked for, what the poller said. */
-inline turn(p) {
-    LEADS(p);
-    d_step { taken = done; done = 0; EACH(from_done); taken = 0 };
-#ifdef REVOKE
-    if
-    :: revreq ->
-        LEADS(p);
-        revreq = 0;
-        atomic {                                        /* the compare-and-swap; BUSY: once more when it is over */
-#ifdef X_REVOKE_ANY_NUMBER
-            !(st[rv_i] == BUSY);
-            if
-            :: st[rv_i] == QUIET ->
-#else
-            !(st[rv_i] == BUSY && sx[rv_i] == rv_x);
-            if
-            :: st[rv_i] == QUIET && sx[rv_i] == rv_x ->
-#endif
-                st[rv_i] = REVOKED; c = sc[rv_i];
-                assert(own[c] == THREAD); assert(c == 0);
-                own[c] = LOOP; ob = ob & ~BIT(c);       /* 503, or a reset in mid-content */
-                answered[c]++; got[c] = answered[c]; buf[c] = 0; shut(c); c = 0
-            :: else
-            fi
-        }
-    :: else
-    fi;
-#endif
-#ifdef FULL
-    if
-    :: want ->                                          /* a thread's outbox waits: watch its connection */
-        LEADS(p);
-        atomic { want = 0 };
-        st[0] != BUSY; flush(0);
-#if N > 1
-        st[1] != BUSY; flush(1)
-#endif
-    :: else
-    fi;
-    if
-    :: evs & wwatch ->                                  /* writable, and a thread owns it: through its slot */
-        LEADS(p);
-        if
-        :: (st[0] == QUIET || st[0] == BUSY) && HAS((evs & wwatch), sc[0]) -> inslot = inslot | BIT(sc[0]);
-            st[0] != BUSY; flush(0)
-        :: else
-        fi;
-#if N > 1
-        if
-        :: (st[1] == QUIET || st[1] == BUSY) && HAS((evs & wwatch), sc[1]) -> inslot = inslot | BIT(sc[1]);
-            st[1] != BUSY; flush(1)
-        :: else
-        fi
-#endif
-    :: else
-    fi;
-#endif
-    d_step {
-        LEADS(p);
-        if
-        :: stop && !draining -> draining = 1; EACH(drain_conn)
-        :: else
-        fi;
-        EACH(event);
-        evs = 0; inslot = 0
-    }
-}
-
-/* Under M: the local ready list goes to the crew queue; one free thread is signalled. */
-inline ready_to_queue() {
-    atomic {
-        queue = queue | ready;
-        ready = 0;
-        if
-        :: own[0] == READY -> own[0] = QUEUED
-        :: else
-        fi;
-#if C > 1
-        if
-        :: own[1] == READY -> own[1] = QUEUED
-        :: else
-        fi;
-#endif
-#if C > 2
-        if
-        :: own[2] == READY -> own[2] = QUEUED
-        :: else
-        fi;
-#endif
-#ifndef X_NO_SIGNAL_PUSH
-        if
-        :: freem -> pop(t); signal(t)
-        :: else
-        fi;
-#endif
-        t = 0
-    }
-}
-
-/* Announce, look again, wait. Any thread may lead; `extra` is what this one has to look at besides. */
-inline doze(p, extra) {
-    LEADS(p);
-    sleeping = 1;
-#ifndef X_NO_LOOK_SLEEP
-    if
-    :: done || (stop && !draining) || revreq || want || (extra) -> skip
-    :: else ->
-#endif
-        atomic { (wakeh || EVENTS) -> evs = EVENTS; LEADS(p) }
-#ifndef X_NO_LOOK_SLEEP
-    fi;
-#endif
-    sleeping = 0;
-    wakeh = 0
-}
-
-inline wake_leader() {
-    if
-    :: sleeping -> wakeh = 1
-    :: else
-    fi
-}
-
-inline wake_parked_keeper() {
-    if
-    :: parked -> LOCK; signal(K); UNLOCK
-    :: else
-    fi
-}
+#include "loop.pml"
 
 /* The thread's compare-and-swap QUIET to BUSY: ok = 0 when the exchange was revoked. `touch` needs the connection. */
 #define GRAB(touch) atomic { st[i] != BUSY -> assert(st[i] != IDLE); \
@@ -474,10 +44,7 @@ look:
     };
     freem = freem | BIT(i);
 #ifndef X_NO_WAKE_WHEN_FREE
-    if
-    :: l_own == K -> wake_leader()
-    :: else
-    fi;
+    WHEN(l_own == K, wake_leader());
 #endif
     atomic { waiting[i] = 1; UNLOCK };
 #ifdef SPURIOUS
@@ -498,7 +65,10 @@ lead:
     /* Something that may block (TLS, spool) on a connection whose request is not complete yet: bound first. */
     if
     :: ready & ~stepped ->
-        atomic { pick(ready & ~stepped, c); stepped = stepped | BIT(c); ready = ready & ~BIT(c); own[c] = THREAD; st[i] = QUIET; sc[i] = c; NUMBER(i); LEADS(i) };
+        atomic {
+            LEADS(i); pick(ready & ~stepped, c); stepped = stepped | BIT(c);
+            ready = ready & ~BIT(c); own[c] = THREAD; st[i] = QUIET; sc[i] = c; NUMBER(i)
+        };
 #ifdef X_AWAY_UNBOUND
         atomic { own[c] = READY; ready = ready | BIT(c); st[i] = IDLE };
 #endif
@@ -518,10 +88,7 @@ lead:
             :: ok -> st[i] = IDLE; atomic { own[c] = DONE; done = done | BIT(c); ok = 0; c = 0 }; wake_leader()
             :: else -> st[i] = IDLE; c = 0
             fi;
-            if
-            :: gil == i + 1 -> gil = 0
-            :: else
-            fi;
+            WHEN(gil == i + 1, gil = 0);
             goto next
         fi
     :: skip
@@ -530,10 +97,7 @@ lead:
 
 serve:
     LEADS(i);
-    if
-    :: !ready && !queue -> goto turn_end
-    :: else
-    fi;
+    WHEN(!ready && !queue, goto turn_end);
     if
     :: gil == i + 1                                     /* kept from the last exchange */
     :: else ->
@@ -565,21 +129,11 @@ serve:
             :: queue -> pick(queue, c); queue = queue & ~BIT(c); own[c] = THREAD; UNLOCK
             :: else ->
                 UNLOCK;
-                if
-                :: gw == i + 1 -> gw = 0
-                :: else
-                fi;
+                WHEN(gw == i + 1, gw = 0);
                 goto serve
             fi
         }
-    :: !ready && !queue ->
-        atomic {
-            if
-            :: gw == i + 1 -> gw = 0
-            :: else
-            fi
-        };
-        goto turn_end
+    :: !ready && !queue -> atomic { WHEN(gw == i + 1, gw = 0) }; goto turn_end
     fi;
     atomic { st[i] = QUIET; sc[i] = c; buf[c]--; NUMBER(i); ONE_OWNER(c); LEADS(i) };
 
@@ -590,17 +144,18 @@ serve:
             LEADS(i);
             if
             :: freem -> pop(t); l_own = t; signal(t)
+#ifdef X_NO_SIGNAL_PASS
+            :: else -> l_own = K
+#else
             :: else -> l_own = K; signal(K)
+#endif
             fi;
             t = 0; ld = 0; UNLOCK
         }
 #endif
 #ifdef X_LOOK_BEFORE_AWAY
     :: atomic { ok = parked; ld = 1 }; l_away = 1;
-        if
-        :: ok -> LOCK; signal(K); UNLOCK
-        :: else
-        fi; ok = 0
+        WHEN(ok, LOCK; signal(K); UNLOCK); ok = 0
 #else
     :: atomic { l_away = 1; ld = 1 }; wake_parked_keeper()
 #endif
@@ -612,20 +167,21 @@ begin:
     :: else ->
         atomic { ngw++; assert(ngw == 1) };             /* at most one waits */
         atomic { gil == 0 -> gil = i + 1; ngw-- };
+#ifdef X_LOOK_BEFORE_CLEAR
+        ok = (queue != 0); gw = 0;
+#elif defined(X_NO_SIGNAL_GIL)
         gw = 0;
+#else
+        gw = 0; ok = (queue != 0);                      /* clear, then look */
+#endif
         if
-        :: queue ->
-#ifndef X_NO_SIGNAL_GIL
-            LOCK;
+        :: ok -> LOCK;
             if
-            :: queue && freem -> atomic { pop(t); signal(t); t = 0 }
+            :: queue && freem -> atomic { signal_free(t) }
             :: queue && !freem -> wake_leader()
             :: else
             fi;
-            UNLOCK
-#else
-            skip
-#endif
+            UNLOCK; ok = 0
         :: else
         fi
     fi;
@@ -674,7 +230,7 @@ begin:
     :: else
     fi;
 #endif
-#if defined(FULL) && defined(DEPEND)
+#ifdef OWED
     if
     :: c == 1 ->                                        /* waits until the client of the other has all it was owed */
         gil = 0; !HAS(ob, 0) || stop || HAS(hup, 0); atomic { gil == 0 -> gil = i + 1 }
@@ -724,6 +280,8 @@ begin:
     if
 #ifdef X_PUSH_BEFORE_IDLE
     :: ok -> st[i] = QUIET; atomic { own[c] = DONE; done = done | BIT(c) }; wake_leader(); st[i] = IDLE
+#elif defined(X_WAKE_BEFORE_PUSH)
+    :: ok -> st[i] = IDLE; wake_leader(); atomic { own[c] = DONE; done = done | BIT(c) }
 #else
     :: ok -> st[i] = IDLE; atomic { own[c] = DONE; done = done | BIT(c); ONE_OWNER(c) }; wake_leader()
 #endif
@@ -760,24 +318,18 @@ turn_end:
         }
     :: else
     fi;
-    if
-    :: draining && GONEALL -> goto all_end
-    :: else
-    fi;
+    WHEN(draining && GONEALL, goto all_end);
+#ifdef X_NO_LOOK_QUEUE
+    doze(i, ready);
+#else
     doze(i, ready || (queue && gw == 0));
+#endif
     goto lead;
 
 all_end:
     LOCK;
     atomic {
-        LEADS(i); end = 1; signal(0); signal(K);
-#if N > 1
-        signal(1);
-#endif
-#if N > 2
-        signal(2);
-#endif
-        UNLOCK
+        LEADS(i); end = 1; signal_all(); UNLOCK
     };
 finish:
     ended++
@@ -808,7 +360,13 @@ tick:
         parked = 1;
         if
 #ifndef X_NO_LOOK_PARK
+#ifdef X_LOOK_PARK_AWAY_ONLY
+        :: l_away || end -> UNLOCK
+#elif defined(X_NO_LOOK_END)
+        :: l_away || l_own == K -> UNLOCK
+#else
         :: l_away || l_own == K || end -> UNLOCK
+#endif
 #endif
         :: else -> atomic { waiting[K] = 1; UNLOCK }; !waiting[K]
         fi;
@@ -819,16 +377,10 @@ tick:
 lead:
     turn(K);
 #ifndef X_READY_STAYS
-    if
-    :: ready -> LOCK; ready_to_queue(); UNLOCK
-    :: else
-    fi;
+    WHEN(ready, LOCK; ready_to_queue(); UNLOCK);
 #endif
     d_step { LEADS(K); EACH(freeing) };
-    if
-    :: draining && GONEALL -> goto all_end
-    :: else
-    fi;
+    WHEN(draining && GONEALL, goto all_end);
     LOCK;
     atomic {
         if
@@ -846,14 +398,7 @@ lead:
 all_end:
     LOCK;
     atomic {
-        LEADS(K); end = 1; signal(0);
-#if N > 1
-        signal(1);
-#endif
-#if N > 2
-        signal(2);
-#endif
-        UNLOCK
+        LEADS(K); end = 1; signal_all(); UNLOCK
     };
 finish:
     ended++
@@ -865,6 +410,7 @@ finish:
 #else
 #define MAYSEND(c) (sent[c] < R && answered[c] == sent[c] && !HAS(hup, c) && own[c] < CLOSING)
 #endif
+#define MAYREVOKE(i) (st[i] == QUIET && sc[i] == 0 && !revreq && (!rv_done || rv_i != i || rv_x != sx[i]))  /* once each */
 #define SERVED(c) (answered[c] == R || HAS(hup, c) || own[c] >= CLOSING)
 
 active proctype world() {
@@ -896,9 +442,9 @@ active proctype world() {
     :: d_step { !HAS(hup, 0) && own[0] < CLOSING -> hup = hup | 1 }
 #endif
 #ifdef REVOKE
-    :: atomic { st[0] == QUIET && sc[0] == 0 && !rv_done -> rv_i = 0; rv_x = sx[0]; rv_done = 1 }; revreq = 1; wake_leader()
+    :: atomic { MAYREVOKE(0) -> rv_i = 0; rv_x = sx[0]; rv_done = 1 }; revreq = 1; wake_leader()
 #if N > 1
-    :: atomic { st[1] == QUIET && sc[1] == 0 && !rv_done -> rv_i = 1; rv_x = sx[1]; rv_done = 1 }; revreq = 1; wake_leader()
+    :: atomic { MAYREVOKE(1) -> rv_i = 1; rv_x = sx[1]; rv_done = 1 }; revreq = 1; wake_leader()
 #endif
 #endif
 #ifdef STOPANY
@@ -918,7 +464,7 @@ active proctype world() {
     clogged = 0;
     ended == N + 1;
     assert(GONEALL && !ready && !queue && !done && gil == 0 && gw == 0);
-    assert(got[0] == answered[0] || HAS(gone, 0));
+    assert(got[0] == answered[0] || HAS(hup, 0));
 #if C > 1
     assert(got[1] == answered[1]);
 #endif
