@@ -73,7 +73,7 @@ class Runner:
 
     def prepare(self) -> None:
         (self.folder / "file.bin").write_bytes(b"x" * plain.FILE_SIZE)
-        if (VENV / "frameworks").exists():
+        if (VENV / "frameworks").exists() and Path(PEER_PYTHON).exists():
             fill = "from apps.django_views import fill_database; fill_database()"
             environment = server_environment(SERVERS["ceiling-app"], self.folder)
             subprocess.run([PEER_PYTHON, "-c", fill], env=environment, check=False)
