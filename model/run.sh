@@ -1,6 +1,6 @@
 #!/bin/sh
 # Checks the model of the crew with spin.
-#   run.sh            every clean configuration (some ninety seconds on two idle cores, less than 4 GB)
+#   run.sh            every clean configuration (some ninety seconds on two cores that are free, less than 4 GB)
 #   run.sh long       larger ones (some ten minutes)
 #   run.sh mutants    deliberate faults: spin has to find each of them
 #   run.sh trace "-DN=1 -DOUTBOX -DX_NO_FLUSH"    the shortest counter-example, step by step
@@ -17,7 +17,7 @@ safe | two threads, hostile, blocks            | -DN=2 -DEARLY -DOUTBOX -DDEPEND
 safe | two threads, pipelined                  | -DN=2 -DC=1 -DR=2 -DPIPE -DEARLY -DOUTBOX
 safe | two threads, stop at any moment         | -DN=2 -DDEPEND -DSTOPANY
 safe | two threads, revoke                     | -DN=2 -DC=1 -DR=2 -DREVOKE -DOUTBOX -DEARLY
-safe | two threads, clients leave              | -DN=2 -DGONE -DDEPEND
+safe | two threads, clients leave              | -DN=2 -DC=1 -DR=2 -DPIPE -DGONE -DEARLY -DOUTBOX
 safe | two threads, sends refused              | -DN=2 -DC=1 -DFULL -DOUTBOX -DEARLY
 safe | two threads, other blocking steps       | -DN=2 -DC=1 -DR=2 -DPIPE -DAWAYSTEP -DOUTBOX
 safe | two threads, spurious wake-ups          | -DN=2 -DSPURIOUS -DDEPEND
@@ -26,7 +26,7 @@ safe | push without a signal (it is not needed)| -DN=2 -DX_NO_SIGNAL_PUSH -DEARL
 ends | one thread                              | -DN=1 -DR=2 -DEARLY -DOUTBOX
 ends | one thread, sends refused               | -DN=1 -DFULL -DOUTBOX
 ends | one thread, revoke, clients leave, stop | -DN=1 -DC=1 -DREVOKE -DGONE -DSTOPANY -DOUTBOX
-ends | two threads                             | -DN=2 -DEARLY
+ends | two threads                             | -DN=2
 ends | two threads, other blocking steps       | -DN=2 -DC=1 -DAWAYSTEP'
 
 long='
