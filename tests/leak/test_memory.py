@@ -16,7 +16,7 @@ BATCH = [
     ("HEAD", request("/generator", "HEAD")),
     ("POST", request("/echo", "POST", content=b"content")),
     ("POST", framed(b"chunked content" * 100, "chunked", target="/echo")),
-    ("POST", framed(b"spooled" * 1000, "length", target="/echo")),
+    ("POST", framed(b"longer" * 1000, "length", target="/echo")),
     ("POST", framed(b"never read" * 10, "length")),
     *[
         ("GET", request(target))
@@ -45,7 +45,7 @@ def test_memory_is_flat(start, poller, threads):
 
 
 def run(server, rounds):
-    """Send the batch so many times, over new connections now and then, with clients that misbehave between."""
+    """Send the batch many times over several connections, with clients that misbehave between."""
     size = size_of_answers(server)
     for number in range(rounds):
         if number % 20 == 0:
