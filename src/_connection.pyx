@@ -401,10 +401,10 @@ cdef int advance_content(loop_t* loop, connection_t* connection) noexcept nogil:
     if not request.is_inline:
         request.buffer.size = request.start + head
     connection_enter(loop, connection, STATE_CONTENT)
-    if request.parser.expects_continue and available == 0:
+    if available:
+        # The client has not waited for it (RFC 9110, 10.1.1).
         request.parser.expects_continue = False
-        return ADVANCE_CONTINUE
-    return ADVANCE_WAIT
+    return ADVANCE_CONTINUE if request.parser.expects_continue else ADVANCE_WAIT
 
 
 cdef int connection_advance(loop_t* loop, connection_t* connection) noexcept nogil:
@@ -435,14 +435,14 @@ cdef int connection_advance(loop_t* loop, connection_t* connection) noexcept nog
         # Content-Length content that fits the buffer; the rest of it has come, or a part.
         if request.buffer.size - request.start - request.parser.head_size < request.parser.content_length:
             connection_enter(loop, connection, STATE_CONTENT)
-            return ADVANCE_WAIT
+            return ADVANCE_CONTINUE if request.parser.expects_continue else ADVANCE_WAIT
         request.content_size = <size_t>request.parser.content_length
         request.end = request.parser.head_size + request.content_size
         request.is_complete = True
         return ADVANCE_READY
     if request.buffer.size - request.start > request.parser.head_size:
         return advance_content(loop, connection)
-    return ADVANCE_WAIT
+    return ADVANCE_CONTINUE if request.parser.expects_continue else ADVANCE_WAIT
 
 
 cdef int receive_content(loop_t* loop, connection_t* connection, ssize_t* received) noexcept nogil:
@@ -574,6 +574,7 @@ cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) 
         if outcome == ADVANCE_WAIT:
             outcome = connection_advance(loop, connection)
     if outcome == ADVANCE_CONTINUE:
+        connection.request.parser.expects_continue = False
         # The outbox is empty here, so there is room for 25 octets, or the client is gone.
         if platform_send(connection.fd, interim, 25, 0) != 25:
             word_add(&loop.counters.lost_clients, 1)

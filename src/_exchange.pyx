@@ -406,8 +406,6 @@ cdef int iterate(Exchange exchange, object iterable) except -1:
     elif type(iterable) is FileWrapper:
         if exchange.is_started and exchange.send_file(iterable):
             return 0
-    elif isinstance(iterable, (str, bytes)):
-        raise TypeError(f"the application returned {type(iterable).__name__}, not an iterable of bytes")
     elif hasattr(type(iterable), "__len__"):
         length = len(iterable)
     for item in iterable:
@@ -445,6 +443,7 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     """The application raised: to the log with its traceback, and a 500 if nothing has left yet."""
     cdef slot_t* slot = exchange.slot
     cdef connection_t* connection
+    exchange.has_failed = True
     if exchange.is_lost and isinstance(error, ConnectionError):
         return 0
     if not slot_claim(slot):
@@ -473,7 +472,7 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
 
 cdef int exchange_remarks(Context context, Exchange exchange, slot_t* slot) except -1:
     """Say what the application did wrong without failing."""
-    if exchange.is_lost or not slot_claim(slot):
+    if exchange.is_lost or exchange.has_failed or not slot_claim(slot):
         return 0
     try:
         if exchange.is_overrun:

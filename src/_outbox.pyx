@@ -57,7 +57,7 @@ cdef size_t outbox_add(outbox_t* outbox, const char* data, size_t size, size_t m
         taken = size if size < room else room
         if taken:
             # Once what was sent outweighs what waits, the move costs less than the sending did.
-            if outbox.memory_sent >= waiting:
+            if outbox.memory_sent and outbox.memory_sent >= waiting:
                 memmove(outbox.memory.data, outbox.memory.data + outbox.memory_sent, waiting)
                 outbox.memory.size = waiting
                 outbox.memory_sent = 0

@@ -36,6 +36,8 @@ cdef inline int buffer_reserve(buffer_t* buffer, size_t room) noexcept nogil:
 
 cdef inline int buffer_append(buffer_t* buffer, const char* data, size_t size) noexcept nogil:
     """Append data[0:size]; 0, or -1 when memory is out."""
+    if size == 0:
+        return 0
     if buffer_reserve(buffer, size) < 0:
         return -1
     memcpy(buffer.data + buffer.size, data, size)

@@ -26,6 +26,7 @@ cdef class Exchange:
     cdef bint is_started        # start_response was called
     cdef bint is_head_request
     cdef bint is_lost           # the client left, or the exchange was revoked
+    cdef bint has_failed        # the application raised
     cdef bint is_overrun        # more content than announced
     cdef bint drops_content
     cdef int version_minor
