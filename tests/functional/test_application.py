@@ -1,7 +1,6 @@
 """What an application may return, and what becomes of one that fails."""
 
 import pytest
-
 from support import TEXT, Body, Incomplete, text
 
 
@@ -304,9 +303,9 @@ def test_wrong_results_are_a_500(serve, value):
     server.log.allow("Traceback")
     assert server.ask().status == 500
     kind = type(value[-1] if isinstance(value, list) else value).__name__
-    server.log.expect("int" if value == b"ab" else kind.removesuffix("Type"))
+    server.log.expect(kind.removesuffix("Type"))
     assert server.ask("/again").status == 500
-    server.log.expect("int" if value == b"ab" else kind.removesuffix("Type"))
+    server.log.expect(kind.removesuffix("Type"))
 
 
 def test_one_wrong_block_after_good_ones_cuts_the_answer(serve):

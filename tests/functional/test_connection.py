@@ -4,7 +4,6 @@ import threading
 import time
 
 import pytest
-
 from support import PATIENCE, TEXT, Body, Gate, chunked, echo, framed, request, target_of, text
 
 # Kept connections.
@@ -216,6 +215,7 @@ def test_half_closed_after_pipelined_requests(serve):
 )
 def test_half_closed_in_the_middle_of_a_request(serve, data):
     server = serve(text())
+    server.log.allow("refused with")
     with server.connect() as client:
         client.send(data)
         client.half_close()
@@ -259,6 +259,7 @@ def test_half_closed_in_the_middle_of_a_request(serve, data):
 )
 def test_a_client_that_vanishes_while_sending(serve, data, vanish):
     server = serve(text(), request_buffer=65536)
+    server.log.allow("refused with")
     for _ in range(3):
         client = server.connect()
         client.send(data)

@@ -3,7 +3,6 @@
 import time
 
 import pytest
-
 from support import chunked, echo, framed, request, text
 
 CONTENT = b"hello, world"
@@ -79,7 +78,9 @@ def test_continue_comes_after_the_answers_before_it(serve):
 
 
 def test_an_unknown_expectation_is_417(serve):
-    with serve(echo).connect() as client:
+    server = serve(echo)
+    server.log.allow("refused with")
+    with server.connect() as client:
         client.send(head_with_expect("length", value="miracles"))
         assert client.read_response().status == 417
         client.expect_end()

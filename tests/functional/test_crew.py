@@ -5,7 +5,6 @@ import threading
 import time
 
 import pytest
-
 from support import PATIENCE, TEXT, Body, Gate, answering, request, target_of, text, wait_until
 
 one_thread = pytest.mark.parametrize("serve", [("epoll", 1), ("poll", 1)], indirect=True)
@@ -264,6 +263,7 @@ def test_connections_are_accepted_while_all_threads_are_busy(busy):
 
 
 def test_malformed_requests_are_refused_while_all_threads_are_busy(busy):
+    busy.log.allow("refused with")
     for _ in range(3):
         with busy.connect() as client:
             client.send(b"nonsense\r\n\r\n")
@@ -332,6 +332,7 @@ def test_a_computing_application_does_not_stop_the_loop(serve):
         return "done"
 
     server = serve(answering(compute))
+    server.log.allow("refused with")
     computing = server.connect()
     computing.send(request("/compute"))
     server.wait_count("exchanges", 1)
@@ -469,6 +470,7 @@ def test_an_application_that_asks_its_own_server(serve):
 def test_counters(serve):
     gate = Gate()
     server = serve(gated(gate))
+    server.log.allow("refused with")
     with server.connect() as client:
         client.ask("/")
         client.ask("/")

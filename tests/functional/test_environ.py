@@ -3,7 +3,6 @@
 import socket
 
 import pytest
-
 from support import answering, chunked, echo, request
 
 

@@ -4,7 +4,6 @@ import hashlib
 import random
 
 import pytest
-
 from support import TEXT, answering, echo, framed, request, text
 
 LINES = b"first\nsecond line\n\nfourth, without end"

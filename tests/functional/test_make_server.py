@@ -8,7 +8,6 @@ from wsgiref.validate import validator
 
 import fastwsgi
 import pytest
-
 from support import Client, Gate, resources, target_of, text, wait_left_nothing
 
 linux_only = pytest.mark.skipif(not os.path.exists("/proc/self"), reason="Linux only")

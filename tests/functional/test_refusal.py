@@ -3,71 +3,87 @@
 import threading
 
 import pytest
-
+from fastwsgi._refusals import REFUSALS
 from support import echo, request, text
 
 REFUSED = {
-    "no request line": (b"nonsense\r\n\r\n", 400),
-    "two spaces": (b"GET  / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
-    "version 2": (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505),
-    "bad version": (b"GET / HTTP/1\r\nHost: h\r\n\r\n", 400),
-    "version 0.9": (b"GET /\r\n\r\n", 400),
-    "target with fragment": (b"GET /#a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
-    "target without slash": (b"GET a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
-    "bad percent": (b"GET /%zz HTTP/1.1\r\nHost: h\r\n\r\n", 400),
-    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
-    "two hosts": (b"GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", 400),
-    "bad host": (b"GET / HTTP/1.1\r\nHost: h/x\r\n\r\n", 400),
-    "space before colon": (b"GET / HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n", 400),
-    "no colon": (b"GET / HTTP/1.1\r\nHost: h\r\nA\r\n\r\n", 400),
-    "folded": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n", 400),
-    "bare LF": (b"GET / HTTP/1.1\nHost: h\n\n", 400),
-    "bare CR": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\rc\r\n\r\n", 400),
-    "NUL": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\0c\r\n\r\n", 400),
-    "bad length": (request("/", "POST", [("Content-Length", "1x")]), 400),
-    "negative length": (request("/", "POST", [("Content-Length", "-1")]), 400),
-    "two lengths": (request("/", "POST", [("Content-Length", "1"), ("Content-Length", "1")]), 400),
-    "two framings": (request("/", "POST", [("Content-Length", "1"), ("Transfer-Encoding", "chunked")]), 400),
-    "unknown coding": (request("/", "POST", [("Transfer-Encoding", "gzip, chunked")]), 501),
-    "chunked not last": (request("/", "POST", [("Transfer-Encoding", "chunked, gzip")]), 400),
-    "chunked in 1.0": (request("/", "POST", [("Transfer-Encoding", "chunked")], version="1.0"), 400),
-    "bad chunk size": (request("/", "POST", [("Transfer-Encoding", "chunked")]) + b"x\r\n", 400),
-    "bad chunk end": (request("/", "POST", [("Transfer-Encoding", "chunked")]) + b"1\r\nabc\r\n", 400),
-    "long line": (b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414),
-    "long field": (request("/", fields=[("A", "a" * 20_000)]), 431),
-    "many fields": (request("/", fields=[("A", "a")] * 200), 431),
-    "large head": (request("/", fields=[("A", "a" * 10_000)] * 10), 431),
-    "connect": (b"CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\n\r\n", 501),
-    "expectation": (request("/", "POST", [("Expect", "gold"), ("Content-Length", "1")]), 417),
-    "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400),
-    "http/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    "no request line": (b"nonsense\r\n\r\n", "BAD_REQUEST_LINE"),
+    "two spaces": (b"GET  / HTTP/1.1\r\nHost: h\r\n\r\n", "BAD_REQUEST_LINE"),
+    "version 2": (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", "VERSION_NOT_SUPPORTED"),
+    "bad version": (b"GET / HTTP/1\r\nHost: h\r\n\r\n", "BAD_VERSION"),
+    "version 0.9": (b"GET /\r\n\r\n", "BAD_REQUEST_LINE"),
+    "target with fragment": (b"GET /#a HTTP/1.1\r\nHost: h\r\n\r\n", "TARGET_FRAGMENT"),
+    "target without slash": (b"GET a HTTP/1.1\r\nHost: h\r\n\r\n", "TARGET_FORM"),
+    "bad percent": (b"GET /%zz HTTP/1.1\r\nHost: h\r\n\r\n", "BAD_PERCENT"),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", "NO_HOST"),
+    "two hosts": (b"GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", "TWO_HOSTS"),
+    "bad host": (b"GET / HTTP/1.1\r\nHost: h/x\r\n\r\n", "BAD_HOST"),
+    "space before colon": (b"GET / HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n", "SPACE_BEFORE_COLON"),
+    "no colon": (b"GET / HTTP/1.1\r\nHost: h\r\nA\r\n\r\n", "NO_COLON"),
+    "folded": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n", "OBS_FOLD"),
+    "bare LF": (b"GET / HTTP/1.1\nHost: h\n\n", "BARE_LF"),
+    "bare CR": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\rc\r\n\r\n", "BARE_CR"),
+    "NUL": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\0c\r\n\r\n", "BAD_FIELD_VALUE"),
+    "bad length": (request("/", "POST", [("Content-Length", "1x")]), "BAD_CONTENT_LENGTH"),
+    "negative length": (request("/", "POST", [("Content-Length", "-1")]), "BAD_CONTENT_LENGTH"),
+    "two lengths": (
+        request("/", "POST", [("Content-Length", "1"), ("Content-Length", "1")]),
+        "TWO_CONTENT_LENGTHS",
+    ),
+    "two framings": (
+        request("/", "POST", [("Content-Length", "1"), ("Transfer-Encoding", "chunked")]),
+        "TWO_FRAMINGS",
+    ),
+    "unknown coding": (request("/", "POST", [("Transfer-Encoding", "gzip, chunked")]), "UNKNOWN_CODING"),
+    "chunked not last": (request("/", "POST", [("Transfer-Encoding", "chunked, gzip")]), "CHUNKED_NOT_LAST"),
+    "chunked in 1.0": (
+        request("/", "POST", [("Transfer-Encoding", "chunked")], version="1.0"),
+        "TRANSFER_ENCODING_IN_HTTP10",
+    ),
+    "bad chunk size": (request("/", "POST", [("Transfer-Encoding", "chunked")]) + b"x\r\n", "BAD_CHUNK_SIZE"),
+    "bad chunk end": (
+        request("/", "POST", [("Transfer-Encoding", "chunked")]) + b"1\r\nabc\r\n",
+        "BAD_CHUNK_END",
+    ),
+    "long line": (b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n", "REQUEST_LINE_TOO_LONG"),
+    "long field": (request("/", fields=[("A", "a" * 20_000)]), "FIELD_TOO_LARGE"),
+    "many fields": (request("/", fields=[("A", "a")] * 200), "TOO_MANY_FIELDS"),
+    "large head": (request("/", fields=[("A", "a" * 10_000)] * 10), "HEAD_TOO_LARGE"),
+    "connect": (b"CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\n\r\n", "CONNECT"),
+    "expectation": (request("/", "POST", [("Expect", "gold"), ("Content-Length", "1")]), "EXPECTATION"),
+    "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), "TLS_ON_PLAIN_PORT"),
+    "http/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP2_PREFACE"),
 }
 
-refused = pytest.mark.parametrize(("data", "status"), REFUSED.values(), ids=REFUSED.keys())
+refused = pytest.mark.parametrize(("data", "reason"), REFUSED.values(), ids=REFUSED.keys())
 
 
 @refused
-def test_refused_with_the_right_status_and_closed(serve, data, status):
+def test_refused_for_the_right_reason_and_closed(serve, data, reason):
+    status, phrase, words = REFUSALS[f"REFUSAL_{reason}"]
     server = serve(text())
     with server.connect() as client:
         client.send(data)
         response = client.read_response()
-        assert response.status == status
+        assert (response.status, response.reason) == (status, phrase)
         assert response.closes
         assert response["Content-Type"].startswith("text/plain")
         client.expect_end()
+    server.log.expect(words)
     assert server.count("refused") == 1
     assert server.count("requests") == 0
     assert server.ask().text == "hello"
 
 
 @refused
-def test_the_refusal_comes_after_the_answers_before_it_and_nothing_comes_after(serve, data, status):
+def test_the_refusal_comes_after_the_answers_before_it_and_nothing_comes_after(serve, data, reason):
+    status, _, words = REFUSALS[f"REFUSAL_{reason}"]
     server = serve(text())
     with server.connect() as client:
         client.send(request("/") * 2 + data + request("/never") * 3)
         assert [client.read_response().status for _ in range(3)] == [200, 200, status]
         client.expect_end()
+    server.log.expect(words)
     assert server.count("requests") == 2
 
 
@@ -83,6 +99,7 @@ def test_the_refusal_comes_after_the_answers_before_it_and_nothing_comes_after(s
 def test_the_refusal_is_readable_while_the_client_still_sends(serve, head):
     # Closing at once would make the kernel send a reset, which destroys the answer on its way.
     server = serve(echo)
+    server.log.allow("refused with")
     with server.connect() as client:
         client.send(head)
         sender = threading.Thread(target=send_much, args=(client, 4_000_000))
@@ -99,7 +116,9 @@ def send_much(client, size):
 
 
 def test_a_refused_head_request_has_no_content(serve):
-    with serve(text()).connect() as client:
+    server = serve(text())
+    server.log.allow("refused with")
+    with server.connect() as client:
         client.send(b"HEAD / HTTP/1.1\r\n\r\n")
         assert client.read_response("HEAD").status == 400
         client.expect_end()
@@ -113,6 +132,7 @@ def test_the_application_does_not_see_what_is_refused(serve):
         return text()(environ, start_response)
 
     server = serve(application)
+    server.log.allow("refused with")
     with server.connect() as client:
         client.send(
             request(
@@ -131,8 +151,10 @@ def test_the_application_does_not_see_what_is_refused(serve):
     assert called == []
 
 
+@pytest.mark.parametrize("serve", [("poll", 1)], indirect=True)
 def test_a_client_that_stays_after_its_refusal_is_let_go(serve):
     server = serve(text())
+    server.log.allow("refused with")
     client = server.connect()
     client.send(b"nonsense\r\n\r\n")
     assert client.read_response().status == 400

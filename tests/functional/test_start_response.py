@@ -5,7 +5,6 @@ import sys
 import threading
 
 import pytest
-
 from support import PATIENCE, TEXT, Incomplete, text
 
 
@@ -190,7 +189,9 @@ def test_str_subclasses(serve):
 # Hop-by-hop fields.
 
 
-@pytest.mark.parametrize("name", ["Keep-Alive", "Proxy-Connection", "TE", "Trailer", "Upgrade", "Transfer-Encoding"])
+@pytest.mark.parametrize(
+    "name", ["Keep-Alive", "Proxy-Connection", "TE", "Trailer", "Upgrade", "Transfer-Encoding"]
+)
 def test_hop_by_hop_fields_are_dropped_with_one_warning(serve, name):
     server = serve(text(fields=[(name, "chunked" if name == "Transfer-Encoding" else "x")]), validate=False)
     with server.connect() as client:
