@@ -3,7 +3,6 @@
 import io
 import os
 import random
-import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -251,6 +250,22 @@ def test_closed_once(serve, file, validate, method, kind):
     assert len(closed) == 2
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_real_file_is_closed(serve, file, method):
+    opened = []
+
+    def open_file():
+        opened.append(file.open("rb"))
+        return opened[-1]
+
+    server = serve(wrapping(open_file), validate=False)
+    with server.connect() as client:
+        for _ in range(2):
+            client.ask("/", method)
+        server.wait_count("exchanges", 0)
+    assert [one.closed for one in opened] == [True, True]
+
+
 def test_head_tells_the_length(serve, file):
     with serve(wrapping(lambda: file.open("rb")), validate=False).connect() as client:
         for _ in range(2):
@@ -338,38 +353,44 @@ def test_a_file_that_grows_is_sent_as_it_was(serve, file):
             assert client.ask().content == CONTENT
 
 
-def test_a_big_file_to_a_slow_reader_is_closed_at_once_and_holds_no_thread(serve):
-    content, closed = random.Random(2).randbytes(1_000_000) * 30, []
-    with tempfile.NamedTemporaryFile() as big:
-        big.write(content)
-        big.flush()
+def test_a_big_file_to_a_slow_reader_is_closed_at_once_and_holds_no_thread(serve, file):
+    content, opened = CONTENT * 100, []
+    file.write_bytes(content)
 
-        def application(environ, start_response):
-            if environ["PATH_INFO"] == "/":
-                return text()(environ, start_response)
-            return wrapping(lambda: open(big.name, "rb"), closed=closed)(environ, start_response)
+    def application(environ, start_response):
+        if environ["PATH_INFO"] == "/":
+            return text()(environ, start_response)
+        opened.append(file.open("rb"))
+        start_response("200 OK", [TEXT])
+        return environ["wsgi.file_wrapper"](opened[-1])
 
-        server = serve(application, validate=False)
-        slow = [server.connect(receive_buffer=4096) for _ in range(server.threads)]
-        for client in slow:
-            client.send(request("/big"))
-        wait_until(lambda: len(closed) == server.threads, "close() of all")
-        server.wait_count("exchanges", 0)
-        assert server.ask().text == "hello"
-        assert server.count("connections") >= server.threads
-        response = slow[0].read_response()
-        assert response["Content-Length"] == "30000000"
-        assert response.content == content
+    server = serve(application, validate=False)
+    slow = [server.connect(receive_buffer=4096) for _ in range(server.threads)]
+    for client in slow:
+        client.send(request("/big"))
+    wait_until(lambda: len(opened) == server.threads and all(one.closed for one in opened), "close() of all")
+    server.wait_count("exchanges", 0)
+    assert server.ask().text == "hello"
+    assert server.count("connections") >= server.threads
+    response = slow[0].read_response()
+    assert response["Content-Length"] == "30000000"
+    assert response.content == content
 
 
 def test_a_client_that_leaves_in_the_middle_of_a_file(serve, file):
-    closed = []
+    opened = []
     file.write_bytes(CONTENT * 50)
-    server = serve(wrapping(lambda: file.open("rb"), closed=closed), validate=False)
+
+    def open_file():
+        opened.append(file.open("rb"))
+        return opened[-1]
+
+    server = serve(wrapping(open_file), validate=False)
     for _ in range(3):
         client = server.connect(receive_buffer=4096)
         client.send(request("/"))
         client.read_head()
         client.reset()
-    wait_until(lambda: len(closed) == 3, "close() of all")
+    wait_until(lambda: all(one.closed for one in opened), "close() of all")
     server.wait_count("connections", 0)
+    assert len(opened) == 3

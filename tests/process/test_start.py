@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-
 from subprocesses import PYTHONPATH
 from support import Client
 
