@@ -642,7 +642,8 @@ cdef transmit_t connection_transmit(loop_t* loop, connection_t* connection, slot
         if outbox == NULL:
             return TRANSMIT_LOST
     if sent < waiting:
-        if outbox_add(outbox, out + sent, waiting - sent, ALL_MEMORY, 0, NULL) < waiting - sent:
+        if outbox_add(outbox, out + sent, waiting - sent, ALL_MEMORY, UINT64_MAX,
+                      loop.spool_directory) < waiting - sent:
             return TRANSMIT_LOST
         sent = 0
     else:
@@ -674,6 +675,8 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) 
     cdef char line[160]
     word_count(&loop.counters.refused, 1)
     snprintf(line, sizeof(line), b"refused with %d %s", info.status, info.phrase)
+    if connection.state == STATE_NEW or connection.state == STATE_IDLE:
+        connection.state = STATE_HEAD       # refused at its first bytes
     loop_say(loop, LEVEL_WARNING, line, connection, info.text)
     connection.closes = True
     connection.lingers = True
@@ -781,7 +784,7 @@ cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept 
     """
     cdef outbox_t* outbox
     cdef slot_t* slot = connection.slot
-    cdef bint is_running = connection.owner == OWNER_THREAD
+    cdef bint is_running = connection.owner != OWNER_LOOP
     cdef bint may_block
     cdef uint64_t away = 0
     cdef int outcome

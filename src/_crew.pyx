@@ -200,20 +200,20 @@ cdef void crew_end(crew_t* crew) noexcept nogil:
 
 # ---- what the leader sees to between turns ----
 
-cdef void crew_revoke(crew_t* crew, slot_t* slot) noexcept nogil:
-    """Take the exchange of a slot away from its thread: 503 if nothing has left, or else a reset.
+cdef bint crew_revoke(crew_t* crew, slot_t* slot, uint64_t number) noexcept nogil:
+    """Take an exchange away from its thread: 503 if nothing has left, or else a reset; number 0: whichever it is.
 
-    Not now if the thread touches the connection at this moment: the leader looks again.
+    False if the thread touches the connection at this moment: the leader has to look again.
     """
     cdef loop_t* loop = &crew.loop
     cdef connection_t* connection
     cdef size_t taken
     if not slot_borrow(slot):
-        return
+        return line_load(&slot.word) & SLOT_MASK == SLOT_REVOKED
     connection = slot.connection
-    if connection == NULL:
+    if connection == NULL or (number and number != slot.number):
         slot_quiet(slot)
-        return
+        return True
     if slot_waiting(slot):
         connection_transmit(loop, connection, slot, NULL, 0, NULL, 0, &taken)
     slot.connection = NULL
@@ -229,6 +229,7 @@ cdef void crew_revoke(crew_t* crew, slot_t* slot) noexcept nogil:
         connection_refuse(loop, connection, REFUSAL_REVOKED)
     line_store(&slot.word, (slot.number << 2) | SLOT_REVOKED)
     slot_moved(slot)
+    return True
 
 
 cdef void crew_refuse_queued(crew_t* crew) noexcept nogil:
@@ -249,14 +250,19 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
     cdef loop_t* loop = &crew.loop
     cdef slot_t* slot
     cdef int i
+    cdef uint64_t number
     cdef uint64_t stop = word_load_relaxed(&crew.stop)
     if word_load_relaxed(&crew.revokes) and word_swap(&crew.revokes, 0):
         for i in range(1, crew.threads + 1):
             slot = &crew.slots[i]
-            if word_load(&slot.to_revoke):
-                if word_load(&slot.to_revoke) == line_load(&slot.word) >> 2:
-                    crew_revoke(crew, slot)
-                word_store(&slot.to_revoke, 0)
+            number = word_load(&slot.to_revoke)
+            if not number:
+                continue
+            if crew_revoke(crew, slot, number):
+                word_replace(&slot.to_revoke, number, 0)
+            else:
+                word_store(&crew.revokes, 1)
+                lead_call(&loop.lead, &loop.poller)
     if not stop:
         return
     if not word_load_relaxed(&loop.draining):
@@ -274,7 +280,7 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
                          NULL, NULL)
         crew_refuse_queued(crew)
         for i in range(1, crew.threads + 1):
-            crew_revoke(crew, &crew.slots[i])
+            crew_revoke(crew, &crew.slots[i], 0)
         loop_hurry(loop)
         loop.alarm_ms = loop.now_ms + HURRY_MS
 
@@ -610,7 +616,6 @@ cdef class Crew:
         self.context = Context()
         self.context.application = app
         self.context.log = log
-        self.context.templates = []
         for listener in self.listeners:
             name, port = server_name(listener)
             self.context.templates.append(environ_template(

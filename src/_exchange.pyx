@@ -11,7 +11,7 @@ import stat
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
 from libc.string cimport memset
 
 from fastwsgi._accesslog cimport accesslog_values, record_t
@@ -51,7 +51,18 @@ cdef tuple BUFFERED = (io.BufferedReader, io.BufferedRandom)
 
 
 cdef class Context:
-    pass
+
+    def __cinit__(self):
+        self.templates = []
+        self.dropped_names = set()
+
+    cdef int warn_dropped(self, str name) except -1:
+        """Say once that a field of the application is left out: an application that sends it does so every time."""
+        if name.lower() not in self.dropped_names:
+            self.dropped_names.add(name.lower())
+            self.log.warning("the application sends %s, a hop-by-hop field: it is left out, "
+                             "because such fields are the server's (PEP 3333)", name)
+        return 0
 
 
 cdef inline int latin1(object text, str what, const char** data, Py_ssize_t* size) except -1:
@@ -80,6 +91,7 @@ cdef int head_failed(int result, str what, object text) except -1:
 
 
 @cython.final
+@cython.no_gc        # the context never refers to an exchange
 @cython.freelist(64)
 cdef class Exchange:
     """The start_response callable of one request, and what becomes of it."""
@@ -113,6 +125,19 @@ cdef class Exchange:
         if PyBytes_GET_SIZE(data):
             self.add(<bytes>data, False)
 
+    cdef slot_t* claim(self) except NULL:
+        """Hold the slot, and with it the connection; raises ConnectionError when the exchange was revoked."""
+        if self.is_revoked or not slot_claim(self.slot):
+            self.is_lost = True
+            self.is_revoked = True
+            raise ConnectionError("the exchange was taken away from this thread")
+        return self.slot
+
+    cdef void release(self) noexcept:
+        """Let go of the slot, unless it was taken away."""
+        if not self.is_revoked:
+            slot_quiet(self.slot)
+
     cdef int set_head(self, object status, object headers) except -1:
         """Check status and fields and write their lines (nothing is sent yet)."""
         cdef slot_t* slot = self.slot
@@ -136,7 +161,7 @@ cdef class Exchange:
                 head_failed(result, f"the value of {(<tuple>item)[0]}",
                             (<tuple>item)[0] if result == RESPONSE_BAD_NAME else (<tuple>item)[1])
             elif result == RESPONSE_DROPPED and (<tuple>item)[0].lower() not in ("connection", "content-length"):
-                self.dropped += 1
+                self.context.warn_dropped((<tuple>item)[0])
         return 0
 
     cdef int commit_head(self, slot_t* slot, connection_t* connection, bint size_is_known, uint64_t size) except -1:
@@ -169,21 +194,15 @@ cdef class Exchange:
 
     cdef int add(self, bytes block, bint is_whole) except -1:
         """Send a block that is not empty; is_whole: it is all the content there will be."""
-        cdef slot_t* slot = self.slot
-        cdef connection_t* connection
+        cdef slot_t* slot = self.claim()
         cdef const char* data = PyBytes_AS_STRING(block)
         cdef size_t size = <size_t>PyBytes_GET_SIZE(block)
         cdef char line[24]
-        cdef size_t line_size
         cdef const char* tail = NULL
         cdef size_t tail_size = 0
-        if not slot_claim(slot):
-            self.is_lost = True
-            raise ConnectionError("the exchange was taken away from this thread")
-        connection = slot.connection
         try:
             if not slot.head_sent:
-                self.commit_head(slot, connection, is_whole, size)
+                self.commit_head(slot, slot.connection, is_whole, size)
             if self.drops_content:
                 return 0
             if self.framing == FRAMING_LENGTH:
@@ -194,31 +213,36 @@ cdef class Exchange:
                         return 0
                 self.left -= size
             elif self.framing == FRAMING_CHUNKED:
-                line_size = chunk_line(line, size)
-                if buffer_append(&slot.out, line, line_size) < 0:
+                if buffer_append(&slot.out, line, chunk_line(line, size)) < 0:
                     raise MemoryError
                 tail = b"\r\n"
                 tail_size = 2
             slot.sent += size
-            if size < RESPONSE_DIRECT:
-                if buffer_append(&slot.out, data, size) < 0 or buffer_append(&slot.out, tail, tail_size) < 0:
-                    raise MemoryError
-                if slot_waiting(slot) < OUT_MOST and slot.away and lead_holds(&self.loop.lead, slot.away):
-                    slot_quiet(slot)
-                    # Whoever takes the lead sends what waits here; if that was just now, and it found us busy, we do.
-                    if lead_holds(&self.loop.lead, slot.away):
-                        slot = NULL
-                        return 0
-                    if not slot_claim(slot):
-                        slot = NULL
-                        self.is_lost = True
-                        raise ConnectionError("the exchange was taken away from this thread")
-                self.offer(slot, NULL, 0, NULL, 0)
-            else:
+            if size >= RESPONSE_DIRECT:
                 self.offer(slot, data, size, tail, tail_size)
+            elif buffer_append(&slot.out, data, size) < 0 or buffer_append(&slot.out, tail, tail_size) < 0:
+                raise MemoryError
+            elif slot_waiting(slot) >= OUT_MOST:
+                self.offer(slot, NULL, 0, NULL, 0)
         finally:
-            if slot != NULL:
-                slot_quiet(slot)
+            self.release()
+        return self.flush()
+
+    cdef int flush(self) except -1:
+        """Send what waits in the slot, unless this thread has the lead: then whoever takes it sends it.
+
+        That the lead is looked at after the slot was released closes the gap: a taker that found the slot held has
+        replaced the lead word before.
+        """
+        cdef slot_t* slot = self.slot
+        if slot.away and lead_holds(&self.loop.lead, slot.away):
+            return 0
+        self.claim()
+        try:
+            if slot_waiting(slot):
+                self.offer(slot, NULL, 0, NULL, 0)
+        finally:
+            self.release()
         return 0
 
     cdef int offer(self, slot_t* slot, const char* data, size_t size, const char* tail, size_t tail_size) except -1:
@@ -250,7 +274,6 @@ cdef class Exchange:
     cdef int wait(self, slot_t* slot) except -1:
         """Let go of the slot until the leader has sent something, and hold it again."""
         cdef uint64_t progress
-        cdef bint is_held
         with nogil:
             pthread_mutex_lock(&slot.mutex)
             word_store(&slot.waits, 1)
@@ -260,39 +283,23 @@ cdef class Exchange:
                 pthread_cond_wait(&slot.moved, &slot.mutex)
             word_store(&slot.waits, 0)
             pthread_mutex_unlock(&slot.mutex)
-            is_held = slot_claim(slot)
-        if not is_held:
-            self.is_lost = True
-            raise ConnectionError("the exchange was taken away from this thread")
+        self.claim()
         return 0
 
     cdef int finish(self) except -1:
         """The iterable has ended: end the content as its framing says."""
-        cdef slot_t* slot = self.slot
-        cdef connection_t* connection
-        if not slot_claim(slot):
-            self.is_lost = True
-            return 0
+        cdef slot_t* slot = self.claim()
         try:
-            connection = slot.connection
             if not slot.head_sent:
-                self.commit_head(slot, connection, True, 0)
+                self.commit_head(slot, slot.connection, True, 0)
             if self.framing == FRAMING_CHUNKED:
                 if buffer_append(&slot.out, b"0\r\n\r\n", 5) < 0:
                     raise MemoryError
             elif self.framing == FRAMING_LENGTH and self.left:
-                connection.closes = True
-            if not (slot.away and lead_holds(&self.loop.lead, slot.away)):
-                self.offer(slot, NULL, 0, NULL, 0)
+                slot.connection.closes = True
         finally:
-            slot_quiet(slot)
-        # As in add(): the lead may have been taken while we were busy.
-        if slot.away and not lead_holds(&self.loop.lead, slot.away) and slot_claim(slot):
-            try:
-                self.offer(slot, NULL, 0, NULL, 0)
-            finally:
-                slot_quiet(slot)
-        return 0
+            self.release()
+        return self.flush()
 
     cdef int send_file(self, object wrapper) except -1:
         """Send a real file by sendfile(2); 0 when this one has to be read instead, 1 when done."""
@@ -306,9 +313,7 @@ cdef class Exchange:
         if place is None or slot.head_sent:
             return 0
         fd, offset, size = place
-        if not slot_claim(slot):
-            self.is_lost = True
-            raise ConnectionError("the exchange was taken away from this thread")
+        self.claim()
         try:
             connection = slot.connection
             self.commit_head(slot, connection, True, <uint64_t>size)
@@ -325,7 +330,8 @@ cdef class Exchange:
                 raise OSError("no file descriptor left to send a file")
             outbox_add_file(connection.outbox, copy, offset, length)
             waiting = slot_waiting(slot)
-            if outbox_add(connection.outbox, slot.out.data + slot.out_sent, waiting, <size_t>-1, 0, NULL) < waiting:
+            if outbox_add(connection.outbox, slot.out.data + slot.out_sent, waiting, <size_t>-1, UINT64_MAX,
+                          self.loop.spool_directory) < waiting:
                 raise MemoryError
             slot.out.size = slot.out_sent = 0
             self.left -= length
@@ -343,7 +349,7 @@ cdef class Exchange:
             if outcome != OUTBOX_EMPTY:
                 connection_post(self.loop, connection, POST_ATTEND)
         finally:
-            slot_quiet(slot)
+            self.release()
         return 1
 
 
@@ -375,24 +381,29 @@ cdef class FileWrapper:
 
 
 cdef object file_place(object filelike):
-    """(descriptor, offset, bytes left) of a regular file; None for anything whose read() may say something else."""
+    """(descriptor, offset, bytes left) of a regular file whose read() is the file's own; None for anything else.
+
+    An object may well have the descriptor of a file and read something else: gzip.GzipFile does. One that passes
+    everything on to a real file, as the wrappers of frameworks do, is as good as the file.
+    """
     if type(filelike).__module__ == "tempfile":
         filelike = getattr(filelike, "file", None)
-    if type(filelike) in BUFFERED:
-        if type(filelike.raw) is not io.FileIO:
+    file = getattr(getattr(filelike, "read", None), "__self__", None)
+    if type(file) in BUFFERED:
+        if type(file.raw) is not io.FileIO:
             return None
-    elif type(filelike) is not io.FileIO:
+    elif type(file) is not io.FileIO:
         return None
     try:
-        status = os.fstat(filelike.fileno())
-        if not stat.S_ISREG(status.st_mode):
+        status = os.fstat(file.fileno())
+        # Files of /proc have something in them for all their size of 0: those have to be read.
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
             return None
-        if type(filelike) is io.BufferedRandom:
-            filelike.flush()
-        offset = filelike.tell()
+        if type(file) is io.BufferedRandom:
+            file.flush()
+        return file.fileno(), file.tell(), max(status.st_size - file.tell(), 0)
     except (OSError, ValueError):
         return None
-    return filelike.fileno(), offset, max(status.st_size - offset, 0)
 
 
 cdef int iterate(Exchange exchange, object iterable) except -1:
@@ -406,6 +417,8 @@ cdef int iterate(Exchange exchange, object iterable) except -1:
     elif type(iterable) is FileWrapper:
         if exchange.is_started and exchange.send_file(iterable):
             return 0
+    elif isinstance(iterable, str):
+        raise TypeError("the application returned str, not an iterable of bytes")
     elif hasattr(type(iterable), "__len__"):
         length = len(iterable)
     for item in iterable:
@@ -446,7 +459,8 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     exchange.has_failed = True
     if exchange.is_lost and isinstance(error, ConnectionError):
         return 0
-    if not slot_claim(slot):
+    if exchange.is_revoked or not slot_claim(slot):
+        exchange.is_revoked = True
         context.log.error("the application failed after its exchange was taken away", exc_info=error)
         return 0
     try:
@@ -464,10 +478,9 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
             if response_refuse(REFUSAL_APPLICATION_ERROR, exchange.is_head_request, &slot.out, &slot.date,
                                platform_wall_seconds()) < 0:
                 connection.wants_reset = True
-        exchange.offer(slot, NULL, 0, NULL, 0)
     finally:
         slot_quiet(slot)
-    return 0
+    return exchange.flush()
 
 
 cdef int exchange_remarks(Context context, Exchange exchange, slot_t* slot) except -1:
@@ -482,9 +495,6 @@ cdef int exchange_remarks(Context context, Exchange exchange, slot_t* slot) exce
             context.log.warning(
                 "%s: the application gave %d bytes less than its Content-Length of %d; the connection is closed",
                 request_text(slot.connection), exchange.left, slot.head.content_length)
-        if exchange.dropped:
-            context.log.warning("%s: a hop-by-hop field of the application was left out: these are the server's",
-                                request_text(slot.connection))
     finally:
         slot_quiet(slot)
     return 0
@@ -520,32 +530,42 @@ cdef int exchange_log(Context context, slot_t* slot, dict environ) except -1:
     return 0
 
 
-cdef int exchange_run(Context context, slot_t* slot) except -1:
-    """Call the application for the request of slot.connection and send what it gives."""
+cdef dict exchange_environ(Context context, Exchange exchange, slot_t* slot):
+    """The environ of the request of slot.connection, wsgi.input over its content included; with the slot held."""
     cdef connection_t* connection = slot.connection
     cdef request_t* request = connection.request
     cdef const char* data = request.buffer.data + request.start
-    cdef Exchange exchange = Exchange.__new__(Exchange)
-    cdef dict environ = None
-    cdef Input body
     cdef int64_t content_size = -1
-    exchange.loop = context.loop
-    exchange.slot = slot
+    cdef Input body
     exchange.is_head_request = request.parser.method == METHOD_HEAD
     exchange.version_minor = request.parser.version_minor
+    if request.parser.has_content_length or request.parser.is_chunked:
+        content_size = <int64_t>(request.content_size if request.is_inline else content_length(&request.content))
+    if content_size <= 0:
+        body = input_empty()
+    elif request.is_inline:
+        body = input_from_bytes(data + request.content_start, request.content_size)
+    else:
+        body = input_from_content(&request.content)
+    return environ_build(<dict>context.templates[connection.listener], &request.parser, data,
+                         connection.peer_text, connection.peer_size, connection.peer_port, body, content_size)
+
+
+cdef int exchange_run(Context context, slot_t* slot) except -1:
+    """Call the application for the request of slot.connection and send what it gives."""
+    cdef Exchange exchange = Exchange.__new__(Exchange)
+    cdef dict environ = None
+    exchange.context = context
+    exchange.loop = context.loop
+    exchange.slot = slot
     slot.sent = 0
     slot.status = 0
     try:
-        if request.parser.has_content_length or request.parser.is_chunked:
-            content_size = <int64_t>(request.content_size if request.is_inline else content_length(&request.content))
-        if content_size <= 0:
-            body = input_empty()
-        elif request.is_inline:
-            body = input_from_bytes(data + request.content_start, request.content_size)
-        else:
-            body = input_from_content(&request.content)
-        environ = environ_build(<dict>context.templates[connection.listener], &request.parser, data,
-                                connection.peer_text, connection.peer_size, connection.peer_port, body, content_size)
+        exchange.claim()        # it may have been revoked while this thread waited for the GIL
+        try:
+            environ = exchange_environ(context, exchange, slot)
+        finally:
+            exchange.release()
         iterable = context.application(environ, exchange)
         try:
             iterate(exchange, iterable)
@@ -553,10 +573,15 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
         finally:
             close_iterable(iterable)
     except BaseException as error:
-        exchange_failed(context, exchange, error)
-    if exchange.is_overrun or exchange.left or exchange.dropped:
+        try:
+            exchange_failed(context, exchange, error)
+        except BaseException as another:
+            # The client left before its 500, or the logging of the application fails.
+            if not exchange.is_lost:
+                context.log.error("an answer could not be given", exc_info=another)
+    if exchange.is_overrun or exchange.left:
         exchange_remarks(context, exchange, slot)
-    if context.logs_access:
+    if context.logs_access and not exchange.is_revoked:
         exchange_log(context, slot, environ)
     exchange.slot = NULL
     return 0

@@ -40,11 +40,12 @@ cdef enum deadline_t:
     DEADLINE_LINGER
     DEADLINES
 
-# One owner at a time. LOOP: whoever leads. THREAD: a thread in the application, or the leader itself while it is away
-# for this connection; it comes back through `done`.
+# One owner at a time. LOOP: whoever leads. QUEUE: the ready list, the crew's queue, and then the thread that runs the
+# exchange; the word is written by the leader only, so that nobody else's read of it is a race. THREAD: a leader that
+# is away for this connection. From both it comes back to the loop by the leader's own hand, or through `done`.
 cdef enum owner_t:
     OWNER_LOOP
-    OWNER_QUEUE         # in the loop's ready list or the crew's queue
+    OWNER_QUEUE
     OWNER_THREAD
 
 # connection_t.post: why it is in `done`.

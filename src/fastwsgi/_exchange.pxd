@@ -8,35 +8,42 @@ from fastwsgi._response cimport framing_t
 
 
 cdef class Context:
-    # What the exchanges of a worker share; never changed after start.
+    # What the exchanges of a worker share; only the names that were warned about change after the start.
     cdef object application
     cdef object log             # logging.Logger
     cdef list templates         # of environ, one for each listener
     cdef loop_t* loop           # borrowed from the crew, which outlives every exchange
     cdef bint logs_access
     cdef LogFormat access
+    cdef set dropped_names      # of fields that were warned about
+
+    cdef int warn_dropped(self, str name) except -1
 
 
 cdef class Exchange:
     # Lives for one request; the application holds it as start_response and may keep it.
-    cdef loop_t* loop           # borrowed
+    cdef Context context
+    cdef loop_t* loop           # borrowed from the context
     cdef slot_t* slot           # borrowed; NULL once the exchange is over
     cdef uint64_t left          # of the announced Content-Length
     cdef framing_t framing
     cdef bint is_started        # start_response was called
     cdef bint is_head_request
     cdef bint is_lost           # the client left, or the exchange was revoked
+    cdef bint is_revoked        # the slot is not to be touched any more
     cdef bint has_failed        # the application raised
     cdef bint is_overrun        # more content than announced
     cdef bint drops_content
     cdef int version_minor
-    cdef int dropped            # hop-by-hop fields
 
     cdef int set_head(self, object status, object headers) except -1
     cdef int commit_head(self, slot_t* slot, connection_t* connection, bint size_is_known, uint64_t size) except -1
     cdef int add(self, bytes block, bint is_whole) except -1
     cdef int offer(self, slot_t* slot, const char* data, size_t size, const char* tail, size_t tail_size) except -1
     cdef int wait(self, slot_t* slot) except -1
+    cdef slot_t* claim(self) except NULL
+    cdef void release(self) noexcept
+    cdef int flush(self) except -1
     cdef int finish(self) except -1
     cdef int send_file(self, object wrapper) except -1
 
