@@ -22,7 +22,7 @@ from fastwsgi._outbox cimport (
     OUTBOX_EMPTY, OUTBOX_WAITS, outbox_add, outbox_free, outbox_is_empty, outbox_new, outbox_send, outbox_t,
 )
 from fastwsgi._parser cimport (
-    CONTENT_DONE, HEAD_DONE, METHOD_HEAD, NEED_MORE,
+    CONTENT_DONE, HEAD_DONE, METHOD_CONNECT, METHOD_HEAD, NEED_MORE,
     chunked_feed, chunked_reset, parser_feed, parser_free, parser_init, parser_reset,
 )
 from fastwsgi._platform cimport (
@@ -33,7 +33,7 @@ from fastwsgi._platform cimport (
     word_add, word_count, word_load, word_or,
 )
 from fastwsgi._refusals cimport (
-    REFUSAL_HEAD_TIMEOUT, REFUSAL_NO_MEMORY, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
+    REFUSAL_CONNECT, REFUSAL_NO_MEMORY, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
 )
 from fastwsgi._response cimport response_refuse
 
@@ -190,6 +190,7 @@ cdef request_t* request_lease(loop_t* loop) noexcept nogil:
     request.buffer.size = 0
     request.is_parsing = True
     request.is_complete = False
+    request.refusal = 0
     parser_reset(&request.parser)
     return request
 
@@ -407,8 +408,7 @@ cdef int advance_content(loop_t* loop, connection_t* connection) noexcept nogil:
     return ADVANCE_CONTINUE if request.parser.expects_continue else ADVANCE_WAIT
 
 
-cdef int connection_advance(loop_t* loop, connection_t* connection) noexcept nogil:
-    """Parse what the buffer holds; nothing is sent and no list is touched."""
+cdef int advance(loop_t* loop, connection_t* connection) noexcept nogil:
     cdef request_t* request = connection.request
     cdef int result
     if request.is_complete:
@@ -422,6 +422,8 @@ cdef int connection_advance(loop_t* loop, connection_t* connection) noexcept nog
         if result != HEAD_DONE:
             return result
         request.is_parsing = False
+        if request.parser.method == METHOD_CONNECT:
+            return -<int>REFUSAL_CONNECT
         if not request.parser.is_chunked and not request.parser.content_length:
             request.is_inline = True
             request.content_start = request.end = request.parser.head_size
@@ -443,6 +445,17 @@ cdef int connection_advance(loop_t* loop, connection_t* connection) noexcept nog
     if request.buffer.size - request.start > request.parser.head_size:
         return advance_content(loop, connection)
     return ADVANCE_CONTINUE if request.parser.expects_continue else ADVANCE_WAIT
+
+
+cdef int connection_advance(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Parse what the buffer holds; nothing is sent and no list is touched. Called again, it says the same again."""
+    cdef request_t* request = connection.request
+    cdef int outcome = request.refusal
+    if not outcome:
+        outcome = advance(loop, connection)
+        if outcome < 0:
+            request.refusal = outcome
+    return outcome
 
 
 cdef int receive_content(loop_t* loop, connection_t* connection, ssize_t* received) noexcept nogil:
@@ -675,8 +688,8 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) 
     cdef char line[160]
     word_count(&loop.counters.refused, 1)
     snprintf(line, sizeof(line), b"refused with %d %s", info.status, info.phrase)
-    if connection.state == STATE_NEW or connection.state == STATE_IDLE:
-        connection.state = STATE_HEAD       # refused at its first bytes
+    if connection.state != STATE_CONTENT and connection.state != STATE_EXCHANGE:
+        connection.state = STATE_HEAD       # as soon as its bytes were seen
     loop_say(loop, LEVEL_WARNING, line, connection, info.text)
     connection.closes = True
     connection.lingers = True
@@ -706,6 +719,7 @@ cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil
     request.start += request.end
     request.is_parsing = True
     request.is_complete = False
+    request.refusal = 0
     content_free(&request.content)
     parser_reset(&request.parser)
     if request.start >= request.buffer.size:

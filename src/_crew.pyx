@@ -21,7 +21,7 @@ from fastwsgi._accesslog cimport LogFormat
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
     ADVANCE_READY, DEADLINE_IDLE, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_MASK, SLOT_QUIET,
-    SLOT_REVOKED, STATE_QUEUED, TRANSMIT_LOST,
+    SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TRANSMIT_LOST,
     connection_advance, connection_attend, connection_close, connection_enter, connection_handle, connection_list_t,
     connection_next, connection_post, connection_refuse, connection_settle, connection_t, connection_transmit,
     list_append, list_take, loop_say, loop_t, request_t, slot_borrow, slot_claim, slot_free, slot_init, slot_moved,
@@ -219,6 +219,7 @@ cdef bint crew_revoke(crew_t* crew, slot_t* slot, uint64_t number) noexcept nogi
     slot.connection = NULL
     connection.slot = NULL
     connection.owner = OWNER_LOOP
+    connection.state = STATE_EXCHANGE       # for the log: from the queue it came without the leader's hand
     word_count(&loop.counters.revoked, 1)
     if slot.head_sent:
         loop_say(loop, LEVEL_WARNING, b"an exchange was taken away from its thread and the connection reset",
@@ -305,6 +306,7 @@ cdef int crew_begin(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     cdef uint64_t count
     cdef size_t taken
     crew_bind(crew, slot, connection)
+    connection.state = STATE_EXCHANGE
     cell = &crew.cells[slot.cell]
     if cell_waits(cell):
         count = word_load_relaxed(&cell.count)

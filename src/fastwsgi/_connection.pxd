@@ -94,6 +94,7 @@ cdef struct request_t:
     bint is_inline          # the content, if any, is in the buffer
     bint is_parsing         # the head is not complete
     bint is_complete        # head and content are here
+    int refusal             # what connection_advance said for good: -reason; 0: nothing wrong so far
     int spill_error         # errno of a spill that ended after the lead was taken
 
 
