@@ -183,11 +183,12 @@ cdef request_t* request_lease(loop_t* loop) noexcept nogil:
             return NULL
         content_init(&request.content)
         parser_init(&request.parser, &loop.limits)
-    if buffer_reserve(&request.buffer, RECEIVE_ROOM) < 0:
-        free(request)
-        return NULL
     request.start = 0
     request.buffer.size = 0
+    if request.buffer.capacity == 0 and buffer_reserve(&request.buffer, RECEIVE_ROOM) < 0:
+        parser_free(&request.parser)
+        free(request)
+        return NULL
     request.is_parsing = True
     request.is_complete = False
     request.refusal = 0

@@ -46,14 +46,20 @@ cdef tuple keys_make():
 known_keys = keys_make()
 
 
-cdef inline str text(const char* data, span_t span, bint is_ascii):
+cdef inline str ascii_text(const char* data, size_t size):
     cdef str value
-    if not is_ascii or span.length < 2:
+    if size < 2:
         # One octet or none: the interpreter has these ready.
-        return <str>PyUnicode_DecodeLatin1(data + span.start, span.length, NULL)
-    value = <str>PyUnicode_New(span.length, 127)
-    memcpy(PyUnicode_1BYTE_DATA(value), data + span.start, span.length)
+        return <str>PyUnicode_DecodeLatin1(data, <Py_ssize_t>size, NULL)
+    value = <str>PyUnicode_New(<Py_ssize_t>size, 127)
+    memcpy(PyUnicode_1BYTE_DATA(value), data, size)
     return value
+
+
+cdef inline str text(const char* data, span_t span, bint is_ascii):
+    if is_ascii:
+        return ascii_text(data + span.start, span.length)
+    return <str>PyUnicode_DecodeLatin1(data + span.start, span.length, NULL)
 
 
 cdef inline int digit(char octet) noexcept:
@@ -126,30 +132,35 @@ cdef dict environ_template(str server_name, str server_port, bint multithread, b
 
     More than 21 keys, so that its table has room for the fields of a browser and a copy of it never grows.
     """
-    return {
-        "REQUEST_METHOD": "GET",
-        "SCRIPT_NAME": "",
-        "PATH_INFO": "",
-        "QUERY_STRING": "",
-        "RAW_URI": "",
-        "REQUEST_URI": "",
-        "SERVER_NAME": server_name,
-        "SERVER_PORT": server_port,
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "SERVER_SOFTWARE": software,
-        "GATEWAY_INTERFACE": "CGI/1.1",
-        "REMOTE_ADDR": "",
-        "REMOTE_PORT": "",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": None,
-        "wsgi.input_terminated": True,
-        "wsgi.errors": errors,
-        "wsgi.multithread": multithread,
-        "wsgi.multiprocess": multiprocess,
-        "wsgi.run_once": False,
-        "wsgi.file_wrapper": file_wrapper,
-    }
+    # One by one: a dict that grows knows that all its keys are str, one made in one go does not (CPython 3.11).
+    cdef dict environ = {}
+    for key, value in (
+        ("REQUEST_METHOD", "GET"),
+        ("SCRIPT_NAME", ""),
+        ("PATH_INFO", ""),
+        ("QUERY_STRING", ""),
+        ("RAW_URI", ""),
+        ("REQUEST_URI", ""),
+        ("SERVER_NAME", server_name),
+        ("SERVER_PORT", server_port),
+        ("SERVER_PROTOCOL", "HTTP/1.1"),
+        ("SERVER_SOFTWARE", software),
+        ("GATEWAY_INTERFACE", "CGI/1.1"),
+        ("REMOTE_ADDR", ""),
+        ("REMOTE_PORT", ""),
+        ("wsgi.version", (1, 0)),
+        ("wsgi.url_scheme", "http"),
+        # Requests without content share one: there is nothing in it that could change.
+        ("wsgi.input", input_empty()),
+        ("wsgi.input_terminated", True),
+        ("wsgi.errors", errors),
+        ("wsgi.multithread", multithread),
+        ("wsgi.multiprocess", multiprocess),
+        ("wsgi.run_once", False),
+        ("wsgi.file_wrapper", file_wrapper),
+    ):
+        environ[key] = value
+    return environ
 
 
 cdef dict environ_build(dict template, const parser_t* parser, const char* data,
@@ -179,9 +190,10 @@ cdef dict environ_build(dict template, const parser_t* parser, const char* data,
     if not parser.version_minor:
         PyDict_SetItem(environ, "SERVER_PROTOCOL", "HTTP/1.0")
     if peer_size:
-        PyDict_SetItem(environ, "REMOTE_ADDR", PyUnicode_DecodeLatin1(peer, <Py_ssize_t>peer_size, NULL))
+        PyDict_SetItem(environ, "REMOTE_ADDR", ascii_text(peer, peer_size))
         PyDict_SetItem(environ, "REMOTE_PORT", port_text(peer_port))
-    PyDict_SetItem(environ, "wsgi.input", input)
+    if input is not None:
+        PyDict_SetItem(environ, "wsgi.input", input)
     for i in range(parser.field_count):
         field = &parser.fields[i]
         if field.known == KNOWN_NONE:
@@ -207,7 +219,7 @@ cdef inline str port_text(int port):
         digits[n] = <char>(c"0" + port % 10)
         port //= 10
         if port == 0:
-            return <str>PyUnicode_DecodeLatin1(digits + n, 8 - n, NULL)
+            return ascii_text(digits + n, 8 - n)
 
 
 def environ_of(bytes request not None, *, str peer="127.0.0.1", int port=50000):
@@ -216,7 +228,7 @@ def environ_of(bytes request not None, *, str peer="127.0.0.1", int port=50000):
     cdef limits_t limits
     cdef bytes address = peer.encode()
     cdef int64_t content_size = -1
-    cdef Input input
+    cdef Input input = None
     cdef int result
     limits_default(&limits)
     memset(&parser, 0, sizeof(parser))
@@ -228,8 +240,6 @@ def environ_of(bytes request not None, *, str peer="127.0.0.1", int port=50000):
         if parser.has_content_length:
             content_size = <int64_t>parser.content_length
             input = input_from_bytes((<char*>request) + parser.head_size, parser.content_length)
-        else:
-            input = input_empty()
         return environ_build(environ_template("localhost", "8000", False, False, None, None, "fastwsgi"), &parser,
                              request, address, len(address), port, input, content_size)
     finally:

@@ -143,28 +143,49 @@ cdef int special_field(head_t* head, const char* name, size_t name_size,
     return RESPONSE_OK
 
 
+cdef inline bint is_clean(const char* value, size_t size) noexcept nogil:
+    """value has no control character but tabs; eight octets at a time."""
+    cdef uint64_t word, controls, deletes, found = 0
+    cdef size_t i = 0
+    cdef uint8_t is_good = 1
+    while i + 8 <= size:
+        memcpy(&word, value + i, 8)
+        # The high bit of each octet below 0x20, or equal to 0x7f; those of 0x80 and above are allowed.
+        controls = (word - <uint64_t>0x2020202020202020) & ~word
+        deletes = word ^ <uint64_t>0x7f7f7f7f7f7f7f7f
+        found |= controls | ((deletes - <uint64_t>0x0101010101010101) & ~deletes)
+        i += 8
+    if found & <uint64_t>0x8080808080808080:
+        i = 0       # a tab, or something worse
+    while i < size:
+        is_good &= is_value[<uint8_t>value[i]]
+        i += 1
+    return is_good
+
+
 cdef int head_field(head_t* head, const char* name, size_t name_size,
                     const char* value, size_t value_size) noexcept nogil:
     """Add a field line, or say why not."""
     cdef size_t i
     cdef int result
     cdef char* out
-    if name_size == 0:
-        return RESPONSE_BAD_NAME
+    cdef uint8_t is_good = 1
+    if buffer_reserve(&head.lines, name_size + value_size + 4) < 0:
+        return RESPONSE_NO_MEMORY
+    out = head.lines.data + head.lines.size
     for i in range(name_size):
-        if not is_token[<uint8_t>name[i]]:
-            return RESPONSE_BAD_NAME
-    for i in range(value_size):
-        if not is_value[<uint8_t>value[i]]:
-            return RESPONSE_BAD_VALUE
+        out[i] = name[i]
+        is_good &= is_token[<uint8_t>name[i]]
+    if not is_good or name_size == 0:
+        return RESPONSE_BAD_NAME
+    if not is_clean(value, value_size):
+        return RESPONSE_BAD_VALUE
     # The names that mean something here begin with one of these letters.
     if (name[0] | 0x20) in (c"c", c"d", c"s", c"t", c"k", c"u", c"p"):
         result = special_field(head, name, name_size, value, value_size)
         if result != RESPONSE_OK:
             return result
-    if buffer_reserve(&head.lines, name_size + value_size + 4) < 0:
-        return RESPONSE_NO_MEMORY
-    out = put(head.lines.data + head.lines.size, name, name_size)
+    out += name_size
     out[0] = c":"
     out[1] = c" "
     out = put(out + 2, value, value_size)

@@ -31,12 +31,14 @@ cdef class Exchange:
     cdef bint is_head_request
     cdef bint is_lost           # the client left, or the exchange was revoked
     cdef bint is_revoked        # the slot is not to be touched any more
+    cdef bint is_finished       # all of the content was given in one block
     cdef bint has_failed        # the application raised
     cdef bint is_overrun        # more content than announced
     cdef bint drops_content
     cdef int version_minor
 
     cdef int set_head(self, object status, object headers) except -1
+    cdef int field_left_out(self, int result, tuple item) except -1
     cdef int commit_head(self, slot_t* slot, connection_t* connection, bint size_is_known, uint64_t size) except -1
     cdef int add(self, bytes block, bint is_whole) except -1
     cdef int offer(self, slot_t* slot, const char* data, size_t size, const char* tail, size_t tail_size) except -1
@@ -46,6 +48,10 @@ cdef class Exchange:
     cdef int flush(self) except -1
     cdef int finish(self) except -1
     cdef int send_file(self, object wrapper) except -1
+
+
+cdef class Write:
+    cdef Exchange exchange
 
 
 # Never raises: what the application raised is logged and answered.
