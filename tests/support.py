@@ -433,6 +433,7 @@ class Server:
         self.log = ErrorLog()
         self.logger = logging.getLogger("fastwsgi")
         self.logger.addHandler(self.log)
+        self.logger.setLevel(logging.DEBUG)
         self.clients = []
         self.threads = options.get("threads")
         self.server = fastwsgi.make_server(host, 0, validator(app) if validate else app, **options)
@@ -482,6 +483,7 @@ class Server:
             self.thread.join(PATIENCE)
             self.server.server_close()
             self.logger.removeHandler(self.log)
+            self.logger.setLevel(logging.NOTSET)
         assert not self.thread.is_alive(), "serve_forever() did not end"
         self.log.check()
 
