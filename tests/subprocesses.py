@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 
 import fastwsgi
-
 from support import PATIENCE, Client, wait_until
 
 # The applications of the process tests, and the package from wherever these tests have it.

@@ -498,8 +498,10 @@ def resources():
 
 def wait_left_nothing(before):
     """Wait until the kernel lends this process no more than it did before."""
-    gc.collect()
-    wait_until(
-        lambda: all(count <= before[kind] for kind, count in resources().items()),
-        lambda: f"left behind: {resources()}, there were {before}",
-    )
+
+    def nothing_left():
+        return all(count <= before[kind] for kind, count in resources().items())
+
+    if not nothing_left():
+        gc.collect()
+        wait_until(nothing_left, lambda: f"left behind: {resources()}, there were {before}")
