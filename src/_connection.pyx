@@ -141,6 +141,14 @@ cdef void slot_quiet(slot_t* slot) noexcept nogil:
     line_store(&slot.word, line_load(&slot.word) & ~<uint64_t>SLOT_MASK)
 
 
+cdef void slot_release(loop_t* loop, slot_t* slot) noexcept nogil:
+    """BUSY to QUIET, by its thread; the leader hears of an outbox that waits, since it may have found the slot busy."""
+    cdef connection_t* connection = slot.connection
+    if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
+        connection_post(loop, connection, POST_ATTEND)
+    slot_quiet(slot)
+
+
 cdef void slot_moved(slot_t* slot) noexcept nogil:
     """Tell a producer that waits that something has changed: bytes left, the client left, it was revoked."""
     if word_load(&slot.waits):
@@ -227,7 +235,7 @@ cdef connection_t* connection_new(loop_t* loop, int fd, int listener, const sock
         if connection == NULL:
             return NULL
     connection.fd = fd
-    connection.listener = <uint8_t>listener
+    connection.listener = <uint16_t>listener
     connection.peer_size = <uint8_t>platform_address_text(peer, connection.peer_text, sizeof(connection.peer_text), &port)
     connection.peer_port = <uint16_t>port
     connection.after = loop.connections
@@ -279,13 +287,14 @@ cdef void connection_enter(loop_t* loop, connection_t* connection, state_t state
 
 
 cdef int connection_watch(loop_t* loop, connection_t* connection, int flags) noexcept nogil:
-    """Watch its socket for flags (0: not at all); closes the connection, and returns -1, if that fails."""
+    """Watch its socket for flags (0: not at all); -1 if that fails, and then the connection is closed if it is ours."""
     if connection.watched == flags:
         return 0
     if poller_watch(&loop.poller, connection.fd, connection.watched, flags, connection) < 0:
         if flags:
             loop_say(loop, LEVEL_WARNING, b"a connection could not be watched and is closed", connection, NULL)
-            connection_close(loop, connection)
+            if connection.owner == OWNER_LOOP:
+                connection_close(loop, connection)
             return -1
     connection.watched = <uint8_t>flags
     return 0
@@ -553,6 +562,13 @@ cdef int connection_receive(loop_t* loop, connection_t* connection) noexcept nog
     return ADVANCE_WAIT
 
 
+cdef void connection_defer(loop_t* loop, connection_t* connection) noexcept nogil:
+    """What it needs next may block on the disk: not in a turn that holds the GIL."""
+    connection.owner = OWNER_QUEUE
+    connection_watch(loop, connection, 0)
+    list_append(&loop.blocking, connection)
+
+
 cdef int spill(loop_t* loop, connection_t* connection) noexcept nogil:
     """Write content to its spool; ADVANCE_LOST if the lead was taken meanwhile."""
     cdef uint64_t away
@@ -576,11 +592,15 @@ cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) 
     ADVANCE_READY: it is in loop.ready. What was sent before must have been offered to the kernel.
     """
     cdef const char* interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+    cdef ssize_t sent
     if outcome == ADVANCE_READY:
         connection_enter(loop, connection, STATE_QUEUED)
         connection.owner = OWNER_QUEUE
         list_append(&loop.ready, connection)
         return ADVANCE_READY
+    if outcome == ADVANCE_SPILL and not loop.may_block:
+        connection_defer(loop, connection)
+        return ADVANCE_WAIT
     while outcome == ADVANCE_SPILL:
         outcome = spill(loop, connection)
         if outcome == ADVANCE_LOST:
@@ -589,8 +609,10 @@ cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) 
             outcome = connection_advance(loop, connection)
     if outcome == ADVANCE_CONTINUE:
         connection.request.parser.expects_continue = False
-        # The outbox is empty here, so there is room for 25 octets, or the client is gone.
-        if platform_send(connection.fd, interim, 25, 0) != 25:
+        # A client that does not get it sends its content after a while (RFC 9110, 10.1.1), so where the socket is
+        # full it is left out.
+        sent = platform_send(connection.fd, interim, 25, 0)
+        if sent != 25 and not (sent < 0 and platform_would_block()):
             word_add(&loop.counters.lost_clients, 1)
             connection_close(loop, connection)
             return ADVANCE_WAIT
@@ -606,11 +628,25 @@ cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) 
 cdef transmit_t connection_transmit(loop_t* loop, connection_t* connection, slot_t* slot,
                                     const char* data, size_t size, const char* tail, size_t tail_size,
                                     size_t* taken) noexcept nogil:
-    """Send what waits in slot.out, then data, then tail; by whoever holds the slot's BUSY or, for the loop's own, leads.
+    """Send what waits in slot.out, then data, then tail; by a thread that holds its slot and can wait.
 
-    What the socket does not take goes into the outbox; *taken says how much of data was sent or kept (tail: only
-    when that is all of it). May block on the disk once the memory limit is passed.
+    What the socket does not take goes into the outbox, as far as its limits allow; *taken says how much of data was
+    sent or kept (tail: only when that is all of it). What then still waits in slot.out, or of data, is sent by the
+    next call. May block on the disk once the memory limit is passed.
     """
+    return transmit(loop, connection, slot, data, size, tail, tail_size, taken, loop.response_memory,
+                    loop.response_spool)
+
+
+cdef transmit_t connection_flush(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil:
+    """Send or keep all that waits in slot.out, by whoever holds the slot and cannot wait."""
+    cdef size_t taken
+    return transmit(loop, connection, slot, NULL, 0, NULL, 0, &taken, ALL_MEMORY, UINT64_MAX)
+
+
+cdef transmit_t transmit(loop_t* loop, connection_t* connection, slot_t* slot,
+                         const char* data, size_t size, const char* tail, size_t tail_size,
+                         size_t* taken, size_t memory_limit, uint64_t spool_limit) noexcept nogil:
     cdef iovec pieces[3]
     cdef int count = 0
     cdef ssize_t n
@@ -619,10 +655,8 @@ cdef transmit_t connection_transmit(loop_t* loop, connection_t* connection, slot
     cdef outbox_t* outbox = connection.outbox
     cdef int state
     taken[0] = 0
-    slot.out.size = 0
-    slot.out_sent = 0
     if outbox != NULL and not outbox_is_empty(outbox):
-        state = outbox_send(outbox, connection.fd)
+        state = outbox_send(outbox, connection.fd, False)
         if state < 0:
             return TRANSMIT_LOST
     if outbox == NULL or outbox_is_empty(outbox):
@@ -645,10 +679,12 @@ cdef transmit_t connection_transmit(loop_t* loop, connection_t* connection, slot
             return TRANSMIT_DONE
         if n < 0:
             if not platform_would_block():
+                slot.out.size = slot.out_sent = 0
                 return TRANSMIT_LOST
             n = 0
         sent = <size_t>n
         if sent == waiting + size + tail_size:
+            slot.out.size = slot.out_sent = 0
             taken[0] = size
             return TRANSMIT_DONE
     if outbox == NULL:
@@ -656,17 +692,20 @@ cdef transmit_t connection_transmit(loop_t* loop, connection_t* connection, slot
         if outbox == NULL:
             return TRANSMIT_LOST
     if sent < waiting:
-        if outbox_add(outbox, out + sent, waiting - sent, ALL_MEMORY, UINT64_MAX,
-                      loop.spool_directory) < waiting - sent:
-            return TRANSMIT_LOST
+        slot.out_sent += sent + outbox_add(outbox, out + sent, waiting - sent, memory_limit, spool_limit,
+                                           loop.spool_directory)
+        if slot_waiting(slot):
+            # Nothing kept at all: memory is out, and nobody would tell a producer that waits to go on.
+            return TRANSMIT_LOST if outbox_is_empty(outbox) else TRANSMIT_FULL
         sent = 0
     else:
         sent -= waiting
+    slot.out.size = slot.out_sent = 0
     if sent < size:
-        taken[0] = sent + outbox_add(outbox, data + sent, size - sent, loop.response_memory, loop.response_spool,
+        taken[0] = sent + outbox_add(outbox, data + sent, size - sent, memory_limit, spool_limit,
                                      loop.spool_directory)
         if taken[0] < size:
-            return TRANSMIT_FULL
+            return TRANSMIT_LOST if outbox_is_empty(outbox) else TRANSMIT_FULL
         sent = 0
     else:
         taken[0] = size
@@ -684,7 +723,6 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) 
     cdef bint is_head_request = request != NULL and not request.is_parsing and request.parser.method == METHOD_HEAD
     cdef slot_t* own = &loop.own
     cdef record_t record
-    cdef size_t taken
     cdef transmit_t sent = TRANSMIT_LOST
     cdef char line[160]
     word_count(&loop.counters.refused, 1)
@@ -696,7 +734,7 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) 
     connection.lingers = True
     own.out.size = own.out_sent = 0
     if response_refuse(reason, is_head_request, &own.out, &own.date, platform_wall_seconds()) == 0:
-        sent = connection_transmit(loop, connection, own, NULL, 0, NULL, 0, &taken)
+        sent = connection_flush(loop, connection, own)
     if loop.access != NULL:
         memset(&record, 0, sizeof(record))
         if request != NULL and not request.is_parsing:
@@ -772,8 +810,9 @@ cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogi
 
 cdef void connection_attend(loop_t* loop, connection_t* connection) noexcept nogil:
     """Its exchange runs and its outbox waits: from now on the client has a while to read some of it."""
-    connection_watch(loop, connection, WATCH_WRITE)
-    if connection.deadline == DEADLINE_NONE:
+    if connection_watch(loop, connection, WATCH_WRITE) < 0:
+        connection_give_up(loop, connection)
+    elif connection.deadline == DEADLINE_NONE:
         deadline_join(loop, connection, DEADLINE_SEND)
 
 
@@ -804,15 +843,20 @@ cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept 
     cdef uint64_t away = 0
     cdef int outcome
     if is_running:
+        # Its thread is at it, or its leader is away for it: when that is over it comes through `done`, to be watched
+        # again. Until then it would be reported again and again.
         if slot == NULL or not slot_borrow(slot):
-            return ADVANCE_WAIT     # its thread is at it; level-triggered: we come again
+            connection_watch(loop, connection, 0)
+            return ADVANCE_WAIT
         if slot.connection != connection:
-            slot_quiet(slot)        # that exchange is over; the connection is on its way through `done`
+            slot_quiet(slot)
+            connection_watch(loop, connection, 0)
             return ADVANCE_WAIT
     outbox = connection.outbox
     if outbox == NULL or outbox_is_empty(outbox):
         if is_running:
             slot_quiet(slot)
+            slot_moved(slot)
             if connection.deadline != DEADLINE_NONE:
                 deadline_leave(loop, connection)
             connection_watch(loop, connection, 0)
@@ -825,9 +869,13 @@ cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept 
     deadline_join(loop, connection, DEADLINE_SEND)
     if may_block:
         if not is_running:
+            if not loop.may_block:
+                connection_defer(loop, connection)
+                return ADVANCE_WAIT
             connection.owner = OWNER_THREAD
         away = lead_leave(&loop.lead)
-    outcome = outbox_send(outbox, connection.fd)
+    # For a running exchange one piece at a time: its thread may want to go on.
+    outcome = outbox_send(outbox, connection.fd, is_running)
     if is_running:
         slot_quiet(slot)
         slot_moved(slot)

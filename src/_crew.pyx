@@ -7,11 +7,12 @@ The GIL line runs through this module: the crew_ functions are below it, the cla
 """
 
 import _thread
+import os
 import sys
 import threading
 from contextlib import suppress
 
-from libc.errno cimport EINTR, ENOMEM, errno
+from libc.errno cimport EINTR, ETIMEDOUT, errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strcpy, strlen
@@ -20,10 +21,10 @@ from posix.unistd cimport close, usleep
 from fastwsgi._accesslog cimport LogFormat
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
-    ADVANCE_READY, DEADLINE_IDLE, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_MASK, SLOT_QUIET,
+    ADVANCE_READY, DEADLINE_IDLE, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY, SLOT_MASK,
     SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TRANSMIT_LOST,
     connection_advance, connection_attend, connection_close, connection_enter, connection_handle, connection_list_t,
-    connection_next, connection_post, connection_refuse, connection_settle, connection_t, connection_transmit,
+    connection_next, connection_post, connection_refuse, connection_settle, connection_flush, connection_t,
     list_append, list_take, loop_say, loop_t, request_t, slot_borrow, slot_claim, slot_free, slot_init, slot_moved,
     slot_quiet, slot_t, slot_waiting,
 )
@@ -39,7 +40,7 @@ from fastwsgi._loop cimport (
 from fastwsgi._outbox cimport outbox_is_empty
 from fastwsgi._platform cimport (
     condition_wait, line_load, line_replace, line_store, platform_name_thread, platform_now_ns,
-    platform_thread_cpu_ns, platform_wait_readable, platform_write_some, poller_close, poller_wake,
+    platform_clock_ns, platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some, poller_close, poller_wake,
     pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, wake_drain,
     wake_write, word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed,
     word_swap,
@@ -48,6 +49,9 @@ from fastwsgi._refusals cimport REFUSAL_REVOKED, REFUSAL_STOPPING
 
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size) noexcept
+
+cdef extern from "sched.h" nogil:
+    int sched_yield() noexcept
 
 cdef enum:
     LINES_PAUSE_US = 10000      # so that the access log is written a hundred times a second at most
@@ -91,13 +95,13 @@ cdef inline void average(atomic_word_t* value, int64_t latest) noexcept nogil:
 
 
 cdef void measure_start(crew_t* crew, slot_t* slot) noexcept nogil:
-    slot.began_ns = platform_now_ns()
+    word_store_relaxed(&slot.began_ns, <uint64_t>platform_now_ns())
     slot.began_cpu_ns = platform_thread_cpu_ns() if cell_is_slow(&crew.cells[slot.cell]) else 0
 
 
 cdef void measure_end(crew_t* crew, slot_t* slot) noexcept nogil:
     cdef cell_t* cell = &crew.cells[slot.cell]
-    average(&cell.wall_ns, platform_now_ns() - slot.began_ns)
+    average(&cell.wall_ns, platform_now_ns() - <int64_t>word_load_relaxed(&slot.began_ns))
     if slot.began_cpu_ns:
         average(&cell.cpu_ns, platform_thread_cpu_ns() - slot.began_cpu_ns)
 
@@ -118,7 +122,7 @@ cdef inline bint keeper_leads(crew_t* crew) noexcept nogil:
 
 cdef void locked_call_for_queue(crew_t* crew) noexcept nogil:
     """Requests wait in the queue and nobody waits for the GIL: see that somebody takes the next."""
-    if crew.queue.first == NULL or word_load(&crew.gil_wanted):
+    if crew.queue.first == NULL or word_load(&crew.gil_wanted) or word_load(&crew.held):
         return
     if crew.free_first != NULL:
         pthread_cond_signal(&crew.free_first.turn)
@@ -142,8 +146,7 @@ cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
         count += 1
     word_store(&crew.queued, word_load(&crew.queued) + <uint64_t>count)
     word_count(&crew.loop.counters.queued, count)
-    if crew.free_first != NULL and not word_load(&crew.gil_wanted):
-        pthread_cond_signal(&crew.free_first.turn)
+    locked_call_for_queue(crew)
     crew_unlock(crew)
 
 
@@ -207,7 +210,6 @@ cdef bint crew_revoke(crew_t* crew, slot_t* slot, uint64_t number) noexcept nogi
     """
     cdef loop_t* loop = &crew.loop
     cdef connection_t* connection
-    cdef size_t taken
     if not slot_borrow(slot):
         return line_load(&slot.word) & SLOT_MASK == SLOT_REVOKED
     connection = slot.connection
@@ -215,7 +217,7 @@ cdef bint crew_revoke(crew_t* crew, slot_t* slot, uint64_t number) noexcept nogi
         slot_quiet(slot)
         return True
     if slot_waiting(slot):
-        connection_transmit(loop, connection, slot, NULL, 0, NULL, 0, &taken)
+        connection_flush(loop, connection, slot)
     slot.connection = NULL
     connection.slot = NULL
     connection.owner = OWNER_LOOP
@@ -252,8 +254,8 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
     cdef slot_t* slot
     cdef int i
     cdef uint64_t number
-    cdef uint64_t stop = word_load_relaxed(&crew.stop)
-    if word_load_relaxed(&crew.revokes) and word_swap(&crew.revokes, 0):
+    cdef uint64_t stop = word_load(&crew.stop)
+    if word_load(&crew.revokes) and word_swap(&crew.revokes, 0):
         for i in range(1, crew.threads + 1):
             slot = &crew.slots[i]
             number = word_load(&slot.to_revoke)
@@ -263,7 +265,7 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
                 word_replace(&slot.to_revoke, number, 0)
             else:
                 word_store(&crew.revokes, 1)
-                lead_call(&loop.lead, &loop.poller)
+                loop.alarm_ms = loop.now_ms + HURRY_MS
     if not stop:
         return
     if not word_load_relaxed(&loop.draining):
@@ -290,6 +292,8 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
 
 cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexcept nogil:
     """The request of a connection becomes the exchange of a slot."""
+    # The leader may hold it for a moment, for a connection that it had before.
+    slot_claim(slot)
     connection.slot = slot
     slot.connection = connection
     slot.head_sent = False
@@ -304,7 +308,6 @@ cdef int crew_begin(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     """The leader begins an exchange: here and now, or, if it will wait, after passing the lead on."""
     cdef cell_t* cell
     cdef uint64_t count
-    cdef size_t taken
     crew_bind(crew, slot, connection)
     connection.state = STATE_EXCHANGE
     cell = &crew.cells[slot.cell]
@@ -314,7 +317,9 @@ cdef int crew_begin(crew_t* crew, slot_t* slot, connection_t* connection) noexce
         if count % SAMPLE:
             if slot_waiting(slot):
                 # Nobody will send for us from here on; a client that is lost shows at the next block.
-                connection_transmit(&crew.loop, connection, slot, NULL, 0, NULL, 0, &taken)
+                connection_flush(&crew.loop, connection, slot)
+                if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
+                    connection_attend(&crew.loop, connection)
             slot.away = 0
             word_count(&crew.loop.counters.passed, 1)
             crew_lock(crew)
@@ -331,6 +336,8 @@ cdef int crew_lead(crew_t* crew, slot_t* slot, bint has_gil) noexcept nogil:
     cdef connection_t* connection
     cdef int turn
     while True:
+        if word_load_relaxed(&crew.stop) or word_load_relaxed(&crew.revokes):
+            crew_look(crew)
         if word_load_relaxed(&crew.queued) or loop.ready.first != NULL:
             if has_gil or word_replace(&crew.gil_wanted, 0, 1):
                 if word_load_relaxed(&crew.queued):
@@ -354,8 +361,6 @@ cdef int crew_lead(crew_t* crew, slot_t* slot, bint has_gil) noexcept nogil:
         if turn == TURN_DRAINED:
             crew_end(crew)
             return WORK_END
-        if turn != TURN_READY:
-            crew_look(crew)
         if turn == TURN_IDLE and has_gil:
             return WORK_NONE
 
@@ -374,7 +379,8 @@ cdef int crew_follow(crew_t* crew, slot_t* slot) noexcept nogil:
             work = WORK_LEAD
             break
         # A quick request is worth the lead, and with it the end of the detour through the queue.
-        if (head != NULL and (not keeper_leads(crew) or cell_is_slow(&crew.cells[cell_of(head)]))
+        if (head != NULL and not word_load(&crew.held)
+                and (not keeper_leads(crew) or cell_is_slow(&crew.cells[cell_of(head)]))
                 and word_replace(&crew.gil_wanted, 0, 1)):
             crew_bind(crew, slot, locked_take_queued(crew))
             slot.away = 0
@@ -413,12 +419,10 @@ cdef void crew_has_gil(crew_t* crew) noexcept nogil:
 cdef void crew_give_back(crew_t* crew, slot_t* slot) noexcept nogil:
     """The exchange of a thread that does not lead is over: its connection returns through `done`."""
     cdef connection_t* connection
-    cdef size_t taken
     if slot_claim(slot):
         connection = slot.connection
         connection.is_answered = True
-        if slot_waiting(slot) and connection_transmit(&crew.loop, connection, slot, NULL, 0, NULL, 0,
-                                                      &taken) == TRANSMIT_LOST:
+        if slot_waiting(slot) and connection_flush(&crew.loop, connection, slot) == TRANSMIT_LOST:
             word_add(&crew.loop.counters.lost_clients, 1)
             connection.closes = True
             connection.wants_reset = True
@@ -432,12 +436,17 @@ cdef void crew_give_back(crew_t* crew, slot_t* slot) noexcept nogil:
         line_store(&slot.word, slot.number << 2)
 
 
+cdef void slot_rest(slot_t* slot) noexcept nogil:
+    """Wait until the leader has let go of a slot."""
+    while line_load(&slot.word) & SLOT_MASK == SLOT_BUSY:
+        sched_yield()
+
+
 cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
     """The exchange is over and the lead was never lost: WORK_RUN for a pipelined one, else its answer is sent."""
     cdef loop_t* loop = &crew.loop
     cdef connection_t* connection = slot.connection
     cdef request_t* request = connection.request
-    cdef size_t taken
     slot.connection = NULL
     connection.slot = NULL
     connection.owner = OWNER_LOOP
@@ -451,7 +460,7 @@ cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
             connection_enter(loop, connection, STATE_QUEUED)
             connection.owner = OWNER_QUEUE
             return crew_begin(crew, slot, connection)
-    if slot_waiting(slot) and connection_transmit(loop, connection, slot, NULL, 0, NULL, 0, &taken) == TRANSMIT_LOST:
+    if slot_waiting(slot) and connection_flush(loop, connection, slot) == TRANSMIT_LOST:
         word_add(&loop.counters.lost_clients, 1)
         connection_close(loop, connection)
     else:
@@ -485,7 +494,6 @@ cdef void keeper_took(crew_t* crew, slot_t* slot) noexcept nogil:
     """The lead was taken from the thread of a slot: send what waited there for the end of its exchange."""
     cdef loop_t* loop = &crew.loop
     cdef connection_t* connection
-    cdef size_t taken
     word_count(&loop.counters.taken, 1)
     loop_taken_over(loop)
     # If the thread is at it, it will see that the lead is gone and send by itself.
@@ -493,29 +501,72 @@ cdef void keeper_took(crew_t* crew, slot_t* slot) noexcept nogil:
         connection = slot.connection
         if connection != NULL and slot_waiting(slot):
             # A client that is lost shows at the next block.
-            connection_transmit(loop, connection, slot, NULL, 0, NULL, 0, &taken)
+            connection_flush(loop, connection, slot)
             if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
                 connection_attend(loop, connection)
         slot_quiet(slot)
 
 
+cdef void keeper_see(slot_t* slot, int64_t now) noexcept nogil:
+    """Remember how much CPU time the thread of a slot has used up to now."""
+    slot.seen_number = line_load(&slot.word) >> 2
+    slot.seen_ns = now
+    slot.seen_cpu_ns = platform_clock_ns(slot.clock)
+
+
+cdef bint keeper_holds(crew_t* crew) noexcept nogil:
+    """A thread computes, and has not done so for long: another one would only fight it for the GIL.
+
+    Two threads that both compute take the GIL from each other whenever one lets go of it for a moment, as every call
+    of a database does, and each time costs two switches. So a computing exchange has HOLD_NS to itself; one that
+    waits, as its CPU clock shows, holds nobody back.
+    """
+    cdef int64_t now = platform_now_ns()
+    cdef int64_t cpu_ns
+    cdef slot_t* slot
+    cdef bint holds = False
+    cdef int i
+    for i in range(1, crew.threads + 1):
+        slot = &crew.slots[i]
+        if not word_load_relaxed(&slot.running) or now - <int64_t>word_load_relaxed(&slot.began_ns) > HOLD_NS:
+            continue
+        if slot.seen_number != line_load(&slot.word) >> 2:
+            keeper_see(slot, now)
+            holds = True        # until the next look tells
+        elif now - slot.seen_ns < TICK_NS // 2:
+            holds = True
+        else:
+            cpu_ns = platform_clock_ns(slot.clock) - slot.seen_cpu_ns
+            holds |= cpu_ns * 2 > now - slot.seen_ns
+            keeper_see(slot, now)
+    return holds
+
+
 cdef void keeper_lead(crew_t* crew) noexcept nogil:
-    """Lead while every thread is in the application."""
+    """Lead while every thread is in the application, or the one that is computes."""
     cdef bint is_over = False
     loop_taken_over(&crew.loop)
     while not is_over:
-        crew_queue_ready(crew)
+        crew.loop.nap_ms = 0
         if word_load(&crew.free):
-            crew_lock(crew)
-            locked_give_lead(crew, False)
-            is_over = not keeper_leads(crew)
-            crew_unlock(crew)
-            if is_over:
-                return
+            word_store(&crew.held, keeper_holds(crew))
+            if word_load(&crew.held):
+                crew.loop.nap_ms = HOLD_NAP_MS
+            else:
+                crew_lock(crew)
+                locked_give_lead(crew, False)
+                is_over = not keeper_leads(crew)
+                crew_unlock(crew)
+                if is_over:
+                    return
+        else:
+            word_store(&crew.held, 0)
+        crew_look(crew)
+        crew_queue_ready(crew)
         if loop_turn(&crew.loop, True) == TURN_DRAINED:
+            word_store(&crew.held, 0)
             crew_end(crew)
             return
-        crew_look(crew)
 
 
 cdef void crew_keep(crew_t* crew) noexcept nogil:
@@ -538,6 +589,8 @@ cdef void crew_keep(crew_t* crew) noexcept nogil:
             seen = word
             seen_ns = now
             idle = 0
+            if word & LEAD_AWAY:
+                keeper_see(&crew.slots[lead_owner(word)], now)
             tick = TICK_NS if word & LEAD_AWAY else min(tick * 2, <int64_t>TICK_MOST_NS)
         elif not word & LEAD_AWAY:
             idle += 1
@@ -598,6 +651,7 @@ cdef class Crew:
     """The threads of a worker over one loop: the one class of the core that the Python side starts."""
 
     def __cinit__(self):
+        self.is_closed = True
         memset(&self.lines, 0, sizeof(self.lines))
         memset(&self.records, 0, sizeof(self.records))
 
@@ -625,11 +679,13 @@ cdef class Crew:
         self.crew = crew_new(threads)
         loop = self.context.loop = &self.crew.loop
         if loop_open(loop, settings.poller == "poll") < 0:
-            raise OSError(errno, "the event loop could not be opened")
+            raise OSError(errno, "the event loop could not be opened: no descriptors left?")
+        self.is_closed = False
         loop.deadlines[<int>DEADLINE_IDLE].duration_ms = <int64_t>(settings.keep_alive * 1000)
         # Not less than a receive buffer can hold.
         loop.request_memory = <size_t>max(settings.request_buffer, 128 * 1024)
-        loop.response_memory = <size_t>settings.response_buffer
+        # Enough for a producer that waits to have something to wait for.
+        loop.response_memory = <size_t>max(settings.response_buffer, 64 * 1024)
         loop.response_spool = <uint64_t>settings.response_spool
         loop.spool_directory = text_copy(tempfile.gettempdir().encode(sys.getfilesystemencoding(), "surrogateescape"))
         if access_fd >= 0:
@@ -671,11 +727,20 @@ cdef class Crew:
         if monkey is not None and monkey.is_module_patched("threading"):
             self.log.warning("gevent has patched threading: fastwsgi keeps real threads, and each request has one")
         self.is_started = True
-        word_store(&self.crew.alive, <uint64_t>(self.crew.threads + 1))
         line_store(&self.crew.loop.lead.word, lead_next(0, 1))
-        start_new_thread(self._keep, ())
-        for i in range(1, self.crew.threads + 1):
-            start_new_thread(self._work, (i,))
+        try:
+            for i in range(1, self.crew.threads + 1):
+                word_add(&self.crew.alive, 1)
+                start_new_thread(self._work, (i,))
+            word_add(&self.crew.alive, 1)
+            start_new_thread(self._keep, ())
+        except BaseException:
+            word_add(&self.crew.alive, -1)
+            if word_load(&self.crew.alive):
+                self.stop(0)
+            else:
+                word_store(&self.crew.ended, 1)
+            raise
 
     def _keep(self):
         """The keeper's thread."""
@@ -693,6 +758,7 @@ cdef class Crew:
         name = f"fastwsgi-{index}"
         threading.current_thread().name = name
         platform_name_thread(name.encode())
+        slot.clock = platform_own_clock()
         try:
             while True:
                 with nogil:
@@ -702,8 +768,16 @@ cdef class Crew:
                 crew_has_gil(crew)
                 while work == WORK_RUN:
                     measure_start(crew, slot)
-                    exchange_run(self.context, slot)
+                    try:
+                        exchange_run(self.context, slot)
+                    except BaseException as error:
+                        # The logging of the application failed on what the application did: the thread goes on.
+                        with suppress(BaseException):
+                            sys.stderr.write(f"fastwsgi: an exchange could not be logged: {error!r}\n")
                     measure_end(crew, slot)
+                    if line_load(&slot.word) & SLOT_MASK == SLOT_BUSY:
+                        with nogil:     # the leader sends from it, perhaps from a slow disk
+                            slot_rest(slot)
                     work = crew_after(crew, slot)
                 if work == WORK_END:
                     break
@@ -757,12 +831,12 @@ cdef class Crew:
                                             self.lines.size - self.written, &written)
                 self.written += written
         records = []
-        if error == EINTR:
-            # The rest after the signal's handler has run; nothing may wait for another wake-up until then.
-            wake_write(&loop.journal.wake)
-        elif error:
+        if error and (error not in (EINTR, ETIMEDOUT) or word_load(&self.crew.ended)):
             lost_lines += 1
             self.written = self.lines.size
+        elif error:
+            # The rest after the signal's handler has run, or when the reader has caught up.
+            wake_write(&loop.journal.wake)
         text = self.records.data
         while text < self.records.data + self.records.size:
             records.append((<int>text[0], (<bytes>(text + 1)).decode("utf-8", "backslashreplace")))
@@ -772,7 +846,7 @@ cdef class Crew:
             records.append((LEVEL_WARNING, f"{lost_records} more log records were left out"))
         if lost_lines:
             records.append((LEVEL_WARNING, f"{lost_lines} access log lines were lost: --access-logfile takes too long"
-                            if not error or error == EINTR else f"access log: {OSError(error, '').strerror or error}"))
+                            if error in (0, EINTR, ETIMEDOUT) else f"the access log cannot be written: {os.strerror(error)}"))
         if self.finished:
             self._close()
         return records
@@ -838,10 +912,14 @@ cdef class Crew:
         }
 
     def after_fork_in_child(self):
-        """In a process that the application forked: let go of sockets and poller, which are the parent's."""
+        """In a process that the application forked: let go of sockets and poller, which are the parent's.
+
+        The thread that called fork is still in the application; should it come back, the process ends.
+        """
         cdef connection_t* connection = self.crew.loop.connections
         if self.is_closed:
             return
+        self.context.is_forked = True
         while connection != NULL:
             if connection.fd >= 0:
                 close(connection.fd)

@@ -8,17 +8,21 @@ thread still has the lead, because whoever takes the lead sends them.
 import io
 import os
 import stat
+import sys
+from contextlib import suppress
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
 from libc.string cimport memset
+from posix.unistd cimport close
 
 from fastwsgi._accesslog cimport accesslog_values, record_t
 from fastwsgi._buffer cimport buffer_append
 from fastwsgi._connection cimport (
     OUT_MOST, RESPONSE_DIRECT, TRANSMIT_FULL, TRANSMIT_LOST, POST_ATTEND,
-    connection_post, connection_t, connection_transmit, loop_t, request_t, slot_claim, slot_log, slot_quiet, slot_t,
+    connection_post, connection_t, connection_transmit, loop_t, request_t, slot_borrow, slot_claim, slot_log, slot_quiet,
+    slot_release, slot_t,
     slot_waiting, transmit_t,
 )
 from fastwsgi._content cimport Input, content_length, input_from_bytes, input_from_content
@@ -129,7 +133,15 @@ cdef class Exchange:
 
     cdef slot_t* claim(self) except NULL:
         """Hold the slot, and with it the connection; raises ConnectionError when the exchange was revoked."""
-        if self.is_revoked or not slot_claim(self.slot):
+        cdef bint is_held
+        if self.slot == NULL:
+            raise RuntimeError("the exchange has ended")
+        is_held = not self.is_revoked and slot_borrow(self.slot)
+        if not is_held and not self.is_revoked:
+            # The leader sends from it at this moment, perhaps from a slow disk.
+            with nogil:
+                is_held = slot_claim(self.slot)
+        if not is_held:
             self.is_lost = True
             self.is_revoked = True
             raise ConnectionError("the exchange was taken away from this thread")
@@ -138,7 +150,7 @@ cdef class Exchange:
     cdef void release(self) noexcept:
         """Let go of the slot, unless it was taken away."""
         if not self.is_revoked:
-            slot_quiet(self.slot)
+            slot_release(self.loop, self.slot)
 
     cdef int set_head(self, object status, object headers) except -1:
         """Check status and fields and write their lines (nothing is sent yet)."""
@@ -264,6 +276,7 @@ cdef class Exchange:
         cdef connection_t* connection = slot.connection
         cdef loop_t* loop = self.loop
         cdef transmit_t outcome
+        cdef uint64_t progress = 0
         cdef size_t taken = 0
         while True:
             if connection.outbox == NULL and size + slot_waiting(slot) <= OUT_MOST:
@@ -277,21 +290,24 @@ cdef class Exchange:
                 connection.wants_reset = True
                 self.is_lost = True
                 raise ConnectionError("the client is gone")
+            if outcome == TRANSMIT_FULL:
+                # Before the leader can know of it: it tells of progress only if somebody waits.
+                pthread_mutex_lock(&slot.mutex)
+                word_store(&slot.waits, 1)
+                progress = slot.progress
+                pthread_mutex_unlock(&slot.mutex)
             if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
                 connection_post(loop, connection, POST_ATTEND)
             if outcome != TRANSMIT_FULL:
                 return 0
             data += taken
             size -= taken
-            self.wait(slot)
+            self.wait(slot, progress)
 
-    cdef int wait(self, slot_t* slot) except -1:
-        """Let go of the slot until the leader has sent something, and hold it again."""
-        cdef uint64_t progress
+    cdef int wait(self, slot_t* slot, uint64_t progress) except -1:
+        """Let go of the slot until the leader has sent something since `progress`, and hold it again."""
         with nogil:
             pthread_mutex_lock(&slot.mutex)
-            word_store(&slot.waits, 1)
-            progress = slot.progress
             slot_quiet(slot)
             while slot.progress == progress:
                 pthread_cond_wait(&slot.moved, &slot.mutex)
@@ -330,22 +346,27 @@ cdef class Exchange:
         if place is None or slot.head_sent:
             return 0
         fd, offset, size = place
-        self.claim()
+        # A copy of the descriptor, so that close() can run before the client has read everything.
+        copy = dup_cloexec(fd)
+        if copy < 0:
+            return 0
+        try:
+            self.claim()
+        except ConnectionError:
+            close(copy)
+            raise
         try:
             connection = slot.connection
-            self.commit_head(slot, connection, True, <uint64_t>size)
-            length = min(<uint64_t>size, self.left)
-            if self.drops_content or not length:
-                return 1
             if connection.outbox == NULL:
                 connection.outbox = outbox_new()
                 if connection.outbox == NULL:
                     raise MemoryError
-            # A copy of the descriptor, so that close() can run before the client has read everything.
-            copy = dup_cloexec(fd)
-            if copy < 0:
-                raise OSError("no file descriptor left to send a file")
+            self.commit_head(slot, connection, True, <uint64_t>size)
+            length = min(<uint64_t>size, self.left)
+            if self.drops_content or not length:
+                return 1
             outbox_add_file(connection.outbox, copy, offset, length)
+            copy = -1       # the outbox owns it
             waiting = slot_waiting(slot)
             if outbox_add(connection.outbox, slot.out.data + slot.out_sent, waiting, <size_t>-1, UINT64_MAX,
                           self.loop.spool_directory) < waiting:
@@ -354,7 +375,7 @@ cdef class Exchange:
             self.left -= length
             slot.sent += length
             with nogil:
-                outcome = outbox_send(connection.outbox, connection.fd)
+                outcome = outbox_send(connection.outbox, connection.fd, False)
             if outcome < 0:
                 connection.closes = True
                 connection.wants_reset = True
@@ -363,9 +384,9 @@ cdef class Exchange:
                     word_add(&self.loop.counters.lost_clients, 1)
                     raise ConnectionError("the client is gone")
                 raise OSError("the file became shorter while it was sent")
-            if outcome != OUTBOX_EMPTY:
-                connection_post(self.loop, connection, POST_ATTEND)
         finally:
+            if copy >= 0:
+                close(copy)
             self.release()
         return 1
 
@@ -492,13 +513,14 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     exchange.has_failed = True
     if exchange.is_lost and isinstance(error, ConnectionError):
         return 0
-    if exchange.is_revoked or not slot_claim(slot):
-        exchange.is_revoked = True
+    try:
+        exchange.claim()
+    except ConnectionError:
         context.log.error("the application failed after its exchange was taken away", exc_info=error)
         return 0
     try:
         connection = slot.connection
-        context.log.error("%s: the application failed", request_text(connection), exc_info=error)
+        what = request_text(connection)
         connection.closes = True
         connection.lingers = True
         if slot.head_sent:
@@ -507,51 +529,53 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
                 connection.wants_reset = True
         else:
             slot.head_sent = True
+            slot.head.lines.size = 0
             slot.status = 500
             if response_refuse(REFUSAL_APPLICATION_ERROR, exchange.is_head_request, &slot.out, &slot.date,
                                platform_wall_seconds()) < 0:
                 connection.wants_reset = True
     finally:
-        slot_quiet(slot)
+        exchange.release()
+    # Not with the slot held: handlers of the application may take their time.
+    context.log.error("%s: the application failed", what, exc_info=error)
     return exchange.flush()
 
 
 cdef int exchange_remarks(Context context, Exchange exchange, slot_t* slot) except -1:
     """Say what the application did wrong without failing."""
-    if exchange.is_lost or exchange.has_failed or not slot_claim(slot):
+    if exchange.is_lost or exchange.has_failed:
         return 0
-    try:
-        if exchange.is_overrun:
-            context.log.warning("%s: the application gave more content than its Content-Length of %d; the rest was cut",
-                                request_text(slot.connection), slot.head.content_length)
-        elif exchange.framing == FRAMING_LENGTH and exchange.left:
-            context.log.warning(
-                "%s: the application gave %d bytes less than its Content-Length of %d; the connection is closed",
-                request_text(slot.connection), exchange.left, slot.head.content_length)
-    finally:
-        slot_quiet(slot)
+    exchange.claim()
+    what = request_text(slot.connection)
+    exchange.release()
+    if exchange.is_overrun:
+        context.log.warning("%s: the application gave more content than its Content-Length of %d; the rest was cut",
+                            what, slot.head.content_length)
+    elif exchange.framing == FRAMING_LENGTH and exchange.left:
+        context.log.warning(
+            "%s: the application gave %d bytes less than its Content-Length of %d; the connection is closed",
+            what, exchange.left, slot.head.content_length)
     return 0
 
 
-cdef int exchange_log(Context context, slot_t* slot, dict environ) except -1:
+cdef int exchange_log(Context context, Exchange exchange, slot_t* slot, dict environ) except -1:
     """Write the access log line."""
     cdef record_t record
     cdef connection_t* connection
     cdef request_t* request
     memset(&record, 0, sizeof(record))
-    if context.access.format.needs_environ:
+    if context.access.format.needs_environ and environ is not None:
         slot.values.size = 0
         accesslog_values(&context.access.format, environ, &slot.values)
         record.values = slot.values.data
         record.values_size = slot.values.size
-    record.duration_ns = <uint64_t>(platform_now_ns() - slot.began_ns)
+    record.duration_ns = <uint64_t>(platform_now_ns() - <int64_t>word_load_relaxed(&slot.began_ns))
     record.unix_time = platform_wall_seconds()
     record.status = slot.status
     record.content_bytes = slot.sent
     record.head = slot.head.lines.data
     record.head_size = slot.head.lines.size
-    if not slot_claim(slot):
-        return 0
+    exchange.claim()
     connection = slot.connection
     request = connection.request
     record.data = request.buffer.data + request.start
@@ -559,8 +583,22 @@ cdef int exchange_log(Context context, slot_t* slot, dict environ) except -1:
     record.peer = connection.peer_text
     record.peer_size = connection.peer_size
     slot_log(context.loop, slot, &record)
-    slot_quiet(slot)
+    exchange.release()
     return 0
+
+
+cdef int leave_child(Context context, object error) except -1:
+    """The application has forked, and the child came back from it: it ends here, for everything else is the parent's."""
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    elif error is not None:
+        code = 1
+        context.log.error("a process that the application forked failed", exc_info=error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)
 
 
 cdef dict exchange_environ(Context context, Exchange exchange, slot_t* slot):
@@ -584,37 +622,54 @@ cdef dict exchange_environ(Context context, Exchange exchange, slot_t* slot):
                          connection.peer_text, connection.peer_size, connection.peer_port, body, content_size)
 
 
+cdef int exchange_call(Context context, Exchange exchange, slot_t* slot, list environs) except -1:
+    """Call the application and send what it gives; raises what it raises."""
+    exchange.claim()        # it may have been revoked while this thread waited for the GIL
+    try:
+        environ = exchange_environ(context, exchange, slot)
+    finally:
+        exchange.release()
+    if environs is not None:
+        environs.append(environ)
+    iterable = context.application(environ, exchange)
+    try:
+        iterate(exchange, iterable)
+        exchange.finish()
+    finally:
+        close_iterable(iterable)
+    return 0
+
+
 cdef int exchange_run(Context context, slot_t* slot) except -1:
-    """Call the application for the request of slot.connection and send what it gives."""
+    """Call the application for the request of slot.connection and send what it gives.
+
+    Raises only when what the application did cannot be logged; the exchange is over then too.
+    """
     cdef Exchange exchange = Exchange.__new__(Exchange)
-    cdef dict environ = None
+    cdef list environs = [] if context.logs_access else None
     exchange.context = context
     exchange.loop = context.loop
     exchange.slot = slot
     slot.sent = 0
     slot.status = 0
+    slot.head.lines.size = 0
     try:
-        exchange.claim()        # it may have been revoked while this thread waited for the GIL
         try:
-            environ = exchange_environ(context, exchange, slot)
-        finally:
-            exchange.release()
-        iterable = context.application(environ, exchange)
-        try:
-            iterate(exchange, iterable)
-            exchange.finish()
-        finally:
-            close_iterable(iterable)
-    except BaseException as error:
-        try:
-            exchange_failed(context, exchange, error)
-        except BaseException as another:
-            # The client left before its 500, or the logging of the application fails.
-            if not exchange.is_lost:
-                context.log.error("an answer could not be given", exc_info=another)
-    if exchange.is_overrun or exchange.left:
-        exchange_remarks(context, exchange, slot)
-    if context.logs_access and not exchange.is_revoked:
-        exchange_log(context, slot, environ)
-    exchange.slot = NULL
+            exchange_call(context, exchange, slot, environs)
+            if context.is_forked:
+                leave_child(context, None)
+        except BaseException as error:
+            if context.is_forked:
+                leave_child(context, error)
+            try:
+                exchange_failed(context, exchange, error)
+            except ConnectionError:
+                if not exchange.is_lost:    # the client left before its 500
+                    raise
+        if exchange.is_overrun or exchange.left:
+            exchange_remarks(context, exchange, slot)
+        if context.logs_access and not exchange.is_revoked:
+            exchange_log(context, exchange, slot, environs[0] if environs else None)
+    finally:
+        exchange.slot = NULL
     return 0

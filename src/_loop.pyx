@@ -5,14 +5,14 @@ is put into loop.ready, and loop_turn returns. Everything taken from the kernel 
 returns, so that whoever takes the lead finds it there.
 """
 
-from libc.errno cimport ECONNABORTED, EMFILE, ENFILE, ENOMEM, EPERM, EPROTO, errno
+from libc.errno cimport ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset, strerror
 from posix.unistd cimport close
 
 from fastwsgi._connection cimport (
-    ADVANCE_LOST, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE, DEADLINE_SEND,
+    ADVANCE_LOST, ADVANCE_SPILL, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE, DEADLINE_SEND,
     DEADLINES, OWNER_LOOP, OWNER_QUEUE, POST_FINISHED, STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE,
     STATE_LINGER, STATE_NEW, STATE_QUEUED, STATE_SENDING,
     connection_advance, connection_attend, connection_close, connection_give_up, connection_gone, connection_enter, connection_forget, connection_free, connection_handle,
@@ -140,10 +140,10 @@ cdef int loop_accept(loop_t* loop, listener_t* listener) noexcept nogil:
         if fd < 0:
             if platform_would_block():
                 return 0
-            if errno == ECONNABORTED or errno == EPROTO or errno == EPERM:
-                continue
-            pause_accepting(loop)
-            return 0
+            if errno == EMFILE or errno == ENFILE or errno == ENOMEM or errno == ENOBUFS:
+                pause_accepting(loop)
+                return 0
+            continue        # that connection is lost already (accept(2), "Error handling")
         connection = connection_new(loop, fd, listener.index, &address)
         if connection == NULL:
             close(fd)
@@ -220,7 +220,7 @@ cdef int take_done(loop_t* loop) noexcept nogil:
                 outcome = connection_handle(loop, connection, connection_advance(loop, connection))
             else:
                 outcome = connection_settle(loop, connection)
-        elif connection.owner != OWNER_LOOP:
+        elif connection.owner != OWNER_LOOP and connection.slot != NULL:
             connection_attend(loop, connection)
     return outcome
 
@@ -240,6 +240,22 @@ cdef int take_backlog(loop_t* loop) noexcept nogil:
             return 0
 
 
+cdef int take_blocking(loop_t* loop) noexcept nogil:
+    """Go on with the connections whose next step may block, now that nobody waits for the GIL because of it."""
+    cdef connection_t* connection
+    cdef int outcome = 0
+    while loop.blocking.first != NULL and outcome != ADVANCE_LOST:
+        connection = list_take(&loop.blocking)
+        connection.owner = OWNER_LOOP
+        if connection.state == STATE_SENDING:
+            outcome = connection_send_ready(loop, connection)
+            if outcome != ADVANCE_LOST and connection.state == STATE_SENDING:
+                connection_watch(loop, connection, WATCH_WRITE)
+        else:
+            outcome = connection_handle(loop, connection, ADVANCE_SPILL)
+    return outcome
+
+
 cdef void expire(loop_t* loop) noexcept nogil:
     """End what has passed its deadline."""
     cdef int kind
@@ -250,16 +266,16 @@ cdef void expire(loop_t* loop) noexcept nogil:
             if connection == NULL or connection.expires_ms > loop.now_ms:
                 break
             word_count(&loop.counters.expired, 1)
-            if connection.state == STATE_HEAD:
+            if connection.owner != OWNER_LOOP:
+                connection_give_up(loop, connection)
+            elif connection.state == STATE_HEAD:
                 connection_refuse(loop, connection, REFUSAL_HEAD_TIMEOUT)
-            elif connection.state == STATE_CONTENT and connection.owner == OWNER_LOOP:
+            elif connection.state == STATE_CONTENT:
                 connection_refuse(loop, connection, REFUSAL_CONTENT_TIMEOUT)
-            elif connection.owner == OWNER_LOOP:
+            else:
                 # Nobody is owed an answer (RFC 9112, 9.5), but one that was not read to its end is cut visibly.
                 connection.wants_reset = connection.state == STATE_SENDING
                 connection_close(loop, connection)
-            else:
-                connection_give_up(loop, connection)
 
 
 cdef void free_closed(loop_t* loop) noexcept nogil:
@@ -287,6 +303,8 @@ cdef int wait_ms(loop_t* loop) noexcept nogil:
         first = loop.deadlines[kind].first
         if first != NULL and (until == 0 or first.expires_ms < until):
             until = first.expires_ms
+    if loop.nap_ms and (until == 0 or until > loop.now_ms + loop.nap_ms):
+        return <int>loop.nap_ms
     if until == 0:
         return -1
     if until <= loop.now_ms:
@@ -300,6 +318,7 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
     may_wait: sleep in the poller when nothing is ready (never with the GIL held).
     """
     cdef int timeout
+    loop.may_block = may_wait
     if loop.ready.first != NULL:
         return TURN_READY
     while loop.event_index < loop.event_count:
@@ -309,8 +328,13 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
         if loop.ready.first != NULL:
             return TURN_READY
     # After a turn of one event another one is unlikely to be there: not worth a look with the GIL held.
-    if not may_wait and loop.event_count < 2 and loop.backlog.first == NULL:
+    if not may_wait and (loop.blocking.first != NULL or (loop.event_count < 2 and loop.backlog.first == NULL)):
         return TURN_IDLE
+    if loop.blocking.first != NULL:
+        if take_blocking(loop) == ADVANCE_LOST:
+            return TURN_LOST
+        if loop.ready.first != NULL:
+            return TURN_READY
     expire(loop)
     free_closed(loop)
     if loop.connections == NULL and word_load_relaxed(&loop.draining):
@@ -347,6 +371,8 @@ cdef void loop_taken_over(loop_t* loop) noexcept nogil:
     """The lead has changed hands: old events are dropped, since level-triggered ones come again."""
     loop.event_index = 0
     loop.event_count = 0
+    # Whoever called for attention may have been answered by a leader that went away before it looked.
+    line_store(&loop.lead.attention, 1)
 
 
 # ---- the end ----
@@ -395,7 +421,6 @@ cdef int loop_hurry(loop_t* loop) noexcept nogil:
     cdef connection_t* connection
     cdef connection_t* following
     cdef int count = 0
-    loop.is_hurried = True
     connection = loop.connections
     while connection != NULL:
         following = connection.after

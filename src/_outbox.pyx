@@ -51,6 +51,8 @@ cdef size_t outbox_add(outbox_t* outbox, const char* data, size_t size, size_t m
     A spool that cannot be opened or written counts as full: the producer waits for the client instead.
     """
     cdef size_t taken = 0, room, waiting
+    if size == 0:
+        return 0
     if outbox.spool_sent == outbox.spool_size:
         waiting = outbox.memory.size - outbox.memory_sent
         room = memory_limit - waiting if memory_limit > waiting else 0
@@ -65,9 +67,10 @@ cdef size_t outbox_add(outbox_t* outbox, const char* data, size_t size, size_t m
                 taken = 0
         if taken == size:
             return size
-    if outbox.spool_size - outbox.spool_sent >= spool_limit:
+    # What is sent stays on the disk until all is: the limit is on the file.
+    if outbox.spool_size >= spool_limit:
         return taken
-    room = <size_t>(spool_limit - (outbox.spool_size - outbox.spool_sent))
+    room = <size_t>(spool_limit - outbox.spool_size)
     if size - taken < room:
         room = size - taken
     if outbox.spool < 0:
@@ -91,8 +94,8 @@ cdef inline int send_failed() noexcept nogil:
     return OUTBOX_WAITS if platform_would_block() else OUTBOX_LOST
 
 
-cdef int outbox_send(outbox_t* outbox, int socket) noexcept nogil:
-    """Send until the socket is full or all is sent. May block on the disk."""
+cdef int outbox_send(outbox_t* outbox, int socket, bint one_piece) noexcept nogil:
+    """Send until the socket is full, all is sent or, if one_piece, one read of a file. May block on the disk."""
     cdef ssize_t n
     cdef off_t offset
     cdef bint more = outbox.spool_size > outbox.spool_sent or outbox.file_left > 0
@@ -113,6 +116,8 @@ cdef int outbox_send(outbox_t* outbox, int socket) noexcept nogil:
         if n == 0:
             return OUTBOX_FILE_SHORT
         outbox.spool_sent += <uint64_t>n
+        if one_piece and outbox.spool_sent < outbox.spool_size:
+            return OUTBOX_WAITS
     if outbox.spool_size:
         # All read: give the disk space back and start again at the front.
         if ftruncate(outbox.spool, 0) == 0:

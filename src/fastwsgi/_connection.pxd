@@ -11,7 +11,7 @@ from fastwsgi._lead cimport lead_t
 from fastwsgi._outbox cimport outbox_t
 from fastwsgi._parser cimport chunked_t, limits_t, parser_t
 from fastwsgi._platform cimport (
-    atomic_head_t, atomic_line_t, atomic_word_t, event_t, poller_t, pthread_cond_t, pthread_mutex_t, sockaddr_storage,
+    atomic_head_t, atomic_line_t, atomic_word_t, cpu_clock_t, event_t, poller_t, pthread_cond_t, pthread_mutex_t, sockaddr_storage,
 )
 from fastwsgi._response cimport date_t, head_t
 
@@ -109,7 +109,7 @@ cdef struct connection_t:
     uint8_t lingers             # close only after the peer has ended
     uint8_t wants_reset
     uint8_t client_closes       # it was the client that said this is the last request
-    uint8_t listener            # index
+    uint16_t listener           # index
     uint16_t peer_port
     uint8_t peer_size           # of peer_text; 0: a unix socket
     uint8_t inline_count        # requests in this turn
@@ -137,7 +137,7 @@ cdef struct slot_t:
     bint head_sent              # the head of this exchange is in `out` or beyond
     uint64_t number             # of the exchange
     uint64_t away               # the lead word its thread went away with; 0 when it did not lead
-    int index                   # 1 to N; N + 1 is the keeper's, for `out` alone
+    int index                   # 1 to N; 0: the loop's own
     atomic_word_t waits         # the producer waits for the client
     pthread_mutex_t mutex       # of `progress`
     pthread_cond_t moved
@@ -148,13 +148,18 @@ cdef struct slot_t:
     stamp_t stamp
     buffer_t line               # an access log line is made here
     buffer_t values
-    int64_t began_ns
     int64_t began_cpu_ns        # 0: not measured
     uint8_t cell                # of the averages
     uint64_t sent               # content bytes of this response
     int status
     atomic_word_t requests      # handed to the application so far
     atomic_word_t running       # 1 while one is in the application
+    atomic_word_t began_ns      # when that one began
+    cpu_clock_t clock           # CPU time of this thread; written before it leads or is free for the first time
+    # The keeper's: what it last saw of the exchange.
+    uint64_t seen_number
+    int64_t seen_ns
+    int64_t seen_cpu_ns
     atomic_word_t to_revoke     # the number of an exchange that is to be taken away
     # Of the crew.
     pthread_cond_t turn         # waits here for work or the lead
@@ -208,6 +213,7 @@ cdef struct loop_t:
     connection_t* returned      # taken from `done`, by next_done, not yet seen to
     connection_list_t ready     # complete requests
     connection_list_t backlog   # with bytes that wait for the next turn
+    connection_list_t blocking  # with something to do that may block on the disk
     connection_list_t closing   # closed and freed at the end of the turn
     connection_t* connections   # all
     deadline_queue_t deadlines[DEADLINES]
@@ -224,8 +230,9 @@ cdef struct loop_t:
     journal_t journal
     slot_t own                  # for answers of the loop itself
     atomic_word_t draining
-    bint is_hurried             # the grace is over
+    bint may_block              # this turn does not hold the GIL
     int64_t alarm_ms            # when the leader has to look again; 0: never
+    int64_t nap_ms              # the longest wait; 0: any
     counters_t counters
 
 
@@ -239,6 +246,8 @@ cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) 
 cdef transmit_t connection_transmit(loop_t* loop, connection_t* connection, slot_t* slot,
                                     const char* data, size_t size, const char* tail, size_t tail_size,
                                     size_t* taken) noexcept nogil
+cdef transmit_t connection_flush(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil
+cdef void connection_defer(loop_t* loop, connection_t* connection) noexcept nogil
 cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogil
 cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_attend(loop_t* loop, connection_t* connection) noexcept nogil
@@ -258,6 +267,7 @@ cdef void slot_free(slot_t* slot) noexcept nogil
 cdef bint slot_claim(slot_t* slot) noexcept nogil
 cdef bint slot_borrow(slot_t* slot) noexcept nogil
 cdef void slot_quiet(slot_t* slot) noexcept nogil
+cdef void slot_release(loop_t* loop, slot_t* slot) noexcept nogil
 cdef void slot_moved(slot_t* slot) noexcept nogil
 cdef uint64_t slot_waiting(const slot_t* slot) noexcept nogil
 

@@ -13,6 +13,8 @@ cdef enum:
     TICK_MOST_NS = 2000000
     IDLE_TICKS = 4              # without any movement, then the keeper parks
     WAITS_NS = 500000           # exchanges that take longer, most of it off the CPU, wait
+    HOLD_NS = 5000000           # for so long a computing exchange has the GIL to itself
+    HOLD_NAP_MS = 1             # between two looks at it
     SAMPLE = 64                 # one exchange of so many runs inline all the same, to measure afresh
     CELLS = 256
 
@@ -22,11 +24,6 @@ cdef enum work_t:
     WORK_NONE           # nothing without waiting
     WORK_LEAD           # it was given the lead
     WORK_END            # the crew has ended
-
-# crew_t.stop
-cdef enum:
-    STOP_DRAIN = 1
-    STOP_NOW = 2
 
 
 cdef struct cell_t:
@@ -50,9 +47,10 @@ cdef struct crew_t:
     atomic_word_t gil_wanted    # one thread waits for the GIL to begin an exchange
     atomic_word_t alive         # threads that have not ended
     atomic_word_t ended
-    atomic_word_t stop          # STOP_
+    atomic_word_t stop          # 1: drain, within the grace
     atomic_word_t grace_ms
     atomic_word_t revokes       # a slot has to_revoke
+    atomic_word_t held          # the keeper leads and holds free threads back
     int64_t grace_ends_ms       # the leader's
     bint grace_is_over
     cell_t cells[CELLS]

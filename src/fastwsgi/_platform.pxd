@@ -35,6 +35,7 @@ cdef extern from "platform/platform.h" nogil:
         pass
     ctypedef struct pthread_cond_t:
         pass
+    ctypedef int cpu_clock_t
     ctypedef struct wake_t:
         int reader
         int writer
@@ -51,6 +52,8 @@ cdef extern from "platform/platform.h" nogil:
     int64_t platform_now_ns() noexcept
     int64_t platform_thread_cpu_ns() noexcept
     int64_t platform_wall_seconds() noexcept
+    cpu_clock_t platform_own_clock() noexcept
+    int64_t platform_clock_ns(cpu_clock_t clock) noexcept
     int platform_accept(int listener, sockaddr_storage* address, socklen_t* size) noexcept
     void platform_set_reset(int fd) noexcept
     bint platform_would_block() noexcept

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
@@ -41,6 +42,10 @@ NOT_FOR_SERVERS = {
 }
 
 
+# For a child that the application forks.
+_workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
+
+
 class Worker:
     """Serves an application at listeners that are bound already, and that the caller closes afterwards."""
 
@@ -58,11 +63,16 @@ class Worker:
         self._left_running = 0
         # Signal handlers must not write to the log: they may have interrupted a write to it.
         self._messages: list[tuple[int, str]] = []
+        _workers.add(self)
+
+    def after_fork_in_child(self) -> None:
+        """Let go of what is the parent's."""
+        self._crew.after_fork_in_child()
 
     def run(self) -> None:
         """Serve until `stop`, then drain. In the main thread signals are heeded if `signals` surrounds it."""
-        self._crew.start()
         try:
+            self._crew.start()
             while not self._crew.finished:
                 self._report(self._crew.attend())
         except BaseException:
@@ -360,7 +370,14 @@ def forget_signals() -> None:
             restore(_former_handlers.pop())
 
 
-os.register_at_fork(after_in_child=forget_signals)
+def leave_to_parent() -> None:
+    """In a forked child: sockets, pollers and signals are the parent's."""
+    for worker in list(_workers):
+        worker.after_fork_in_child()
+    forget_signals()
+
+
+os.register_at_fork(after_in_child=leave_to_parent)
 
 
 @contextmanager

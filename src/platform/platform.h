@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -47,6 +48,23 @@ static inline int64_t platform_thread_cpu_ns(void) {
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
+
+/* The CPU clock of one thread, for another one to read. Where there is none it stands still. */
+#if defined(__APPLE__)
+typedef int cpu_clock_t;
+static inline cpu_clock_t platform_own_clock(void) { return 0; }
+static inline int64_t platform_clock_ns(cpu_clock_t clock) { (void)clock; return 0; }
+#else
+typedef clockid_t cpu_clock_t;
+static inline cpu_clock_t platform_own_clock(void) {
+    clockid_t clock;
+    return pthread_getcpuclockid(pthread_self(), &clock) ? CLOCK_THREAD_CPUTIME_ID : clock;
+}
+static inline int64_t platform_clock_ns(cpu_clock_t clock) {
+    struct timespec t;
+    return clock_gettime(clock, &t) ? 0 : (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+#endif
 
 /* The wall clock, only to be shown: it may jump. */
 static inline int64_t platform_wall_seconds(void) {
@@ -150,19 +168,26 @@ static inline int platform_write_all(int file, const char *data, size_t size, of
     return 0;
 }
 
-/* What fd takes of data now, without blocking for ever on a signal: 0 when all is written, or an errno (EINTR:
-   go on after the signal was seen to). *written counts what went out. */
+/* What fd takes of data: 0 when all is written, or an errno (EINTR: see to the signal first; ETIMEDOUT: nobody has
+   read from the pipe for a while). *written counts what went out. */
 static inline int platform_write_some(int fd, const char *data, size_t size, size_t *written) {
+    struct stat status;
+    int is_file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
     *written = 0;
     while (*written < size) {
-        ssize_t n = write(fd, data + *written, size - *written);
-        if (n < 0 && errno == EAGAIN) {
+        size_t piece = size - *written;
+        ssize_t n;
+        if (!is_file) {
+            /* A pipe that is writable takes this much without blocking. */
             struct pollfd one = {fd, POLLOUT, 0};
-            if (poll(&one, 1, -1) < 0) return errno;
-            continue;
+            int ready = poll(&one, 1, 100);
+            if (ready < 0) return errno;
+            if (ready == 0) return ETIMEDOUT;
+            if (piece > PIPE_BUF) piece = PIPE_BUF;
         }
-        if (n < 0) return errno;
-        *written += (size_t)n;
+        n = write(fd, data + *written, piece);
+        if (n < 0 && errno != EAGAIN) return errno;
+        if (n > 0) *written += (size_t)n;
     }
     return 0;
 }
