@@ -533,7 +533,7 @@ cdef bint keeper_holds(crew_t* crew) noexcept nogil:
         if slot.seen_number != line_load(&slot.word) >> 2:
             keeper_see(slot, now)
             holds = True        # until the next look tells
-        elif now - slot.seen_ns < TICK_NS // 2:
+        elif now - slot.seen_ns < crew.tick_ns // 2:
             holds = True
         else:
             cpu_ns = platform_clock_ns(slot.clock) - slot.seen_cpu_ns
@@ -572,7 +572,7 @@ cdef void keeper_lead(crew_t* crew) noexcept nogil:
 cdef void crew_keep(crew_t* crew) noexcept nogil:
     """The keeper: ticks while there is traffic, and takes the lead from a leader that stays away for a whole tick."""
     cdef uint64_t word, seen = 0
-    cdef int64_t now, seen_ns = 0, tick = TICK_NS
+    cdef int64_t now, seen_ns = 0, tick = crew.tick_ns
     cdef int idle = 0
     cdef uint64_t myself = <uint64_t>(crew.threads + 1)
     crew_lock(crew)
@@ -591,10 +591,10 @@ cdef void crew_keep(crew_t* crew) noexcept nogil:
             idle = 0
             if word & LEAD_AWAY:
                 keeper_see(&crew.slots[lead_owner(word)], now)
-            tick = TICK_NS if word & LEAD_AWAY else min(tick * 2, <int64_t>TICK_MOST_NS)
+            tick = crew.tick_ns if word & LEAD_AWAY else crew.tick_ns * 2
         elif not word & LEAD_AWAY:
             idle += 1
-        elif now - seen_ns >= TICK_NS and line_replace(&crew.loop.lead.word, word, lead_next(word, myself)):
+        elif now - seen_ns >= crew.tick_ns and line_replace(&crew.loop.lead.word, word, lead_next(word, myself)):
             crew_unlock(crew)
             keeper_took(crew, &crew.slots[lead_owner(word)])
             keeper_lead(crew)
@@ -607,7 +607,7 @@ cdef void crew_keep(crew_t* crew) noexcept nogil:
                 pthread_cond_wait(&crew.loop.lead.keeper, &crew.loop.lead.mutex)
             line_store(&crew.loop.lead.parked, 0)
             idle = 0
-            tick = TICK_NS
+            tick = crew.tick_ns
         else:
             condition_wait(&crew.loop.lead.keeper, &crew.loop.lead.mutex, tick)
     crew_unlock(crew)
@@ -622,6 +622,7 @@ cdef crew_t* crew_new(int threads) except NULL:
         raise MemoryError
     memset(crew, 0, sizeof(crew_t))
     crew.threads = threads
+    crew.tick_ns = TICK_NS
     if posix_memalign(<void**>&crew.slots, 64, <size_t>(threads + 1) * sizeof(slot_t)) or crew.slots == NULL:
         free(crew)
         raise MemoryError
@@ -790,7 +791,10 @@ cdef class Crew:
 
     def _thread_ends(self):
         word_add(&self.crew.alive, -1)
-        wake_write(&self.crew.loop.journal.wake)
+        if self.lost_threads:
+            self._close()       # given up as lost, and here it is after all
+        else:
+            wake_write(&self.crew.loop.journal.wake)
 
     @property
     def finished(self):
@@ -884,6 +888,15 @@ cdef class Crew:
         word_store(&slot.to_revoke, line_load(&slot.word) >> 2)
         word_store(&self.crew.revokes, 1)
         lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
+
+    @property
+    def tick(self):
+        """After so many seconds away the leader loses the lead (0.001). Shorter ones are for stress tests."""
+        return self.crew.tick_ns / 1e9
+
+    @tick.setter
+    def tick(self, double seconds):
+        self.crew.tick_ns = <int64_t>(seconds * 1e9)
 
     def reopen(self, int access_fd):
         """Write access log lines to another descriptor from now on; by the thread that attends."""

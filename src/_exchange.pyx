@@ -536,9 +536,11 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
                 connection.wants_reset = True
     finally:
         exchange.release()
-    # Not with the slot held: handlers of the application may take their time.
-    context.log.error("%s: the application failed", what, exc_info=error)
-    return exchange.flush()
+    # Answered first, and not with the slot held: handlers of the application may take their time.
+    try:
+        return exchange.flush()
+    finally:
+        context.log.error("%s: the application failed", what, exc_info=error)
 
 
 cdef int exchange_remarks(Context context, Exchange exchange, slot_t* slot) except -1:

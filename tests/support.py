@@ -429,7 +429,8 @@ class ErrorLog(logging.Handler):
 class Server:
     """A fastwsgi server in a thread of this process, with the check that it ends well."""
 
-    def __init__(self, app, *, host="127.0.0.1", validate=True, **options):
+    def __init__(self, app, *, host="127.0.0.1", validate=True, tick=None, **options):
+        """tick: the patience with a leader that is away, in seconds; for stress tests."""
         self.log = ErrorLog()
         self.logger = logging.getLogger("fastwsgi")
         self.logger.addHandler(self.log)
@@ -437,6 +438,8 @@ class Server:
         self.clients = []
         self.threads = options.get("threads")
         self.server = fastwsgi.make_server(host, 0, validator(app) if validate else app, **options)
+        if tick is not None:
+            self.server._worker._crew.tick = tick
         self.thread = threading.Thread(target=self.server.serve_forever, name="serve_forever", daemon=True)
         self.thread.start()
 

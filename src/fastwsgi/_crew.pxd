@@ -10,7 +10,6 @@ from fastwsgi._platform cimport atomic_word_t
 
 cdef enum:
     TICK_NS = 1000000           # the keeper takes the lead from a leader that is away for that long
-    TICK_MOST_NS = 2000000
     IDLE_TICKS = 4              # without any movement, then the keeper parks
     WAITS_NS = 500000           # exchanges that take longer, most of it off the CPU, wait
     HOLD_NS = 5000000           # for so long a computing exchange has the GIL to itself
@@ -37,6 +36,7 @@ cdef struct crew_t:
     loop_t loop
     slot_t* slots               # [1] to [threads]; [0] is not used
     int threads
+    int64_t tick_ns             # TICK_NS, or what a stress test has set
     # Under loop.lead.mutex:
     connection_list_t queue     # complete requests that wait for a thread, in order
     slot_t* free_first          # threads that wait for work, the last one first

@@ -18,6 +18,8 @@ class Crew:
     """Non-blocking; a byte written to it makes `attend` return. For `signal.set_wakeup_fd`."""
     finished: bool
     """Every thread has ended and every connection is closed, or the grace is over."""
+    tick: float
+    """After so many seconds away the leader loses the lead (0.001); set before `start`, for stress tests."""
     lost_threads: int
     """After the end: threads that are still in the application."""
 

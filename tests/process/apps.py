@@ -1,5 +1,6 @@
 """Applications for the tests of the process; served as `apps:NAME`."""
 
+import functools
 import atexit
 import logging
 import os
@@ -138,16 +139,18 @@ def thread_of_its_own(environ, start_response):
     return hello(environ, start_response)
 
 
-if "TEST_DATABASE" in os.environ:
-    database = sqlite3.connect(":memory:")
-    database.execute("CREATE TABLE visits (path)")
+@functools.cache
+def database():
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE visits (path)")
+    return connection
 
 
 def visits(environ, start_response):
-    """Use a connection made at import; sqlite3 checks that it is the same thread."""
-    database.execute("INSERT INTO visits VALUES (?)", [environ["PATH_INFO"]])
+    """Use one connection for all requests; sqlite3 checks that it is the same thread."""
+    database().execute("INSERT INTO visits VALUES (?)", [environ["PATH_INFO"]])
     start_response("200 OK", TEXT)
-    return [str(database.execute("SELECT count(*) FROM visits").fetchone()[0]).encode()]
+    return [str(database().execute("SELECT count(*) FROM visits").fetchone()[0]).encode()]
 
 
 def big(environ, start_response):

@@ -67,8 +67,8 @@ def test_threads_of_the_application_do_not_hold_up_the_end(start):
     server.stop()
 
 
-def test_a_database_connection_made_at_import_serves_one_thread(start_polled):
-    server = start_polled("--threads", "1", "apps:visits", TEST_DATABASE="1")
+def test_one_database_connection_serves_one_thread(start_polled):
+    server = start_polled("--threads", "1", "apps:visits")
     assert [server.ask().text for _ in range(5)] == ["1", "2", "3", "4", "5"]
     server.stop()
 
