@@ -60,15 +60,3 @@ class Crew:
 
     def counters(self) -> dict[str, int]:
         """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""
-
-    def revoke(self, thread: int) -> None:
-        """Take the exchange that runs on a thread (1 to N) away: 503, or a reset if the head has left.
-
-        Returns at once; raises ValueError if there is no such thread.
-        """
-
-    def reopen(self, access_fd: int) -> None:
-        """Write access log lines to another descriptor from now on; by the thread that attends."""
-
-    def after_fork_in_child(self) -> None:
-        """In a process that the application forked: let go of sockets and poller, which are the parent's."""

@@ -57,10 +57,14 @@ def use(address, seed, until, wrong, counts):
     while time.monotonic() < until:
         with Client(address) as client:
             for _ in range(choice.randrange(1, 30)):
-                kinds = choice.choices(list(ANSWERS), weights=(10, 4, 4, 2, 1, 3), k=choice.choice((1, 1, 1, 4)))
+                kinds = choice.choices(
+                    list(ANSWERS), weights=(10, 4, 4, 2, 1, 3), k=choice.choice((1, 1, 1, 4))
+                )
                 client.send(
                     b"".join(
-                        request(f"/{kind}", "POST", content=ANSWERS[kind]) if kind == "content" else request(f"/{kind}")
+                        request(f"/{kind}", "POST", content=ANSWERS[kind])
+                        if kind == "content"
+                        else request(f"/{kind}")
                         for kind in kinds
                     )
                 )
@@ -76,7 +80,8 @@ def test_the_lead_is_taken_all_the_time(serve):
     server = serve(mixed, validate=False, tick=0.00002)
     wrong, counts, until = [], [], time.monotonic() + 3
     users = [
-        threading.Thread(target=use, args=(server.address, seed, until, wrong, counts), daemon=True) for seed in range(6)
+        threading.Thread(target=use, args=(server.address, seed, until, wrong, counts), daemon=True)
+        for seed in range(6)
     ]
     for user in users:
         user.start()
@@ -129,7 +134,7 @@ def test_small_blocks_do_not_pass_the_limits(serve):
     client.send(request("/"))
     wait_until(lambda: len(given) > 10, "some blocks")
     count = -1
-    while count != len(given):      # until the producer waits for the client
+    while count != len(given):  # until the producer waits for the client
         count = len(given)
         time.sleep(0.2)
     assert count < 9000
@@ -200,7 +205,9 @@ def test_a_log_filter_that_raises_costs_no_thread(serve):
 def test_two_threads_of_the_application_write_at_once(serve):
     def application(environ, start_response):
         write = start_response("200 OK", [TEXT])
-        writers = [threading.Thread(target=lambda: [write(b"x" * 100_000) for _ in range(20)]) for _ in range(3)]
+        writers = [
+            threading.Thread(target=lambda: [write(b"x" * 100_000) for _ in range(20)]) for _ in range(3)
+        ]
         for writer in writers:
             writer.start()
         for writer in writers:

@@ -1,0 +1,40 @@
+from collections.abc import Callable, Iterator
+from typing import Any, final
+
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class Context:
+    """What the exchanges of a worker share."""
+
+@final
+@disjoint_base
+class Exchange:
+    """The start_response callable of one request, and what becomes of it."""
+
+    def __call__(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], object]:
+        """start_response of PEP 3333; returns write()."""
+
+@final
+@disjoint_base
+class Write:
+    """The write callable of PEP 3333."""
+
+    def __call__(self, data: bytes) -> None:
+        """Send data before the iterable's blocks; raises ConnectionError when the client is gone."""
+
+@final
+@disjoint_base
+class FileWrapper:
+    """wsgi.file_wrapper: an iterable over a file; a real file is sent by sendfile(2) (PEP 3333)."""
+
+    filelike: Any
+    blksize: int
+
+    def __init__(self, filelike: Any, blksize: int = 8192) -> None: ...
+    def __iter__(self) -> Iterator[bytes]: ...
+    def __next__(self) -> bytes: ...
+    def close(self) -> None:
+        """Close the file, if it can be closed."""
