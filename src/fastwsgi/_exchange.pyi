@@ -8,7 +8,6 @@ class Context:
     """What the exchanges of a worker share."""
 
 @final
-@disjoint_base
 class Exchange:
     """The start_response callable of one request, and what becomes of it."""
 
@@ -18,7 +17,6 @@ class Exchange:
         """start_response of PEP 3333; returns write()."""
 
 @final
-@disjoint_base
 class Write:
     """The write callable of PEP 3333."""
 
@@ -26,7 +24,6 @@ class Write:
         """Send data before the iterable's blocks; raises ConnectionError when the client is gone."""
 
 @final
-@disjoint_base
 class FileWrapper:
     """wsgi.file_wrapper: an iterable over a file; a real file is sent by sendfile(2) (PEP 3333)."""
 

@@ -1,6 +1,7 @@
 """What an application may return, and what becomes of one that fails."""
 
 import pytest
+
 from support import TEXT, Body, Incomplete, text
 
 

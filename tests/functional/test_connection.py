@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+
 from support import PATIENCE, TEXT, Body, Gate, chunked, echo, framed, request, target_of, text
 
 # Kept connections.

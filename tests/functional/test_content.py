@@ -3,6 +3,7 @@
 import time
 
 import pytest
+
 from support import chunked, echo, framed, request, text
 
 CONTENT = b"hello, world"

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+
 from support import PATIENCE, TEXT, Body, Gate, answering, request, target_of, text, wait_until
 
 one_thread = pytest.mark.parametrize("serve", [("epoll", 1), ("poll", 1)], indirect=True)

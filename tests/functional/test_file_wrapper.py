@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
 from support import TEXT, request, text, wait_until
 
 CONTENT = random.Random(1).randbytes(300_000)

@@ -1,6 +1,7 @@
 """Where a response ends: Content-Length, chunked, close, or no content at all."""
 
 import pytest
+
 from support import TEXT, Body, Incomplete, request, text
 
 

@@ -4,6 +4,7 @@ import hashlib
 import random
 
 import pytest
+
 from support import TEXT, answering, echo, framed, request, text
 
 LINES = b"first\nsecond line\n\nfourth, without end"

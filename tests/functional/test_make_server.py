@@ -6,8 +6,9 @@ import threading
 import urllib.request
 from wsgiref.validate import validator
 
-import fastwsgi
 import pytest
+
+import fastwsgi
 from support import Client, Gate, resources, target_of, text, wait_left_nothing
 
 linux_only = pytest.mark.skipif(not os.path.exists("/proc/self"), reason="Linux only")

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 import requests
+
 from support import TEXT, echo, text
 
 CURL = shutil.which("curl")

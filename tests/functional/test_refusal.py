@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+
 from fastwsgi._refusals import REFUSALS
 from support import echo, request, text
 

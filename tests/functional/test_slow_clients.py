@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+
 from support import PATIENCE, TEXT, Body, Gate, echo, request, text, wait_until
 
 BLOCK = random.Random(3).randbytes(1_000_000)

@@ -5,6 +5,7 @@ import sys
 import threading
 
 import pytest
+
 from support import PATIENCE, TEXT, Incomplete, text
 
 

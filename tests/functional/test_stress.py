@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+
 from support import TEXT, Client, request, text, wait_until
 
 BLOCK = b"b" * 100

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
+
 from support import Incomplete, echo, request, text
 
 SEEDS = sorted((Path(__file__).parents[1] / "vectors").rglob("*.http"))

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from support import framed, request
 
 HERE = Path(__file__).parent

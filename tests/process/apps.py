@@ -1,7 +1,7 @@
 """Applications for the tests of the process; served as `apps:NAME`."""
 
-import functools
 import atexit
+import functools
 import logging
 import os
 import sqlite3

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+
 from subprocesses import PYTHONPATH
 from support import Client, request, wait_until
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from subprocesses import PYTHONPATH
 from support import Client
 

@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+
 from support import PATIENCE, request, wait_until
 
 TERM_AND_INT = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
