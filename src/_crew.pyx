@@ -253,6 +253,7 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
     cdef loop_t* loop = &crew.loop
     cdef slot_t* slot
     cdef int i
+    cdef bint is_pending = False
     cdef uint64_t number
     cdef uint64_t stop = word_load(&crew.stop)
     if word_load(&crew.revokes) and word_swap(&crew.revokes, 0):
@@ -264,8 +265,10 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
             if crew_revoke(crew, slot, number):
                 word_replace(&slot.to_revoke, number, 0)
             else:
-                word_store(&crew.revokes, 1)
-                loop.alarm_ms = loop.now_ms + HURRY_MS
+                is_pending = True
+        if is_pending:
+            word_store(&crew.revokes, 1)
+        loop.alarm_ms = loop.now_ms + HURRY_MS if is_pending else crew.grace_ends_ms
     if not stop:
         return
     if not word_load_relaxed(&loop.draining):
@@ -897,10 +900,6 @@ cdef class Crew:
     @tick.setter
     def tick(self, double seconds):
         self.crew.tick_ns = <int64_t>(seconds * 1e9)
-
-    def reopen(self, int access_fd):
-        """Write access log lines to another descriptor from now on; by the thread that attends."""
-        self.access_fd = access_fd
 
     def counters(self):
         """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""

@@ -52,9 +52,6 @@ class Crew:
     def revoke(self, thread: int) -> None:
         """Take away the exchange that a thread (1 to N) runs: 503, or a reset if the head has left."""
 
-    def reopen(self, access_fd: int) -> None:
-        """Write access log lines to another descriptor from now on; by the thread that attends."""
-
     def after_fork_in_child(self) -> None:
         """In a child that the application forked: let go of listeners and connections."""
 
