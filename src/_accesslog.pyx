@@ -16,18 +16,8 @@ from posix.unistd cimport getpid
 
 from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_t, span_t
 from fastwsgi._parser cimport (
-    KNOWN_AUTHORIZATION,
-    KNOWN_NONE,
-    KNOWN_REFERER,
-    KNOWN_USER_AGENT,
-    field_t,
-    known_find,
-    limits_default,
-    limits_t,
-    parser_feed,
-    parser_free,
-    parser_init,
-    parser_t,
+    KNOWN_AUTHORIZATION, KNOWN_NONE, field_t, known_find, limits_default, limits_t, parser_feed, parser_free,
+    parser_init, parser_t,
 )
 
 import re

@@ -4,10 +4,10 @@ Everything here is called by the leader for a connection that the loop owns, exc
 post, claim: by the thread of an exchange). Knows the loop's structures, not its turn, and nothing of Python.
 """
 
-from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memmove, memset
 from posix.unistd cimport close
 
 from fastwsgi._accesslog cimport accesslog_line, record_t

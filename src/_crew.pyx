@@ -15,35 +15,33 @@ from contextlib import suppress
 from libc.errno cimport EINTR, ETIMEDOUT, errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset, strcpy, strlen
+from libc.string cimport memset, strcpy, strlen
 from posix.unistd cimport close, usleep
 
 from fastwsgi._accesslog cimport LogFormat
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
-    ADVANCE_READY, DEADLINE_IDLE, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY, SLOT_MASK,
-    SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TRANSMIT_LOST,
-    connection_advance, connection_attend, connection_close, connection_enter, connection_handle, connection_list_t,
-    connection_next, connection_post, connection_refuse, connection_settle, connection_flush, connection_t,
-    list_append, list_take, loop_say, loop_t, request_t, slot_borrow, slot_claim, slot_free, slot_init, slot_moved,
-    slot_quiet, slot_t, slot_waiting,
+    ADVANCE_READY, DEADLINE_IDLE, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY,
+    SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TRANSMIT_LOST, connection_advance, connection_attend,
+    connection_close, connection_enter, connection_next, connection_post, connection_refuse, connection_settle,
+    connection_flush, connection_t, list_append, list_take, loop_say, loop_t, request_t, slot_borrow, slot_claim,
+    slot_free, slot_init, slot_moved, slot_quiet, slot_t, slot_waiting,
 )
 from fastwsgi._environ cimport environ_template
 from fastwsgi._exchange cimport Context, exchange_run
 from fastwsgi._exchange import FileWrapper
-from fastwsgi._journal cimport LEVEL_INFO, LEVEL_WARNING, journal_take
-from fastwsgi._lead cimport LEAD_AWAY, lead_call, lead_holds, lead_leave, lead_next, lead_owner, lead_return
+from fastwsgi._journal cimport LEVEL_WARNING, journal_take
+from fastwsgi._lead cimport LEAD_AWAY, lead_call, lead_leave, lead_next, lead_owner, lead_return
 from fastwsgi._loop cimport (
-    TURN_AGAIN, TURN_DRAINED, TURN_IDLE, TURN_LOST, TURN_READY,
-    loop_close, loop_drain, loop_hurry, loop_listen, loop_open, loop_taken_over, loop_turn,
+    TURN_DRAINED, TURN_IDLE, TURN_LOST, loop_close, loop_drain, loop_hurry, loop_listen, loop_open,
+    loop_taken_over, loop_turn,
 )
 from fastwsgi._outbox cimport outbox_is_empty
 from fastwsgi._platform cimport (
-    condition_wait, line_load, line_replace, line_store, platform_name_thread, platform_now_ns,
-    platform_clock_ns, platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some, poller_close, poller_wake,
-    pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, wake_drain,
-    wake_write, word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed,
-    word_swap,
+    condition_wait, line_load, line_replace, line_store, platform_name_thread, platform_now_ns, platform_clock_ns,
+    platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some, poller_close,
+    pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock, wake_drain, wake_write,
+    word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_REVOKED, REFUSAL_STOPPING
 

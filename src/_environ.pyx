@@ -13,10 +13,9 @@ from libc.string cimport memcpy, memset
 from fastwsgi._buffer cimport span_t
 from fastwsgi._content cimport Input, input_empty, input_from_bytes
 from fastwsgi._parser cimport (
-    HEAD_DONE, KNOWN_CONTENT_LENGTH, KNOWN_CONTENT_TYPE, KNOWN_COOKIE, KNOWN_HOST, KNOWN_NONE,
-    KNOWN_TRANSFER_ENCODING, METHOD_CONNECT, METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_OTHER,
-    METHOD_PATCH, METHOD_POST, METHOD_PUT, METHOD_TRACE, TARGET_ABSOLUTE, TARGET_ASTERISK,
-    field_t, known_name, known_name_t, limits_default, limits_t, parser_feed, parser_free, parser_init, parser_t,
+    HEAD_DONE, KNOWN_CONTENT_LENGTH, KNOWN_COOKIE, KNOWN_NONE, KNOWN_TRANSFER_ENCODING, METHOD_GET, METHOD_OTHER,
+    TARGET_ABSOLUTE, TARGET_ASTERISK, field_t, known_name, known_name_t, limits_default, limits_t, parser_feed,
+    parser_free, parser_init, parser_t,
 )
 
 cdef extern from "Python.h":

@@ -28,9 +28,7 @@ from fastwsgi._connection cimport (
 from fastwsgi._content cimport Input, content_length, input_from_bytes, input_from_content
 from fastwsgi._environ cimport environ_build
 from fastwsgi._lead cimport lead_holds
-from fastwsgi._outbox cimport (
-    OUTBOX_EMPTY, OUTBOX_FILE_SHORT, OUTBOX_LOST, outbox_add, outbox_add_file, outbox_is_empty, outbox_new, outbox_send,
-)
+from fastwsgi._outbox cimport OUTBOX_LOST, outbox_add, outbox_add_file, outbox_is_empty, outbox_new, outbox_send
 from fastwsgi._parser cimport METHOD_HEAD, parser_t
 from fastwsgi._platform cimport (
     dup_cloexec, platform_now_ns, platform_wall_seconds, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock,
@@ -39,8 +37,8 @@ from fastwsgi._platform cimport (
 from fastwsgi._refusals cimport REFUSAL_APPLICATION_ERROR
 from fastwsgi._response cimport (
     FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, FRAMING_NONE, RESPONSE_BAD_LENGTH, RESPONSE_BAD_NAME,
-    RESPONSE_BAD_STATUS, RESPONSE_BAD_STATUS_CODE, RESPONSE_BAD_VALUE, RESPONSE_DROPPED, RESPONSE_NO_MEMORY,
-    RESPONSE_OK, chunk_line, head_field, head_finish, head_framing, head_start, response_refuse,
+    RESPONSE_BAD_STATUS, RESPONSE_BAD_STATUS_CODE, RESPONSE_NO_MEMORY, RESPONSE_OK, chunk_line, head_field,
+    head_finish, head_framing, head_start, response_refuse,
 )
 
 cimport cython

@@ -8,20 +8,19 @@ returns, so that whoever takes the lead finds it there.
 from libc.errno cimport ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset, strerror
+from libc.string cimport strerror
 from posix.unistd cimport close
 
 from fastwsgi._connection cimport (
-    ADVANCE_LOST, ADVANCE_SPILL, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE, DEADLINE_SEND,
-    DEADLINES, OWNER_LOOP, OWNER_QUEUE, POST_FINISHED, STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE,
-    STATE_LINGER, STATE_NEW, STATE_QUEUED, STATE_SENDING,
-    connection_advance, connection_attend, connection_close, connection_give_up, connection_gone, connection_enter, connection_forget, connection_free, connection_handle,
-    connection_new, connection_receive, connection_refuse, connection_send_ready, connection_settle, connection_t,
-    connection_watch, list_append, list_take, listener_t, loop_say, loop_t, request_release, request_t, slot_free,
-    slot_init,
+    ADVANCE_LOST, ADVANCE_SPILL, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE,
+    DEADLINE_SEND, DEADLINES, OWNER_LOOP, POST_FINISHED, STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE,
+    STATE_LINGER, STATE_NEW, STATE_SENDING, connection_advance, connection_attend, connection_close,
+    connection_give_up, connection_gone, connection_enter, connection_free, connection_handle, connection_new,
+    connection_receive, connection_refuse, connection_send_ready, connection_settle, connection_t,
+    connection_watch, list_append, list_take, listener_t, loop_say, loop_t, request_t, slot_free, slot_init,
 )
 from fastwsgi._buffer cimport buffer_free
-from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_INFO, LEVEL_WARNING, journal_close, journal_open
+from fastwsgi._journal cimport LEVEL_ERROR, journal_close, journal_open
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
     EVENT_GONE, SHUT_RDWR, WATCH_READ, WATCH_WRITE, event_t, head_load, head_take, line_load, line_store, listen,
@@ -29,7 +28,7 @@ from fastwsgi._platform cimport (
     condition_init, pthread_mutex_destroy, pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, word_count,
     word_load, word_load_relaxed, word_store, word_swap,
 )
-from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL, REFUSAL_STOPPING
+from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
 
 cdef enum:
     EVENTS_MOST = 64

@@ -5,7 +5,6 @@ much was taken and waits. Holds wire bytes only; knows neither connections nor t
 connection.
 """
 
-from libc.errno cimport errno
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memmove

@@ -8,7 +8,7 @@ socket and no Python object; time is an argument.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset, strlen
 
-from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_reserve, buffer_t
+from fastwsgi._buffer cimport buffer_free, buffer_reserve, buffer_t
 from fastwsgi._refusals cimport refusal_info, refusal_info_t
 
 cdef enum:

@@ -1,6 +1,6 @@
 # The threads of a worker over one loop: who leads it, who is in the application, how the lead passes on.
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 
 from fastwsgi._buffer cimport buffer_t
 from fastwsgi._connection cimport connection_list_t, loop_t, slot_t

@@ -1,6 +1,5 @@
 # The turn: wait, accept, receive, dispatch, send, expire. Called by whoever leads.
 
-from libc.stdint cimport int64_t, uint64_t
 
 from fastwsgi._connection cimport loop_t
 

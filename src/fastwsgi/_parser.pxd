@@ -1,7 +1,7 @@
 # Bytes in, request head and content framing out. Spans are offsets into the bytes given to parser_feed.
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int16_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, uint8_t, uint32_t, uint64_t
 
 from fastwsgi._buffer cimport span_t
 
