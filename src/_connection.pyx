@@ -309,17 +309,10 @@ cdef void connection_close(loop_t* loop, connection_t* connection) noexcept nogi
     list_append(&loop.closing, connection)
 
 
-cdef void connection_forget(loop_t* loop, connection_t* connection) noexcept nogil:
-    """Give back everything but the descriptor; the end of connection_free and of a forked child."""
-    request_release(loop, connection.request)
-    connection.request = NULL
-    outbox_free(connection.outbox)
-    connection.outbox = NULL
-
-
 cdef void connection_free(loop_t* loop, connection_t* connection) noexcept nogil:
     """Close the socket and free; only for what came off the closing list."""
-    connection_forget(loop, connection)
+    request_release(loop, connection.request)
+    outbox_free(connection.outbox)
     if connection.wants_reset:
         platform_set_reset(connection.fd)
     close(connection.fd)

@@ -258,7 +258,6 @@ cdef void connection_linger(loop_t* loop, connection_t* connection) noexcept nog
 cdef void connection_close(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_post(loop_t* loop, connection_t* connection, uint64_t why) noexcept nogil
 cdef void connection_free(loop_t* loop, connection_t* connection) noexcept nogil
-cdef void connection_forget(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void request_release(loop_t* loop, request_t* request) noexcept nogil
 cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* connection, const char* detail) noexcept nogil
 cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record) noexcept nogil
