@@ -627,14 +627,19 @@ cdef transmit_t connection_transmit(loop_t* loop, connection_t* connection, slot
     sent or kept (tail: only when that is all of it). What then still waits in slot.out, or of data, is sent by the
     next call. May block on the disk once the memory limit is passed.
     """
-    return transmit(loop, connection, slot, data, size, tail, tail_size, taken, loop.response_memory,
-                    loop.response_spool)
+    cdef transmit_t outcome = transmit(loop, connection, slot, data, size, tail, tail_size, taken,
+                                       loop.response_memory, loop.response_spool)
+    if outcome == TRANSMIT_LOST:
+        slot.out.size = slot.out_sent = 0       # or it would be sent to the next client of this slot
+    return outcome
 
 
 cdef transmit_t connection_flush(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil:
-    """Send or keep all that waits in slot.out, by whoever holds the slot and cannot wait."""
+    """Send or keep all that waits in slot.out, by whoever holds the slot and cannot wait; it is empty afterwards."""
     cdef size_t taken
-    return transmit(loop, connection, slot, NULL, 0, NULL, 0, &taken, ALL_MEMORY, UINT64_MAX)
+    cdef transmit_t outcome = transmit(loop, connection, slot, NULL, 0, NULL, 0, &taken, ALL_MEMORY, UINT64_MAX)
+    slot.out.size = slot.out_sent = 0
+    return TRANSMIT_DONE if outcome == TRANSMIT_DONE else TRANSMIT_LOST
 
 
 cdef transmit_t transmit(loop_t* loop, connection_t* connection, slot_t* slot,
@@ -672,7 +677,6 @@ cdef transmit_t transmit(loop_t* loop, connection_t* connection, slot_t* slot,
             return TRANSMIT_DONE
         if n < 0:
             if not platform_would_block():
-                slot.out.size = slot.out_sent = 0
                 return TRANSMIT_LOST
             n = 0
         sent = <size_t>n
