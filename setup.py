@@ -33,9 +33,16 @@ class BuildCython(build_ext):
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
 
+    @staticmethod
+    def declarations_are_newer() -> bool:
+        """Tell whether a declaration has changed; cythonize misses the one that is a module's own."""
+        declared = max(path.stat().st_mtime for path in Path("src").rglob("*.pxd"))
+        return any(path.stat().st_mtime < declared for path in Path(f"build/{VARIANT}/src").glob("*.c"))
+
     def build_extensions(self) -> None:
         translated = cythonize(
             self.extensions,
+            force=self.declarations_are_newer(),
             build_dir=f"build/{VARIANT}",
             include_path=["src"],
             compiler_directives=DIRECTIVES,

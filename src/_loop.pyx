@@ -5,7 +5,7 @@ is put into loop.ready, and loop_turn returns. Everything taken from the kernel 
 returns, so that whoever takes the lead finds it there.
 """
 
-from libc.errno cimport ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO, errno
+from libc.errno cimport EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOTSOCK, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport strerror
@@ -24,15 +24,16 @@ from fastwsgi._journal cimport LEVEL_ERROR, journal_close, journal_open
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
     EVENT_GONE, SHUT_RDWR, WATCH_READ, WATCH_WRITE, event_t, head_load, head_take, line_load, line_store, listen,
-    platform_accept, platform_now_ns, platform_would_block, poller_close, poller_open, poller_wait, poller_watch, pthread_cond_destroy,
-    condition_init, pthread_mutex_destroy, pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, word_count,
-    word_load, word_load_relaxed, word_store, word_swap,
+    condition_init, platform_accept, platform_now_ns, platform_stop_hearing, platform_would_block, poller_close,
+    poller_open, poller_wait, poller_watch, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init,
+    shutdown, sockaddr_storage, socklen_t, word_count, word_load, word_load_relaxed, word_store, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
 
 cdef enum:
     EVENTS_MOST = 64
     ACCEPT_MOST = 64            # connections of one turn
+    ACCEPT_REST = 65536         # of one listener at the end: more than any kernel queues
     ACCEPT_PAUSE_MS = 500       # when descriptors have run out
 
 
@@ -65,6 +66,7 @@ cdef int loop_listen(loop_t* loop, const int* fds, int count) noexcept nogil:
     if loop.listeners == NULL:
         return -1
     loop.listener_count = count
+    loop.listens = True
     for i in range(count):
         loop.listeners[i].fd = fds[i]
         loop.listeners[i].index = i
@@ -102,15 +104,17 @@ cdef void loop_close(loop_t* loop) noexcept nogil:
 
 # ---- accepting ----
 
+cdef void watch_listener(loop_t* loop, listener_t* listener, bint on) noexcept nogil:
+    if listener.is_watched != on and poller_watch(
+            &loop.poller, listener.fd, WATCH_READ if listener.is_watched else 0, WATCH_READ if on else 0,
+            listener) == 0:
+        listener.is_watched = on
+
+
 cdef void watch_listeners(loop_t* loop, bint on) noexcept nogil:
     cdef int i
-    cdef listener_t* listener
     for i in range(loop.listener_count):
-        listener = &loop.listeners[i]
-        if listener.is_watched != on and poller_watch(
-                &loop.poller, listener.fd, WATCH_READ if listener.is_watched else 0, WATCH_READ if on else 0,
-                listener) == 0:
-            listener.is_watched = on
+        watch_listener(loop, &loop.listeners[i], on)
 
 
 cdef void pause_accepting(loop_t* loop) noexcept nogil:
@@ -123,11 +127,8 @@ cdef void pause_accepting(loop_t* loop) noexcept nogil:
     watch_listeners(loop, False)
 
 
-cdef int loop_accept(loop_t* loop, listener_t* listener) noexcept nogil:
-    """Accept until a request is complete, the backlog is empty or the others have waited enough.
-
-    1: come again for the same listener; 0: done with it; ADVANCE_LOST.
-    """
+cdef connection_t* accept_one(loop_t* loop, listener_t* listener) noexcept nogil:
+    """The next connection that the kernel has queued; NULL when there is none, or none can be had now."""
     cdef sockaddr_storage address
     cdef socklen_t size
     cdef connection_t* connection
@@ -136,24 +137,43 @@ cdef int loop_accept(loop_t* loop, listener_t* listener) noexcept nogil:
         loop.accept_budget -= 1
         size = sizeof(address)
         fd = platform_accept(listener.fd, &address, &size)
-        if fd < 0:
-            if platform_would_block():
-                return 0
-            if errno == EMFILE or errno == ENFILE or errno == ENOMEM or errno == ENOBUFS:
+        if fd >= 0:
+            connection = connection_new(loop, fd, listener.index, &address)
+            if connection == NULL:
+                close(fd)
                 pause_accepting(loop)
-                return 0
-            continue        # that connection is lost already (accept(2), "Error handling")
-        connection = connection_new(loop, fd, listener.index, &address)
-        if connection == NULL:
-            close(fd)
+            return connection
+        if platform_would_block():
+            return NULL
+        if errno == EMFILE or errno == ENFILE or errno == ENOMEM or errno == ENOBUFS:
             pause_accepting(loop)
+            return NULL
+        if errno == EINVAL or errno == EBADF or errno == ENOTSOCK:
+            if loop.listens:
+                loop_say(loop, LEVEL_ERROR, b"a listening socket was closed by somebody else", NULL, strerror(errno))
+                watch_listener(loop, listener, False)
+            return NULL
+        # Any other error is of a connection that is lost already (accept(2), "Error handling").
+    return NULL
+
+
+cdef int loop_accept(loop_t* loop, listener_t* listener) noexcept nogil:
+    """Accept until a request is complete, the kernel's queue is empty or the others have waited enough.
+
+    1: come again for the same listener; 0: done with it; ADVANCE_LOST.
+    """
+    cdef connection_t* connection
+    while True:
+        connection = accept_one(loop, listener)
+        if connection == NULL:
             return 0
-        # The request is often there already; what is not is watched for.
+        # The request is here already (listener.py, TCP_DEFER_ACCEPT); what is not is watched for.
         if connection_receive(loop, connection) == ADVANCE_LOST:
             return ADVANCE_LOST
         if loop.ready.first != NULL:
             return 1
-    return 0
+        if connection.state == STATE_NEW and loop.listens_until_ms:
+            connection_enter(loop, connection, STATE_IDLE)
 
 
 # ---- the turn ----
@@ -296,6 +316,8 @@ cdef int wait_ms(loop_t* loop) noexcept nogil:
     cdef int64_t until = loop.alarm_ms
     cdef int kind
     cdef connection_t* first
+    if loop.listens_until_ms and (until == 0 or loop.listens_until_ms < until):
+        until = loop.listens_until_ms
     if loop.accept_paused and (until == 0 or loop.accept_again_ms < until):
         until = loop.accept_again_ms
     for kind in range(<int>DEADLINE_NONE + 1, <int>DEADLINES):
@@ -336,7 +358,7 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
             return TURN_READY
     expire(loop)
     free_closed(loop)
-    if loop.connections == NULL and word_load_relaxed(&loop.draining):
+    if loop.connections == NULL and not loop.listens and word_load_relaxed(&loop.draining):
         return TURN_DRAINED
     timeout = wait_ms(loop) if may_wait and loop.backlog.first == NULL else 0
     if timeout != 0:
@@ -355,8 +377,9 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
         line_store(&loop.lead.attention, 0)
     if loop.accept_paused and loop.now_ms >= loop.accept_again_ms:
         loop.accept_paused = False
-        if not word_load_relaxed(&loop.draining):
-            watch_listeners(loop, True)
+        watch_listeners(loop, True)
+    if loop.listens_until_ms and loop.now_ms >= loop.listens_until_ms:
+        stop_listening(loop)
     if (head_load(&loop.done) != NULL or loop.returned != NULL) and take_done(loop) == ADVANCE_LOST:
         return TURN_LOST
     if loop.backlog.first != NULL and take_backlog(loop) == ADVANCE_LOST:
@@ -377,34 +400,20 @@ cdef void loop_taken_over(loop_t* loop) noexcept nogil:
 # ---- the end ----
 
 cdef void loop_drain(loop_t* loop) noexcept nogil:
-    """Accept what the kernel has queued and nothing after it; kept connections get a moment for what is on its way."""
-    cdef int i, fd
-    cdef sockaddr_storage address
-    cdef socklen_t size
+    """Let handshakes that have begun come to their end, and nothing new begin; idle connections have a moment left."""
+    cdef int i, reach
     cdef connection_t* connection
     cdef connection_t* following
     word_store(&loop.draining, 1)
     loop.now_ms = now_ms()
     loop.deadlines[<int>DEADLINE_IDLE].duration_ms = DRAIN_IDLE_MS
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DRAIN_LINGER_MS
+    loop.listens_until_ms = loop.now_ms
     for i in range(loop.listener_count):
-        listen(loop.listeners[i].fd, 0)
-        while True:
-            size = sizeof(address)
-            fd = platform_accept(loop.listeners[i].fd, &address, &size)
-            if fd < 0:
-                if errno == ECONNABORTED or errno == EPROTO:
-                    continue
-                break
-            connection = connection_new(loop, fd, i, &address)
-            if connection == NULL:
-                close(fd)
-                break
-            connection_watch(loop, connection, WATCH_READ)
-    watch_listeners(loop, False)
-    for i in range(loop.listener_count):
-        # No more connections from here on: clients are told at once rather than left waiting.
-        shutdown(loop.listeners[i].fd, SHUT_RDWR)
+        reach = platform_stop_hearing(loop.listeners[i].fd)
+        if reach >= 0:
+            loop.listens_until_ms = max(loop.listens_until_ms,
+                                        loop.now_ms + (DRAIN_ACCEPT_LOCAL_MS if reach else DRAIN_ACCEPT_MS))
     connection = loop.connections
     while connection != NULL:
         following = connection.after
@@ -415,11 +424,43 @@ cdef void loop_drain(loop_t* loop) noexcept nogil:
         connection = following
 
 
+cdef void accept_rest(loop_t* loop, listener_t* listener) noexcept nogil:
+    """Accept all that the kernel has queued; the next turn sees what they bring."""
+    cdef connection_t* connection
+    loop.accept_budget = ACCEPT_REST
+    while True:
+        connection = accept_one(loop, listener)
+        if connection == NULL:
+            return
+        connection_enter(loop, connection, STATE_IDLE)
+        connection_watch(loop, connection, WATCH_READ)
+
+
+cdef void stop_listening(loop_t* loop) noexcept nogil:
+    """Accept what is queued and nothing after it: from here on clients are refused, not left waiting."""
+    cdef int i
+    cdef listener_t* listener
+    loop.listens = False
+    loop.listens_until_ms = 0
+    watch_listeners(loop, False)
+    for i in range(loop.listener_count):
+        listener = &loop.listeners[i]
+        listen(listener.fd, 0)      # where the kernel could not be told to stop hearing
+        accept_rest(loop, listener)
+        shutdown(listener.fd, SHUT_RDWR)
+        # The queue of a unix socket outlives that; of TCP nothing is left.
+        accept_rest(loop, listener)
+    loop.accept_paused = False
+    loop.accept_budget = 0
+
+
 cdef int loop_hurry(loop_t* loop) noexcept nogil:
     """The grace is over: close what the loop owns; returns how many had something to lose."""
     cdef connection_t* connection
     cdef connection_t* following
     cdef int count = 0
+    if loop.listens:
+        stop_listening(loop)
     connection = loop.connections
     while connection != NULL:
         following = connection.after

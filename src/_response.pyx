@@ -245,7 +245,7 @@ cdef void date_write(date_t* date, int64_t now) noexcept nogil:
 
 
 cdef inline char* put_date(char* out, date_t* date, int64_t now) noexcept nogil:
-    if date.second != now:
+    if date.second != now or not date.line[0]:
         date_write(date, now)
     return put(out, date.line, 37)
 

@@ -208,6 +208,8 @@ cdef struct loop_t:
     int64_t now_ms
     listener_t* listeners
     int listener_count
+    bint listens
+    int64_t listens_until_ms    # while draining; 0: no end is set
     bint accept_paused          # no descriptors left
     int64_t accept_again_ms
     connection_t* returned      # taken from `done`, by next_done, not yet seen to

@@ -16,7 +16,11 @@ cdef enum:
     DEADLINE_CONTENT_MS = 30000
     DEADLINE_SEND_MS = 60000
     DEADLINE_LINGER_MS = 5000
-    # While draining: how long a kept connection may still bring a request that was on its way.
+    # While draining: how long connections are still accepted whose handshake had begun (a round trip and the first
+    # octets, over the network or on this machine), ...
+    DRAIN_ACCEPT_MS = 100
+    DRAIN_ACCEPT_LOCAL_MS = 10
+    # ... and how long a kept connection may still bring a request that was on its way.
     DRAIN_IDLE_MS = 250
     DRAIN_LINGER_MS = 1000
 

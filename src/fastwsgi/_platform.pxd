@@ -55,6 +55,7 @@ cdef extern from "platform/platform.h" nogil:
     cpu_clock_t platform_own_clock() noexcept
     int64_t platform_clock_ns(cpu_clock_t clock) noexcept
     int platform_accept(int listener, sockaddr_storage* address, socklen_t* size) noexcept
+    int platform_stop_hearing(int listener) noexcept
     void platform_set_reset(int fd) noexcept
     bint platform_would_block() noexcept
     ssize_t platform_recv(int fd, char* data, size_t size) noexcept

@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 #if defined(__linux__)
+#include <linux/filter.h>
 #include <sys/eventfd.h>
 #include <sys/sendfile.h>
 #endif
@@ -103,6 +104,33 @@ static inline int platform_accept(int listener, struct sockaddr_storage *address
     }
 #endif
     return fd;
+}
+
+/* Have a TCP listener hear no new SYN, while the handshakes that have begun are completed and queued: those who come
+   later send their SYN again in a second, and find it closed or another server there. For every process that shares
+   the socket. 1: a listener that only this machine can reach; 0: any other; -1 where that cannot be had. */
+static inline int platform_stop_hearing(int listener) {
+#if defined(__linux__)
+    /* A socket filter sees the segment from the TCP header on; its flags are octet 13: SYN 0x02, ACK 0x10. */
+    struct sock_filter instructions[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x12),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x02, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+        BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+    };
+    struct sock_fprog program = {sizeof instructions / sizeof *instructions, instructions};
+    struct sockaddr_storage address;
+    socklen_t size = sizeof address;
+    if (getsockname(listener, (struct sockaddr *)&address, &size) < 0) return -1;
+    if (address.ss_family != AF_INET && address.ss_family != AF_INET6) return -1;
+    if (setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0) return -1;
+    if (address.ss_family == AF_INET) return (ntohl(((struct sockaddr_in *)&address)->sin_addr.s_addr) >> 24) == 127;
+    return !!IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)&address)->sin6_addr);
+#else
+    (void)listener;
+    return -1;
+#endif
 }
 
 /* Close so that the peer sees a reset, not an end: what it got is not the whole answer. */

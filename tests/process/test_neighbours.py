@@ -78,7 +78,10 @@ def test_one_database_connection_serves_one_thread(start_polled):
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
 def test_an_idle_server_uses_no_cpu(start_polled, used):
     server = start_polled("apps:wait")
+    held = descriptors(server.pid)
     with server.connect() as idle:
+        # One that says nothing is accepted after a second.
+        wait_until(lambda: descriptors(server.pid) > held or used, "the connection being accepted")
         if used:
             for _ in range(20):
                 assert idle.ask().status == 200
@@ -92,6 +95,10 @@ def test_an_idle_server_uses_no_cpu(start_polled, used):
         time.sleep(2)
         assert activity(server.pid) == before
     server.stop()
+
+
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def activity(pid):

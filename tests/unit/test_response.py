@@ -4,7 +4,7 @@ import datetime
 import email.utils
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastwsgi._refusals import REFUSALS, refusal_t
@@ -106,6 +106,7 @@ def test_the_applications_date_and_server_stay():
 
 
 @given(st.datetimes(min_value=datetime.datetime(1970, 1, 1), max_value=datetime.datetime(2199, 12, 31)))
+@example(datetime.datetime(1970, 1, 1))
 def test_date(moment):
     moment = moment.replace(microsecond=0, tzinfo=datetime.UTC)
     fields = head(now=int(moment.timestamp()))[1]
