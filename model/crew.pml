@@ -37,14 +37,14 @@ look:
         if
         :: end -> UNLOCK; goto finish
         :: !end && l_own == i -> assert(!l_away); UNLOCK; goto lead
-        :: !end && l_own != i && queue && gw == 0 ->    /* slow class, or the leader is an application thread */
+        :: !end && l_own != i && queue && gw == 0 ->    /* of a slow kind */
             gw = i + 1; pick(queue, c); queue = queue & ~BIT(c); own[c] = THREAD; goto taken_q
-        :: !end && l_own != i && (!queue || gw || l_own == K) -> skip
+        :: !end && l_own != i -> skip                   /* nothing there, or a quick one: the leader's */
         fi
     };
     freem = freem | BIT(i);
 #ifndef X_NO_WAKE_WHEN_FREE
-    WHEN(l_own == K, wake_leader());
+    WHEN(l_own == K || queue, wake_leader());
 #endif
     atomic { waiting[i] = 1; UNLOCK };
 #ifdef SPURIOUS
@@ -177,8 +177,8 @@ begin:
         if
         :: ok -> LOCK;
             if
-            :: queue && freem -> atomic { signal_free(t) }
-            :: queue && !freem -> wake_leader()
+            :: queue && freem -> atomic { signal_free(t) }     /* a slow one */
+            :: queue -> wake_leader()                          /* a quick one, or nobody is free */
             :: else
             fi;
             UNLOCK; ok = 0
@@ -295,8 +295,8 @@ begin:
     LOCK;
     atomic {
         if
-        :: queue -> pick(queue, c); queue = queue & ~BIT(c); own[c] = THREAD; goto taken_q      /* keeps the GIL */
-        :: else -> UNLOCK
+        :: queue -> pick(queue, c); queue = queue & ~BIT(c); own[c] = THREAD; goto taken_q      /* slow: keeps the GIL */
+        :: UNLOCK
         fi
     };
     gil = 0;

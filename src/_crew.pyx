@@ -100,6 +100,7 @@ cdef void measure_start(crew_t* crew, slot_t* slot) noexcept nogil:
 cdef void measure_end(crew_t* crew, slot_t* slot) noexcept nogil:
     cdef cell_t* cell = &crew.cells[slot.cell]
     average(&cell.wall_ns, platform_now_ns() - <int64_t>word_load_relaxed(&slot.began_ns))
+    word_store_relaxed(&slot.began_ns, 0)
     if slot.began_cpu_ns:
         average(&cell.cpu_ns, platform_thread_cpu_ns() - slot.began_cpu_ns)
 
@@ -118,14 +119,23 @@ cdef inline bint keeper_leads(crew_t* crew) noexcept nogil:
     return lead_owner(line_load(&crew.loop.lead.word)) == <uint64_t>(crew.threads + 1)
 
 
+cdef inline bint queue_is_slow(crew_t* crew) noexcept nogil:
+    """The request that waits longest is worth a thread of its own.
+
+    Quick ones are left to the leader: threads that take them would only fight it for the GIL, and its turn is over
+    soon; if it is not, the lead will be taken from it.
+    """
+    return crew.queue.first != NULL and cell_is_slow(&crew.cells[cell_of(crew.queue.first)])
+
+
 cdef void locked_call_for_queue(crew_t* crew) noexcept nogil:
     """Requests wait in the queue and nobody waits for the GIL: see that somebody takes the next."""
     if crew.queue.first == NULL or word_load(&crew.gil_wanted) or word_load(&crew.held):
         return
-    if crew.free_first != NULL:
+    if crew.free_first != NULL and queue_is_slow(crew):
         pthread_cond_signal(&crew.free_first.turn)
     elif not keeper_leads(crew):
-        # The leader may be the only thread that is free, asleep in the poller.
+        # The leader may be asleep in the poller.
         lead_call(&crew.loop.lead, &crew.loop.poller)
 
 
@@ -368,27 +378,22 @@ cdef int crew_lead(crew_t* crew, slot_t* slot, bint has_gil) noexcept nogil:
 
 cdef int crew_follow(crew_t* crew, slot_t* slot) noexcept nogil:
     """Wait for the lead, or for a request that nobody else takes."""
-    cdef connection_t* head
     cdef int work
     crew_lock(crew)
     while True:
-        head = crew.queue.first
         if crew.has_ended:
             work = WORK_END
             break
         if lead_owner(line_load(&crew.loop.lead.word)) == <uint64_t>slot.index:
             work = WORK_LEAD
             break
-        # A quick request is worth the lead, and with it the end of the detour through the queue.
-        if (head != NULL and not word_load(&crew.held)
-                and (not keeper_leads(crew) or cell_is_slow(&crew.cells[cell_of(head)]))
-                and word_replace(&crew.gil_wanted, 0, 1)):
+        if not word_load(&crew.held) and queue_is_slow(crew) and word_replace(&crew.gil_wanted, 0, 1):
             crew_bind(crew, slot, locked_take_queued(crew))
             slot.away = 0
             work = WORK_RUN
             break
         locked_be_free(crew, slot)
-        if keeper_leads(crew):
+        if crew.queue.first != NULL or keeper_leads(crew):
             lead_call(&crew.loop.lead, &crew.loop.poller)
         pthread_cond_wait(&slot.turn, &crew.loop.lead.mutex)
     locked_not_free(crew, slot)
@@ -482,7 +487,7 @@ cdef int crew_after(crew_t* crew, slot_t* slot) noexcept nogil:
     if not word_load(&crew.queued):
         return WORK_NONE
     crew_lock(crew)
-    if crew.queue.first != NULL and (not keeper_leads(crew) or cell_is_slow(&crew.cells[cell_of(crew.queue.first)])):
+    if queue_is_slow(crew):
         crew_bind(crew, slot, locked_take_queued(crew))
         work = WORK_RUN
     crew_unlock(crew)
@@ -570,47 +575,60 @@ cdef void keeper_lead(crew_t* crew) noexcept nogil:
             return
 
 
+cdef bint keeper_is_due(crew_t* crew, uint64_t word, uint64_t seen, int64_t seen_ns, int64_t now) noexcept nogil:
+    """The leader has been away for a tick: in its exchange, or on the way to it since the keeper looked last."""
+    cdef int64_t began_ns = <int64_t>word_load_relaxed(&crew.slots[lead_owner(word)].began_ns)
+    if not word & LEAD_AWAY:
+        return False
+    return (began_ns and now - began_ns >= crew.tick_ns) or (word == seen and now - seen_ns >= crew.tick_ns)
+
+
 cdef void crew_keep(crew_t* crew) noexcept nogil:
-    """The keeper: ticks while there is traffic, and takes the lead from a leader that stays away for a whole tick."""
+    """The keeper: looks after the leader while there is traffic, and takes the lead from one that stays away.
+
+    Looks are a tick apart, and up to four while no leader stays away for long: each costs the leader a bit of its core.
+    """
     cdef uint64_t word, seen = 0
-    cdef int64_t now, seen_ns = 0, tick = crew.tick_ns
-    cdef int idle = 0
+    cdef int64_t now, seen_ns = 0
+    cdef int idle = 0, calm = 0
     cdef uint64_t myself = <uint64_t>(crew.threads + 1)
     crew_lock(crew)
     while not crew.has_ended:
         word = line_load(&crew.loop.lead.word)
-        if lead_owner(word) == myself:
-            crew_unlock(crew)
-            keeper_lead(crew)
-            crew_lock(crew)
-            idle = 0
-            continue
         now = platform_now_ns()
-        if word != seen:
-            seen = word
-            seen_ns = now
-            idle = 0
-            if word & LEAD_AWAY:
-                keeper_see(&crew.slots[lead_owner(word)], now)
-            tick = crew.tick_ns if word & LEAD_AWAY else crew.tick_ns * 2
-        elif not word & LEAD_AWAY:
-            idle += 1
-        elif now - seen_ns >= crew.tick_ns and line_replace(&crew.loop.lead.word, word, lead_next(word, myself)):
+        if keeper_is_due(crew, word, seen, seen_ns, now) and line_replace(&crew.loop.lead.word, word,
+                                                                          lead_next(word, myself)):
             crew_unlock(crew)
             keeper_took(crew, &crew.slots[lead_owner(word)])
             keeper_lead(crew)
             crew_lock(crew)
+            idle = calm = 0
             continue
+        if lead_owner(word) == myself:
+            crew_unlock(crew)
+            keeper_lead(crew)
+            crew_lock(crew)
+            idle = calm = 0
+            continue
+        if word != seen:
+            seen = word
+            seen_ns = now
+            idle = 0
+            if calm < CALM_LOOKS * 2:
+                calm += 1
+            if word & LEAD_AWAY:
+                keeper_see(&crew.slots[lead_owner(word)], now)
+        elif not word & LEAD_AWAY:
+            idle += 1
         if idle >= IDLE_TICKS:
             line_store(&crew.loop.lead.parked, 1)
             # A leader goes away and then looks at `parked`; one of us sees the other.
             if line_load(&crew.loop.lead.word) == seen:
                 pthread_cond_wait(&crew.loop.lead.keeper, &crew.loop.lead.mutex)
             line_store(&crew.loop.lead.parked, 0)
-            idle = 0
-            tick = crew.tick_ns
+            idle = calm = 0
         else:
-            condition_wait(&crew.loop.lead.keeper, &crew.loop.lead.mutex, tick)
+            condition_wait(&crew.loop.lead.keeper, &crew.loop.lead.mutex, crew.tick_ns << (calm // CALM_LOOKS))
     crew_unlock(crew)
 
 

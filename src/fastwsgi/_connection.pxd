@@ -154,7 +154,7 @@ cdef struct slot_t:
     int status
     atomic_word_t requests      # handed to the application so far
     atomic_word_t running       # 1 while one is in the application
-    atomic_word_t began_ns      # when that one began
+    atomic_word_t began_ns      # when that one began; 0: it has not, or is over
     cpu_clock_t clock           # CPU time of this thread; written before it leads or is free for the first time
     # The keeper's: what it last saw of the exchange.
     uint64_t seen_number
