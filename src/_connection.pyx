@@ -12,6 +12,7 @@ from posix.unistd cimport close
 
 from fastwsgi._accesslog cimport accesslog_line, record_t
 from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_reserve
+from fastwsgi._chunked cimport chunked_feed, chunked_reset
 from fastwsgi._content cimport (
     CONTENT_NO_MEMORY, CONTENT_READY, CONTENT_SPILL,
     content_add, content_append, content_free, content_init, content_length, content_space, content_spill,
@@ -23,7 +24,7 @@ from fastwsgi._outbox cimport (
 )
 from fastwsgi._parser cimport (
     CONTENT_DONE, HEAD_DONE, METHOD_CONNECT, METHOD_HEAD, NEED_MORE,
-    chunked_feed, chunked_reset, parser_feed, parser_free, parser_init, parser_reset,
+    parser_feed, parser_free, parser_init, parser_reset,
 )
 from fastwsgi._platform cimport (
     SHUT_RDWR, SHUT_WR, WATCH_READ, WATCH_WRITE, condition_init, head_push, iovec, line_load, line_replace, line_store,

@@ -48,7 +48,7 @@ cdef extern from "Python.h":
     int PyUnicode_1BYTE_KIND
     int PyUnicode_KIND(PyObject* text)
     bint PyUnicode_Check(PyObject* text)
-    char* PyUnicode_1BYTE_DATA(PyObject* text)
+    unsigned char* PyUnicode_1BYTE_DATA(PyObject* text)
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject* text)
     bint PyTuple_Check(PyObject* item)
     Py_ssize_t PyTuple_GET_SIZE(PyObject* item)
@@ -84,7 +84,7 @@ cdef inline int latin1(PyObject* text, str what, const char** data, Py_ssize_t* 
     """The octets of a native string (PEP 3333, "A Note on String Types")."""
     if not PyUnicode_Check(text) or PyUnicode_KIND(text) != PyUnicode_1BYTE_KIND:
         return not_latin1(<object>text, what)
-    data[0] = PyUnicode_1BYTE_DATA(text)
+    data[0] = <const char*>PyUnicode_1BYTE_DATA(text)
     size[0] = PyUnicode_GET_LENGTH(text)
     return 0
 

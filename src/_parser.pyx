@@ -1,4 +1,4 @@
-"""Bytes in, request head and content framing out.
+"""Bytes in, request head out, and how its content is framed.
 
 Knows no socket, no clock and, below the Python face at the end, no Python object. Strict by RFC 9112: what
 could be understood in two ways is refused. Where the standard leaves a choice:
@@ -13,8 +13,9 @@ could be understood in two ways is refused. Where the standard leaves a choice:
 """
 
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strlen
+from libc.string cimport memchr, memcmp, memcpy, memset, strlen
 
+from fastwsgi._octets cimport IN_HEX, IN_HOST, IN_TOKEN, IN_VALUE, IS_UNDERSCORE, is_blank, is_digit, octet_kinds
 from fastwsgi._refusals cimport *
 
 
@@ -31,15 +32,6 @@ cdef enum:
     STATE_FIELDS
     STATE_DONE
 
-# What an octet may be part of.
-cdef enum:
-    IN_TOKEN = 1        # RFC 9110, 5.6.2
-    IN_VALUE = 2        # field value, horizontal tab and obs-text included
-    IN_QUOTED = 4       # qdtext of RFC 9110, 5.6.4
-    IN_HOST = 8         # reg-name of RFC 3986, 3.2.2, without "%" and ","
-    IN_HEX = 16
-    IS_UNDERSCORE = 32
-
 # Where the scan of a path or a query has to look closer; 0 is an octet to go on over.
 cdef enum:
     STOP_PERCENT = 1
@@ -54,11 +46,8 @@ cdef enum:
     KNOWN_END = 64
     KNOWN_SLOTS = 256
     PORT_DIGITS_MAX = 5
-    CHUNK_DIGITS_MAX = 16
-    OVERHEAD_PER_OCTET = 8
     TLS_HANDSHAKE = 0x16        # RFC 8446, 5.1: the first octet of a ClientHello's record
 
-cdef uint8_t octets[256]
 cdef uint8_t path_stops[256]
 cdef uint8_t query_stops[256]
 cdef known_name_t known_names[KNOWN_END]
@@ -161,13 +150,9 @@ cdef int known_find(const char* name, size_t length) noexcept nogil:
 
 # --- authority ----------------------------------------------------------------------------------------------
 
-cdef inline bint is_digit(uint8_t octet) noexcept nogil:
-    return octet >= c'0' and octet <= c'9'
-
-
 cdef inline bint is_percent_encoded(const uint8_t* at) noexcept nogil:
     """at[0] is "%"; at[2] is looked at only if at[1] is a hexadecimal digit."""
-    return octets[at[1]] & IN_HEX != 0 and octets[at[2]] & IN_HEX != 0
+    return octet_kinds[at[1]] & IN_HEX != 0 and octet_kinds[at[2]] & IN_HEX != 0
 
 
 cdef bint is_ipv4(const uint8_t* at, const uint8_t* end) noexcept nogil:
@@ -199,7 +184,7 @@ cdef bint is_ipv6(const uint8_t* at, const uint8_t* end) noexcept nogil:
         return False
     while at < end:
         start = at
-        while at < end and octets[at[0]] & IN_HEX != 0:
+        while at < end and octet_kinds[at[0]] & IN_HEX != 0:
             at += 1
         if at < end and at[0] == c'.':
             groups += 2
@@ -243,7 +228,7 @@ cdef bint is_authority(const uint8_t* text, size_t length, bint may_be_empty, bi
         at += 1
     else:
         while True:
-            while octets[at[0]] & IN_HOST != 0:
+            while octet_kinds[at[0]] & IN_HOST != 0:
                 at += 1
             if at[0] != c'%' or not is_percent_encoded(at):
                 break
@@ -479,7 +464,7 @@ cdef int request_line_parse(parser_t* parser, const uint8_t* base, size_t size) 
         parser.method = METHOD_POST
         at += 4
     else:
-        while octets[at[0]] & IN_TOKEN != 0:
+        while octet_kinds[at[0]] & IN_TOKEN != 0:
             at += 1
         if at[0] == c'\r':
             return line_end_fault(at, REFUSAL_BAD_REQUEST_LINE)
@@ -589,7 +574,7 @@ cdef int fields_grow(parser_t* parser) noexcept nogil:
 cdef int name_fault(const uint8_t* start) noexcept nogil:
     """What is wrong with a line that does not begin with a token and a colon."""
     cdef const uint8_t* at = start
-    while octets[at[0]] & IN_TOKEN != 0:
+    while octet_kinds[at[0]] & IN_TOKEN != 0:
         at += 1
     if at[0] == c':':
         return REFUSAL_EMPTY_FIELD_NAME
@@ -606,10 +591,6 @@ cdef inline bint is_word(const uint8_t* text, size_t length, const char* padded,
                          size_t word_length) noexcept nogil:
     """Is text[0:length], inside a field line, the word that stands in `padded` behind eight octets?"""
     return length == word_length and word_match(text, <const uint8_t*>padded + 8, length)
-
-
-cdef inline bint is_blank(uint8_t octet) noexcept nogil:
-    return octet == c' ' or octet == c'\t'
 
 
 cdef const uint8_t* list_next(const uint8_t** at, const uint8_t* end, size_t* length) noexcept nogil:
@@ -711,7 +692,7 @@ cdef int transfer_encoding_note(parser_t* parser, const uint8_t* value, size_t l
         if coding_length == 0:
             return REFUSAL_BAD_TRANSFER_ENCODING
         for i in range(coding_length):
-            if octets[coding[i]] & IN_TOKEN == 0:
+            if octet_kinds[coding[i]] & IN_TOKEN == 0:
                 return REFUSAL_BAD_TRANSFER_ENCODING
         if is_word(coding, coding_length, b"        chunked", 7):
             if parser.is_chunked:
@@ -823,8 +804,8 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
             known = known_match(start, length)
         if known == KNOWN_NONE:
             at = start
-            while octets[at[0]] & IN_TOKEN != 0:
-                kinds |= octets[at[0]]
+            while octet_kinds[at[0]] & IN_TOKEN != 0:
+                kinds |= octet_kinds[at[0]]
                 at += 1
             if at != colon or length == 0:
                 return field_refused(parser, base, size, start, name_fault(start))
@@ -843,7 +824,7 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
                 at += 8
                 continue
             at += count_trailing_zeros(hit) >> 3
-            if octets[at[0]] & IN_VALUE == 0:
+            if octet_kinds[at[0]] & IN_VALUE == 0:
                 break
             is_ascii &= at[0] < 0x80
             at += 1
@@ -924,227 +905,11 @@ cdef void parser_free(parser_t* parser) noexcept nogil:
     parser.field_capacity = 0
 
 
-# --- chunked coding -----------------------------------------------------------------------------------------
-
-cdef enum:
-    CHUNK_SIZE_BEGIN
-    CHUNK_SIZE
-    CHUNK_EXTENSION_GAP         # a semicolon must come
-    CHUNK_NAME_BEGIN
-    CHUNK_NAME
-    CHUNK_NAME_GAP              # a semicolon or an equals sign must come
-    CHUNK_VALUE_BEGIN
-    CHUNK_VALUE
-    CHUNK_QUOTED
-    CHUNK_QUOTED_PAIR
-    CHUNK_QUOTED_END
-    CHUNK_LINE_LF
-    CHUNK_DATA
-    CHUNK_DATA_CR
-    CHUNK_DATA_LF
-    TRAILER_LINE_BEGIN
-    TRAILER_NAME
-    TRAILER_NAME_GAP            # refused in any case; the next octet says why
-    TRAILER_NAME_CR             # likewise
-    TRAILER_VALUE
-    TRAILER_LINE_LF
-    TRAILER_END_LF
-    CHUNKED_DONE
-
-
-cdef inline int hex_value(uint8_t octet) noexcept nogil:
-    """Value of a hexadecimal digit, -1 for any other octet."""
-    if is_digit(octet):
-        return octet - c'0'
-    octet |= 0x20
-    if octet >= c'a' and octet <= c'f':
-        return octet - c'a' + 10
-    return -1
-
-
-cdef void chunked_reset(chunked_t* chunked) noexcept nogil:
-    memset(chunked, 0, sizeof(chunked_t))
-
-
-cdef int extension_step(int state, uint8_t octet) noexcept nogil:
-    """The state after an octet of a chunk extension other than CR and LF, or -reason (RFC 9112, 7.1.1)."""
-    cdef uint8_t kinds = octets[octet]
-    if state == CHUNK_QUOTED:
-        if octet == c'"':
-            return CHUNK_QUOTED_END
-        if octet == c'\\':
-            return CHUNK_QUOTED_PAIR
-        return CHUNK_QUOTED if kinds & IN_QUOTED != 0 else -REFUSAL_BAD_CHUNK_EXTENSION
-    if state == CHUNK_QUOTED_PAIR:
-        return CHUNK_QUOTED if kinds & IN_VALUE != 0 else -REFUSAL_BAD_CHUNK_EXTENSION
-    if octet == c';':
-        if state == CHUNK_NAME_BEGIN or state == CHUNK_VALUE_BEGIN:
-            return -REFUSAL_BAD_CHUNK_EXTENSION
-        return CHUNK_NAME_BEGIN
-    if is_blank(octet):
-        if state == CHUNK_NAME_BEGIN or state == CHUNK_VALUE_BEGIN:
-            return state
-        return CHUNK_NAME_GAP if state == CHUNK_NAME or state == CHUNK_NAME_GAP else CHUNK_EXTENSION_GAP
-    if octet == c'=' and (state == CHUNK_NAME or state == CHUNK_NAME_GAP):
-        return CHUNK_VALUE_BEGIN
-    if octet == c'"' and state == CHUNK_VALUE_BEGIN:
-        return CHUNK_QUOTED
-    if kinds & IN_TOKEN != 0:
-        if state == CHUNK_NAME_BEGIN or state == CHUNK_NAME:
-            return CHUNK_NAME
-        if state == CHUNK_VALUE_BEGIN or state == CHUNK_VALUE:
-            return CHUNK_VALUE
-    return -REFUSAL_BAD_CHUNK_EXTENSION
-
-
-cdef int chunk_line_step(chunked_t* chunked, const limits_t* limits, uint8_t octet) noexcept nogil:
-    """Take in one octet of a chunk line; 0 or -reason."""
-    cdef int state = chunked.state
-    cdef int digit
-    chunked.overhead += 1
-    if state == CHUNK_LINE_LF:
-        if octet != c'\n':
-            return -REFUSAL_BARE_CR
-        if chunked.overhead > limits.chunk_overhead + OVERHEAD_PER_OCTET * chunked.content:
-            return -REFUSAL_CHUNK_OVERHEAD
-        chunked.is_last = chunked.remaining == 0
-        chunked.line = 0
-        chunked.digits = 0
-        chunked.state = TRAILER_LINE_BEGIN if chunked.is_last else CHUNK_DATA
-        return 0
-    if octet == c'\n':
-        return -REFUSAL_BARE_LF
-    if octet == c'\r':
-        if state == CHUNK_SIZE or state == CHUNK_NAME or state == CHUNK_VALUE or state == CHUNK_QUOTED_END:
-            chunked.state = CHUNK_LINE_LF
-            return 0
-        return -REFUSAL_BAD_CHUNK_SIZE if state == CHUNK_SIZE_BEGIN else -REFUSAL_BAD_CHUNK_EXTENSION
-    chunked.line += 1
-    if chunked.line > limits.chunk_line:
-        return -REFUSAL_CHUNK_LINE_TOO_LONG
-    if state == CHUNK_SIZE_BEGIN or state == CHUNK_SIZE:
-        digit = hex_value(octet)
-        if digit >= 0:
-            # Leading zeros are digits too: a size of any length would be a line that never ends.
-            if chunked.digits == CHUNK_DIGITS_MAX or chunked.remaining >> 59 != 0:
-                return -REFUSAL_CHUNK_SIZE_OVERFLOW
-            chunked.digits += 1
-            chunked.remaining = chunked.remaining << 4 | <uint64_t>digit
-            chunked.state = CHUNK_SIZE
-            return 0
-        if state == CHUNK_SIZE_BEGIN or not (octet == c';' or is_blank(octet)):
-            return -REFUSAL_BAD_CHUNK_SIZE
-    state = extension_step(state, octet)
-    if state < 0:
-        return state
-    chunked.state = <uint8_t>state
-    return 0
-
-
-cdef int trailer_step(chunked_t* chunked, const limits_t* limits, uint8_t octet) noexcept nogil:
-    """Take in one octet of the trailer section; 0, CONTENT_DONE or -reason."""
-    cdef int state = chunked.state
-    chunked.overhead += 1
-    if state == TRAILER_END_LF:
-        if octet != c'\n':
-            return -REFUSAL_BARE_CR
-        chunked.state = CHUNKED_DONE
-        return CONTENT_DONE
-    if state == TRAILER_LINE_BEGIN and octet == c'\r':
-        chunked.state = TRAILER_END_LF
-        return 0
-    chunked.line += 1
-    if chunked.line > limits.trailer_size:
-        return -REFUSAL_TRAILER_TOO_LARGE
-    if state == TRAILER_VALUE:
-        if octets[octet] & IN_VALUE != 0:
-            return 0
-        if octet == c'\r':
-            chunked.state = TRAILER_LINE_LF
-            return 0
-        return -REFUSAL_BARE_LF if octet == c'\n' else -REFUSAL_BAD_FIELD_VALUE
-    if state == TRAILER_LINE_LF:
-        if octet != c'\n':
-            return -REFUSAL_BARE_CR
-        chunked.state = TRAILER_LINE_BEGIN
-        return 0
-    if state == TRAILER_NAME_CR:
-        return -REFUSAL_NO_COLON if octet == c'\n' else -REFUSAL_BARE_CR
-    if state == TRAILER_NAME_GAP:
-        if is_blank(octet):
-            return 0
-        return -REFUSAL_SPACE_BEFORE_COLON if octet == c':' else -REFUSAL_BAD_FIELD_NAME
-    if octets[octet] & IN_TOKEN != 0:
-        chunked.state = TRAILER_NAME
-        return 0
-    if octet == c':':
-        if state == TRAILER_LINE_BEGIN:
-            return -REFUSAL_EMPTY_FIELD_NAME
-        chunked.state = TRAILER_VALUE
-        return 0
-    if is_blank(octet):
-        if state == TRAILER_LINE_BEGIN:
-            return -REFUSAL_OBS_FOLD
-        chunked.state = TRAILER_NAME_GAP
-        return 0
-    if octet == c'\r':
-        chunked.state = TRAILER_NAME_CR
-        return 0
-    return -REFUSAL_BARE_LF if octet == c'\n' else -REFUSAL_BAD_FIELD_NAME
-
-
-cdef int chunked_feed(chunked_t* chunked, const limits_t* limits, char* data, size_t size,
-                      size_t* consumed, size_t* decoded) noexcept nogil:
-    """Decode data[0:size] in place; return CONTENT_DONE, NEED_MORE or -reason.
-
-    The content found is data[0:decoded], and the first `consumed` octets have been used: all of them with
-    NEED_MORE, with CONTENT_DONE what is left is the next request. Trailer fields are checked and dropped.
-    """
-    cdef const char* at = data
-    cdef const char* end = data + size
-    cdef char* out = data
-    cdef size_t part
-    cdef int result = CONTENT_DONE if chunked.state == CHUNKED_DONE else NEED_MORE
-    while result == NEED_MORE and at < end:
-        if chunked.state == CHUNK_DATA:
-            part = <size_t>(end - at)
-            if part > chunked.remaining:
-                part = <size_t>chunked.remaining
-            if out != at:
-                memmove(out, at, part)
-            out += part
-            at += part
-            chunked.content += part
-            chunked.remaining -= part
-            if chunked.remaining == 0:
-                chunked.state = CHUNK_DATA_CR
-            continue
-        if chunked.state < CHUNK_DATA:
-            result = chunk_line_step(chunked, limits, <uint8_t>at[0])
-        elif chunked.state > CHUNK_DATA_LF:
-            result = trailer_step(chunked, limits, <uint8_t>at[0])
-        else:
-            chunked.overhead += 1
-            if at[0] != (c'\r' if chunked.state == CHUNK_DATA_CR else c'\n'):
-                result = -REFUSAL_BAD_CHUNK_END
-            else:
-                chunked.state = CHUNK_DATA_LF if chunked.state == CHUNK_DATA_CR else CHUNK_SIZE_BEGIN
-        if result >= 0:
-            at += 1
-    consumed[0] = <size_t>(at - data)
-    decoded[0] = <size_t>(out - data)
-    return result
-
-
 # --- constants, set at import -------------------------------------------------------------------------------
 
-cdef void fill_octets() noexcept:
+cdef void fill_stops() noexcept:
     cdef int octet
     for octet in range(256):
-        if octet == c'\t' or (octet >= 0x20 and octet != 0x7f):
-            octets[octet] |= IN_VALUE
-            if octet != c'"' and octet != c'\\':
-                octets[octet] |= IN_QUOTED
         path_stops[octet] = STOP_HIGH if octet >= 0x80 else STOP_END
         query_stops[octet] = path_stops[octet]
         if octet > 0x20 and octet < 0x7f and octet != c'#':
@@ -1153,12 +918,6 @@ cdef void fill_octets() noexcept:
                 path_stops[octet] = 0
     path_stops[<int>c'%'] = STOP_PERCENT
     path_stops[<int>c'?'] = STOP_QUERY
-
-
-cdef void fill_kind(const char* text, uint8_t kind) noexcept:
-    while text[0] != 0:
-        octets[<uint8_t>text[0]] |= kind
-        text += 1
 
 
 cdef int fill_known(list names) except -1:
@@ -1178,12 +937,7 @@ cdef int fill_known(list names) except -1:
     return 0
 
 
-fill_octets()
-fill_kind(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", IN_TOKEN | IN_HOST)
-fill_kind(b"!#$%&'*+-.^_`|~", IN_TOKEN)
-fill_kind(b"-._~!$&'()*+;=", IN_HOST)
-fill_kind(b"0123456789abcdefABCDEF", IN_HEX)
-fill_kind(b"_", IS_UNDERSCORE)
+fill_stops()
 
 method_names[:] = [
     b"", b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH",
@@ -1373,44 +1127,6 @@ cdef class RequestParser:
         return self.data[self.parser.head_size:self.size]
 
 
-cdef class ChunkedDecoder:
-    """Chunked content. Limits are given by name as to RequestParser."""
-
-    cdef chunked_t chunked
-    cdef limits_t limits
-
-    def __cinit__(self, **limits):
-        set_limits(&self.limits, limits)
-        chunked_reset(&self.chunked)
-
-    def feed(self, data: bytes) -> tuple[str, bytes, int]:
-        """Take in more bytes; the outcome, the content in them and how many were used.
-
-        The outcome is "NEED_MORE", "CONTENT_DONE" or the name of the refusal.
-        """
-        cdef size_t consumed, decoded
-        cdef size_t size = <size_t>len(data)
-        cdef char* copy = <char*>malloc(size + (size == 0))
-        if copy == NULL:
-            raise MemoryError
-        try:
-            memcpy(copy, <const char*>data, size)
-            result = outcome_name(chunked_feed(&self.chunked, &self.limits, copy, size, &consumed, &decoded))
-            return result, copy[:decoded], consumed
-        finally:
-            free(copy)
-
-    @property
-    def content(self) -> int:
-        """Octets of content so far."""
-        return self.chunked.content
-
-    @property
-    def overhead(self) -> int:
-        """Octets of framing so far, the trailer section included."""
-        return self.chunked.overhead
-
-
 def bench_head(data: bytes, rounds: int) -> int:
     """Parse the same head `rounds` times, for measuring; the sum of the results."""
     cdef limits_t limits
@@ -1432,4 +1148,4 @@ def bench_head(data: bytes, rounds: int) -> int:
 
 def sizes() -> dict[str, int]:
     """Sizes of the structs in bytes."""
-    return {"parser_t": sizeof(parser_t), "field_t": sizeof(field_t), "chunked_t": sizeof(chunked_t)}
+    return {"parser_t": sizeof(parser_t), "field_t": sizeof(field_t)}

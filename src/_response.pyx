@@ -9,27 +9,12 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset, strlen
 
 from fastwsgi._buffer cimport buffer_free, buffer_reserve, buffer_t
+from fastwsgi._octets cimport IN_TOKEN, IN_VALUE, octet_kinds
 from fastwsgi._refusals cimport refusal_info, refusal_info_t
 
 cdef enum:
     LENGTH_DIGITS = 19      # of a Content-Length that always fits uint64_t
     TAIL_ROOM = 256         # more than the lines that head_finish adds
-
-# RFC 9110, 5.6.2 and 5.5: what a name is made of, and what a value may hold.
-cdef uint8_t is_token[256]
-cdef uint8_t is_value[256]
-
-cdef void tables_fill() noexcept:
-    cdef int octet
-    cdef const char* others = b"!#$%&'*+-.^_`|~"
-    memset(is_token, 0, sizeof(is_token))
-    for octet in range(256):
-        is_value[octet] = octet == 9 or (octet >= 32 and octet != 127)
-        is_token[octet] = c"0" <= octet <= c"9" or c"a" <= octet <= c"z" or c"A" <= octet <= c"Z"
-    for octet in range(<int>strlen(others)):
-        is_token[<uint8_t>others[octet]] = 1
-
-tables_fill()
 
 
 cdef inline bint is_word(const char* name, const char* word, size_t size) noexcept nogil:
@@ -93,7 +78,7 @@ cdef int head_start(head_t* head, const char* status, size_t size) noexcept nogi
             return RESPONSE_BAD_STATUS
         head.status = head.status * 10 + status[i] - c"0"
     for i in range(3, size):
-        if not is_value[<uint8_t>status[i]]:
+        if not octet_kinds[<uint8_t>status[i]] & IN_VALUE:
             return RESPONSE_BAD_STATUS
     if head.status < 200:
         return RESPONSE_BAD_STATUS_CODE
@@ -147,7 +132,7 @@ cdef inline bint is_clean(const char* value, size_t size) noexcept nogil:
     """value has no control character but tabs; eight octets at a time."""
     cdef uint64_t word, controls, deletes, found = 0
     cdef size_t i = 0
-    cdef uint8_t is_good = 1
+    cdef uint8_t kinds = IN_VALUE
     while i + 8 <= size:
         memcpy(&word, value + i, 8)
         # The high bit of each octet below 0x20, or equal to 0x7f; those of 0x80 and above are allowed.
@@ -158,9 +143,9 @@ cdef inline bint is_clean(const char* value, size_t size) noexcept nogil:
     if found & <uint64_t>0x8080808080808080:
         i = 0       # a tab, or something worse
     while i < size:
-        is_good &= is_value[<uint8_t>value[i]]
+        kinds &= octet_kinds[<uint8_t>value[i]]
         i += 1
-    return is_good
+    return kinds != 0
 
 
 cdef int head_field(head_t* head, const char* name, size_t name_size,
@@ -169,14 +154,14 @@ cdef int head_field(head_t* head, const char* name, size_t name_size,
     cdef size_t i
     cdef int result
     cdef char* out
-    cdef uint8_t is_good = 1
+    cdef uint8_t kinds = IN_TOKEN
     if buffer_reserve(&head.lines, name_size + value_size + 4) < 0:
         return RESPONSE_NO_MEMORY
     out = head.lines.data + head.lines.size
     for i in range(name_size):
         out[i] = name[i]
-        is_good &= is_token[<uint8_t>name[i]]
-    if not is_good or name_size == 0:
+        kinds &= octet_kinds[<uint8_t>name[i]]
+    if not kinds or name_size == 0:
         return RESPONSE_BAD_NAME
     if not is_clean(value, value_size):
         return RESPONSE_BAD_VALUE

@@ -10,6 +10,7 @@ from pathlib import Path
 
 BELOW = {
     "_accesslog",
+    "_chunked",
     "_connection",
     "_content",
     "_journal",

@@ -5,11 +5,12 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
 from fastwsgi._accesslog cimport log_format_t, record_t, stamp_t
 from fastwsgi._buffer cimport buffer_t
+from fastwsgi._chunked cimport chunked_t
 from fastwsgi._content cimport content_t
 from fastwsgi._journal cimport journal_t
 from fastwsgi._lead cimport lead_t
 from fastwsgi._outbox cimport outbox_t
-from fastwsgi._parser cimport chunked_t, limits_t, parser_t
+from fastwsgi._parser cimport limits_t, parser_t
 from fastwsgi._platform cimport (
     atomic_head_t, atomic_line_t, atomic_word_t, cpu_clock_t, event_t, poller_t, pthread_cond_t, pthread_mutex_t, sockaddr_storage,
 )

@@ -1,4 +1,4 @@
-# Bytes in, request head and content framing out. Spans are offsets into the bytes given to parser_feed.
+# Bytes in, request head out, and how its content is framed. Spans are offsets into the bytes given to parser_feed.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int16_t, uint8_t, uint32_t, uint64_t
@@ -131,17 +131,6 @@ cdef struct parser_t:
     uint8_t expectation
 
 
-cdef struct chunked_t:
-    # Decodes the chunked coding (RFC 9112, 7.1). Takes in every octet it is given: nothing has to be kept.
-    uint64_t remaining      # of the chunk; while its size is read, the size so far
-    uint64_t content        # octets of content so far
-    uint64_t overhead       # octets of framing so far
-    uint32_t line           # octets of this chunk line, or of the trailer section
-    uint8_t state
-    uint8_t digits
-    uint8_t is_last
-
-
 cdef void limits_default(limits_t* limits) noexcept nogil
 cdef const known_name_t* known_name(int known) noexcept nogil      # NULL from KNOWN_END on: the table's end
 cdef int known_find(const char* name, size_t length) noexcept nogil     # any case; KNOWN_NONE if not there
@@ -151,6 +140,6 @@ cdef void parser_reset(parser_t* parser) noexcept nogil             # before eac
 cdef int parser_feed(parser_t* parser, const char* data, size_t size) noexcept nogil
 cdef void parser_free(parser_t* parser) noexcept nogil
 
-cdef void chunked_reset(chunked_t* chunked) noexcept nogil
-cdef int chunked_feed(chunked_t* chunked, const limits_t* limits, char* data, size_t size,
-                      size_t* consumed, size_t* decoded) noexcept nogil
+# For the Python faces.
+cdef str outcome_name(int result)
+cdef int set_limits(limits_t* limits, dict given) except -1

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fastwsgi._parser import ChunkedDecoder, RequestParser, method_t
+from fastwsgi._chunked import ChunkedDecoder
+from fastwsgi._parser import RequestParser, method_t
 from fastwsgi._refusals import REFUSALS
 
 VECTORS = Path(__file__).parent.parent / "vectors"

@@ -1,0 +1,16 @@
+from typing import Self
+
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class ChunkedDecoder:
+    """Chunked content; the same limits as RequestParser."""
+
+    def __new__(cls, **limits: int) -> Self: ...
+    def feed(self, data: bytes) -> tuple[str, bytes, int]: ...
+    @property
+    def content(self) -> int: ...
+    @property
+    def overhead(self) -> int: ...
+
+def size() -> int: ...
