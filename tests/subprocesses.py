@@ -3,10 +3,13 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
+
+import pytest
 
 import fastwsgi
 from support import PATIENCE, Client, wait_until
@@ -22,6 +25,13 @@ PYTHONPATH = os.pathsep.join(
         ],
     )
 )
+
+
+def skip_without_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
 
 
 class Process:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from subprocesses import PYTHONPATH
+from subprocesses import PYTHONPATH, skip_without_ipv6
 from support import Client
 
 SERVED = pytest.mark.parametrize(
@@ -89,10 +89,7 @@ def test_abstract_socket(start):
 
 
 def test_ipv6(start):
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        pytest.skip("no IPv6 here")
+    skip_without_ipv6()
     server = start("-b", "[::1]:0", "apps:hello")
     with Client(("::1", server.ports[0])) as client:
         assert client.ask().text == "hello"

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from subprocesses import skip_without_ipv6
 from support import PATIENCE, request, wait_until
 
 TERM_AND_INT = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
@@ -23,8 +24,8 @@ def test_an_idle_server_ends_at_once(start, number):
 
 
 @TERM_AND_INT
-def test_what_runs_is_finished(start_polled, number):
-    server = start_polled("apps:wait")
+def test_what_runs_is_finished(start_crew, number):
+    server = start_crew("apps:wait")
     client = server.connect()
     client.send(request("/file"))
     server.waits("file")
@@ -38,8 +39,8 @@ def test_what_runs_is_finished(start_polled, number):
     assert server.wait() == 0
 
 
-def test_a_response_that_has_begun_is_finished(start_polled):
-    server = start_polled("apps:stream")
+def test_a_response_that_has_begun_is_finished(start_crew):
+    server = start_crew("apps:stream")
     client = server.connect()
     client.send(request("/"))
     client.read_head()
@@ -52,9 +53,8 @@ def test_a_response_that_has_begun_is_finished(start_polled):
     assert server.wait() == 0
 
 
-@pytest.mark.parametrize("threads", ["1", "4"])
-def test_what_the_kernel_has_queued_is_answered(start_polled, threads):
-    server = start_polled("--threads", threads, "apps:wait")
+def test_what_the_kernel_has_queued_is_answered(start_crew):
+    server = start_crew("apps:wait")
     assert server.ask().text == ""
     # Stopped, it accepts nothing: the kernel completes the connections and keeps the requests.
     server.signal(signal.SIGSTOP)
@@ -101,8 +101,8 @@ def test_a_kept_connection_is_told_with_its_next_answer(start_polled):
     assert server.wait() == 0
 
 
-def test_new_connections_are_not_accepted_while_it_stops(start_polled):
-    server = start_polled("apps:wait")
+def test_new_connections_are_not_accepted_while_it_stops(start_crew):
+    server = start_crew("apps:wait")
     client = server.connect()
     client.send(request("/file"))
     server.waits("file")
@@ -122,8 +122,8 @@ def test_new_connections_are_not_accepted_while_it_stops(start_polled):
     assert server.wait() == 0
 
 
-def test_an_upload_that_has_begun_is_finished(start_polled):
-    server = start_polled("apps:hello")
+def test_an_upload_that_has_begun_is_finished(start_crew):
+    server = start_crew("apps:hello")
     client = server.connect()
     data = request("/", "POST", content=b"x" * 1000)
     client.send(data[:-500])
@@ -136,8 +136,8 @@ def test_an_upload_that_has_begun_is_finished(start_polled):
     assert server.wait() == 0
 
 
-def test_a_slow_reader_gets_everything(start_polled):
-    server = start_polled("apps:big")
+def test_a_slow_reader_gets_everything(start_crew):
+    server = start_crew("apps:big")
     client = server.connect(receive_buffer=4096)
     client.send(request("/"))
     client.read_head()
@@ -148,8 +148,8 @@ def test_a_slow_reader_gets_everything(start_polled):
     assert server.wait() == 0
 
 
-def test_a_stuck_exchange_is_cut_off_with_503(start_polled):
-    server = start_polled("--graceful-timeout", "0.5", "apps:stuck")
+def test_a_stuck_exchange_is_cut_off_with_503(start_crew):
+    server = start_crew("--graceful-timeout", "0.5", "apps:stuck")
     client = server.connect()
     client.send(request("/stuck"))
     server.waits("stuck")
@@ -180,8 +180,8 @@ def test_atexit_runs(start):
     assert (server.directory / "atexit").exists()
 
 
-def test_a_second_interrupt_ends_it_at_once(start_polled):
-    server = start_polled("apps:stuck")
+def test_a_second_interrupt_ends_it_at_once(start_crew):
+    server = start_crew("apps:stuck")
     client = server.connect()
     client.send(request("/stuck"))
     server.waits("stuck")
@@ -250,15 +250,21 @@ def test_killed_and_started_again(start, short_path):
     second.stop()
 
 
-def test_no_request_is_lost_under_load(start_polled):
+@pytest.mark.parametrize("where", ["IPv4", "IPv6", "unix"])
+def test_no_request_is_lost_under_load(start_crew, short_path, where):
     """Whoever asks one request per connection is answered, or refused before anything was sent."""
-    server = start_polled("apps:hello")
+    if where == "IPv6":
+        skip_without_ipv6()
+    path = f"{short_path}/socket"
+    bind = {"IPv4": "127.0.0.1:0", "IPv6": "[::1]:0", "unix": f"unix:{path}"}[where]
+    server = start_crew("--bind", bind, "apps:hello")
+    address = path if where == "unix" else (bind.rpartition(":")[0].strip("[]"), server.ports[0])
     answered = 0
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
-            client = server.connect()
-        except ConnectionRefusedError:
+            client = server.connect(address)
+        except (ConnectionRefusedError, FileNotFoundError):
             break
         with client:
             client.send(request("/"))
