@@ -90,10 +90,29 @@ def leave_a_child(environ, start_response):
 
 
 def fork_and_exit(environ, start_response):
-    """Fork a child that ends the Python way, and wait for it."""
+    """Fork a child that ends without coming back from here, and wait for it."""
     child = os.fork()
     if child == 0:
         os._exit(7)
+    _, status = os.waitpid(child, 0)
+    start_response("200 OK", TEXT)
+    return [str(os.waitstatus_to_exitcode(status)).encode()]
+
+
+def fork_and_return(environ, start_response):
+    """Fork a child that comes back from here as its parent does; each would answer with its process id."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    start_response("200 OK", TEXT)
+    return [str(os.getpid()).encode()]
+
+
+def fork_and_raise(environ, start_response):
+    """Fork a child that leaves here by an exception; answer with its exit code."""
+    child = os.fork()
+    if child == 0:
+        raise SystemExit(5) if environ["PATH_INFO"] == "/exit" else ZeroDivisionError("in the child")
     _, status = os.waitpid(child, 0)
     start_response("200 OK", TEXT)
     return [str(os.waitstatus_to_exitcode(status)).encode()]
@@ -139,6 +158,12 @@ def thread_of_its_own(environ, start_response):
     return hello(environ, start_response)
 
 
+def stubborn_thread(environ, start_response):
+    """Leave a thread behind that Python waits for at its end."""
+    threading.Thread(target=lambda: time.sleep(60), name="stubborn-thread", daemon=False).start()
+    return hello(environ, start_response)
+
+
 @functools.cache
 def database():
     connection = sqlite3.connect(":memory:")
@@ -156,3 +181,7 @@ def visits(environ, start_response):
 def big(environ, start_response):
     start_response("200 OK", [*TEXT, ("Content-Length", "20000000")])
     return [b"x" * 1_000_000] * 20
+
+
+def big_or_small(environ, start_response):
+    return (big if environ["PATH_INFO"] == "/big" else hello)(environ, start_response)

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from subprocesses import PYTHONPATH
-from support import Client, request, wait_until
+from support import PATIENCE, Client, request, wait_until
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -26,6 +26,27 @@ def test_the_application_forks(start_polled):
     for _ in range(5):
         assert server.ask().text == "7"
     server.stop()
+
+
+def test_a_child_that_comes_back_from_the_application_answers_nobody(start_polled):
+    server = start_polled("apps:fork_and_return")
+    with server.connect() as client:
+        for _ in range(3):
+            assert client.ask().text == str(server.pid)
+        assert client.ask(fields=[("Connection", "close")]).text == str(server.pid)
+        client.expect_end()
+    assert server.ask().text == str(server.pid)
+    server.stop()
+    assert server.stderr.count("Stopped after 5 requests") == 1
+
+
+@pytest.mark.parametrize(("path", "code"), [("/exit", "5"), ("/raise", "1")])
+def test_a_child_that_leaves_the_application_by_an_exception_ends_with_it(start_polled, path, code):
+    server = start_polled("apps:fork_and_raise")
+    for _ in range(3):
+        assert server.ask(path).text == code
+    server.stop()
+    assert server.stderr.count("ZeroDivisionError: in the child") == (3 if path == "/raise" else 0)
 
 
 @pytest.mark.parametrize("path", ["/fork", "/command", "/open"])
@@ -66,6 +87,14 @@ def test_threads_of_the_application_do_not_hold_up_the_end(start):
     server = start("apps:thread_of_its_own")
     assert server.ask().text == "hello"
     server.stop()
+
+
+def test_a_thread_of_the_application_that_is_no_daemon_is_not_waited_for_for_ever(start):
+    server = start("apps:stubborn_thread")
+    assert server.ask().text == "hello"
+    server.terminate()
+    assert server.wait(3 * PATIENCE) == 0
+    assert "Not waiting any longer for threads of the application: stubborn-thread" in server.stderr
 
 
 def test_one_database_connection_serves_one_thread(start_polled):

@@ -111,6 +111,35 @@ def test_chdir_and_pythonpath(start, tmp_path):
     server.stop()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_backlog_that_the_kernel_cuts_is_said(start):
+    with open("/proc/sys/net/core/somaxconn") as file:
+        most = int(file.read())
+    if most >= 65535:
+        pytest.skip("this kernel takes every --backlog")
+    server = start("--backlog", str(most), "apps:hello")
+    server.stop()
+    assert "net.core.somaxconn" not in server.stderr
+    server = start("--backlog", str(most + 1), "apps:hello")
+    assert server.ask().text == "hello"
+    server.stop()
+    assert server.stderr.count("net.core.somaxconn") == 1
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_threads_that_gevent_has_patched_are_said(start, tmp_path, patched):
+    (tmp_path / "patching.py").write_text(
+        "import sys, types\n"
+        "sys.modules['gevent.monkey'] = monkey = types.ModuleType('gevent.monkey')\n"
+        f"monkey.is_module_patched = lambda name: name == 'threading' and {patched}\n"
+        "from apps import hello\n"
+    )
+    server = start("patching:hello")
+    assert server.ask().text == "hello"
+    server.stop()
+    assert server.stderr.count("gevent") == patched
+
+
 # What it cannot do: an exit code and one line.
 
 
@@ -172,6 +201,30 @@ def test_an_error_inside_a_factory_is_its_own_traceback_once(start, tmp_path):
     assert code == 4
     assert output.count("ZeroDivisionError: in the factory") == 1
     assert output.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("started", [0, 1, 4])
+def test_threads_that_cannot_be_started_are_exit_code_3(start, tmp_path, started):
+    """Of four threads and the keeper so many can be had."""
+    (tmp_path / "greedy.py").write_text(
+        "import threading\n"
+        "from fastwsgi import _crew\n"
+        "from apps import hello\n"
+        f"left = {started}\n"
+        "start = _crew.start_new_thread\n"
+        "def start_some(*arguments):\n"
+        "    global left\n"
+        "    left -= 1\n"
+        "    threading.stack_size(0 if left >= 0 else 1 << 47)\n"
+        "    try:\n"
+        "        return start(*arguments)\n"
+        "    finally:\n"
+        "        threading.stack_size(0)\n"
+        "_crew.start_new_thread = start_some\n"
+    )
+    code, output = failing(start, "--threads", "4", "--bind", "127.0.0.1:0", "greedy:hello")
+    assert code == 3, output
+    assert "fastwsgi: the worker could not go on: can't start new thread" in output
 
 
 def test_a_busy_port(start):

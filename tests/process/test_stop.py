@@ -194,6 +194,27 @@ def test_a_second_interrupt_ends_it_at_once(start_crew):
     assert time.monotonic() - begun < 2
 
 
+def test_quit_ends_it_at_once(start_crew):
+    server = start_crew("--graceful-timeout", "1h", "apps:stuck")
+    client = server.connect()
+    client.send(request("/stuck"))
+    server.waits("stuck")
+    server.signal(signal.SIGQUIT)
+    assert client.read_response().status == 503
+    client.expect_gone()
+    assert server.wait() == 0
+    assert "Stopping (QUIT): now" in server.stderr
+
+
+def test_a_hang_up_is_ignored_where_there_is_no_terminal(start):
+    server = start("apps:hello")
+    server.signal(signal.SIGHUP)
+    server.wait_said("HUP ignored")
+    assert server.ask().text == "hello"
+    server.stop()
+    assert server.stderr.count("HUP") == 1
+
+
 def test_a_second_terminate_changes_nothing(start):
     server = start("apps:wait")
     client = server.connect()
