@@ -136,7 +136,7 @@ class Process:
         for client in self.clients:
             client.close()
         if self.is_running():
-            self.process.kill()
+            os.killpg(self.pid, signal.SIGKILL)  # and its children, which would hold the pipes
         self.process.wait()
         for reader in self.readers:
             reader.join(1)

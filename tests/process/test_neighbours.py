@@ -12,6 +12,10 @@ from subprocesses import PYTHONPATH
 from support import PATIENCE, Client, request, wait_until
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+forks = pytest.mark.skipif(
+    "libasan" in os.environ.get("LD_PRELOAD", ""),
+    reason="AddressSanitizer: another thread may hold the allocator's lock, for which the child waits",
+)
 
 
 def test_the_application_runs_commands(start_polled):
@@ -21,6 +25,7 @@ def test_the_application_runs_commands(start_polled):
     server.stop()
 
 
+@forks
 def test_the_application_forks(start_polled):
     server = start_polled("apps:fork_and_exit")
     for _ in range(5):
@@ -28,6 +33,7 @@ def test_the_application_forks(start_polled):
     server.stop()
 
 
+@forks
 def test_a_child_that_comes_back_from_the_application_answers_nobody(start_polled):
     server = start_polled("apps:fork_and_return")
     with server.connect() as client:
@@ -40,6 +46,7 @@ def test_a_child_that_comes_back_from_the_application_answers_nobody(start_polle
     assert server.stderr.count("Stopped after 5 requests") == 1
 
 
+@forks
 @pytest.mark.parametrize(("path", "code"), [("/exit", "5"), ("/raise", "1")])
 def test_a_child_that_leaves_the_application_by_an_exception_ends_with_it(start_polled, path, code):
     server = start_polled("apps:fork_and_raise")
@@ -49,7 +56,7 @@ def test_a_child_that_leaves_the_application_by_an_exception_ends_with_it(start_
     assert server.stderr.count("ZeroDivisionError: in the child") == (3 if path == "/raise" else 0)
 
 
-@pytest.mark.parametrize("path", ["/fork", "/command", "/open"])
+@pytest.mark.parametrize("path", [pytest.param("/fork", marks=forks), "/command", "/open"])
 def test_a_child_that_stays_holds_no_connection_and_no_port(start_polled, path):
     server = start_polled("apps:leave_a_child")
     children = []
