@@ -12,6 +12,16 @@ POLLERS = ["epoll", "poll"] if sys.platform == "linux" else ["poll"]
 CREWS = [(poller, threads) for poller in POLLERS for threads in (1, 4)]
 
 
+def crew_id(crew):
+    return f"{crew[0]}-{crew[1]}"
+
+
+def with_threads(threads):
+    """A mark: `serve` has this number of threads, on each poller."""
+    crews = [(poller, threads) for poller in POLLERS]
+    return pytest.mark.parametrize("serve", crews, ids=crew_id, indirect=True)
+
+
 def pytest_configure(config):
     # An iterable that was never closed shows itself only in __del__: wsgiref.validate asserts there.
     config.addinivalue_line("filterwarnings", "error::pytest.PytestUnraisableExceptionWarning")
@@ -25,7 +35,7 @@ def short_path():
         yield Path(directory)
 
 
-@pytest.fixture(params=CREWS, ids=lambda crew: f"{crew[0]}-{crew[1]}")
+@pytest.fixture(params=CREWS, ids=crew_id)
 def serve(request):
     """serve(app, **options): start a server for app; the test runs for each poller and number of threads.
 

@@ -7,6 +7,7 @@ from flask import (
     Flask,
     Response,
     abort,
+    g,
     jsonify,
     redirect,
     request,
@@ -97,6 +98,13 @@ def cookies():
     response.set_cookie("one", "1")
     response.set_cookie("two", "2")
     return response
+
+
+@app.get("/mark")
+def mark():
+    """Say whether a mark is there, and leave one."""
+    found, g.mark = "mark" in g, True
+    return jsonify(found)
 
 
 @app.get("/empty")

@@ -66,6 +66,12 @@ def test_session(client):
     assert client.get(response.headers["Location"]).text == "ada"
 
 
+def test_nothing_of_a_request_is_left_for_the_next(client):
+    # The context of a thread lives on, but Flask pushes and pops what is in it.
+    for _ in range(10):
+        assert client.get("/mark").json() is False
+
+
 def test_cookies(client):
     assert client.get("/cookies").json() == {}
     assert client.get("/cookies").json() == {"one": "1", "two": "2"}

@@ -6,10 +6,11 @@ import time
 
 import pytest
 
+from conftest import with_threads
 from support import PATIENCE, TEXT, Body, Gate, answering, request, target_of, text, wait_until
 
-one_thread = pytest.mark.parametrize("serve", [("epoll", 1), ("poll", 1)], indirect=True)
-many_threads = pytest.mark.parametrize("serve", [("epoll", 4), ("poll", 4)], indirect=True)
+one_thread = with_threads(1)
+many_threads = with_threads(4)
 
 
 def gated(gate, free="/"):
@@ -27,22 +28,25 @@ def gated(gate, free="/"):
 
 
 def test_a_block_leaves_before_the_application_sleeps(serve):
-    yielded = []
+    """Within 20 ms in the best of three attempts, each with a server that is new to the application."""
+    yielded, delays = [], []
 
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
         yielded.append(time.monotonic())
         yield b"first"
-        time.sleep(1)
+        time.sleep(0.5)
         yield b"second"
 
-    with serve(application).connect() as client:
-        client.send(request("/"))
-        client.read_head()
-        assert client.take_chunk() == b"first"
-        assert time.monotonic() - yielded[0] < 0.2
-        assert client.take_chunks() == b"second"
-        assert time.monotonic() - yielded[0] >= 1
+    for _ in range(3):
+        with serve(application).connect() as client:
+            client.send(request("/"))
+            client.read_head()
+            assert client.take_chunk() == b"first"
+            delays.append(time.monotonic() - yielded[-1])
+            assert client.take_chunks() == b"second"
+            assert time.monotonic() - yielded[-1] >= 0.5
+    assert min(delays) < 0.02
 
 
 def test_each_block_of_a_slow_generator_leaves_at_once(serve):
@@ -156,7 +160,7 @@ def test_really_so_many_at_once(serve):
         assert len(idents) == threads
 
 
-@pytest.mark.parametrize("serve", [("epoll", 32), ("poll", 32)], indirect=True)
+@with_threads(32)
 def test_many_threads(serve):
     barrier = threading.Barrier(32, timeout=PATIENCE)
     server = serve(answering(lambda environ: barrier.wait()))
@@ -397,6 +401,8 @@ def test_clients_that_are_gone_while_their_exchange_runs_use_no_cpu(serve):
     assert time.process_time() - before < 0.15
     gate.open()
     server.wait_count("exchanges", 0)
+    # The answers of those that were in the application met nobody.
+    wait_until(lambda: server.count("lost_clients") >= len(clients), server.server.counters)
 
 
 # What an application sees of its thread.

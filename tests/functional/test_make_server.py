@@ -1,5 +1,6 @@
 """make_server as users of wsgiref.simple_server know it, and the addresses it can listen at."""
 
+import functools
 import os
 import socket
 import threading
@@ -9,6 +10,7 @@ from wsgiref.validate import validator
 import pytest
 
 import fastwsgi
+from conftest import CREWS, crew_id
 from support import Client, Gate, resources, target_of, text, wait_left_nothing
 
 linux_only = pytest.mark.skipif(not os.path.exists("/proc/self"), reason="Linux only")
@@ -19,6 +21,13 @@ def nothing_left():
     before = resources()
     yield
     wait_left_nothing(before)
+
+
+@pytest.fixture(params=CREWS, ids=crew_id)
+def make_server(request):
+    """fastwsgi.make_server, for each poller and number of threads."""
+    poller, threads = request.param
+    return functools.partial(fastwsgi.make_server, poller=poller, threads=threads)
 
 
 def start(server):
@@ -32,8 +41,8 @@ def get(server, target="/"):
         return client.ask(target, fields=[("Connection", "close")]).text
 
 
-def test_as_wsgiref_users_write_it():
-    with fastwsgi.make_server("127.0.0.1", 0, validator(text())) as httpd:
+def test_as_wsgiref_users_write_it(make_server):
+    with make_server("127.0.0.1", 0, validator(text())) as httpd:
         thread = start(httpd)
         with urllib.request.urlopen(f"http://127.0.0.1:{httpd.server_port}/") as response:
             assert response.read() == b"hello"
@@ -48,8 +57,8 @@ def test_server_address_and_port():
         assert server.server_port > 0
 
 
-def test_clients_may_connect_before_it_serves():
-    with fastwsgi.make_server("127.0.0.1", 0, text()) as server:
+def test_clients_may_connect_before_it_serves(make_server):
+    with make_server("127.0.0.1", 0, text()) as server:
         with Client(server.server_address) as client:
             client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
             start(server)
@@ -57,22 +66,22 @@ def test_clients_may_connect_before_it_serves():
         server.shutdown()
 
 
-def test_leaving_the_context_stops_it():
-    with fastwsgi.make_server("127.0.0.1", 0, text()) as server:
+def test_leaving_the_context_stops_it(make_server):
+    with make_server("127.0.0.1", 0, text()) as server:
         thread = start(server)
         assert get(server) == "hello"
     thread.join(5)
     assert not thread.is_alive()
 
 
-def test_shutdown_waits_for_what_runs():
+def test_shutdown_waits_for_what_runs(make_server):
     gate = Gate()
 
     def application(environ, start_response):
         gate.hold()
         return text()(environ, start_response)
 
-    with fastwsgi.make_server("127.0.0.1", 0, application) as server:
+    with make_server("127.0.0.1", 0, application) as server:
         thread = start(server)
         with Client(server.server_address) as client:
             client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -91,8 +100,8 @@ def test_shutdown_waits_for_what_runs():
         assert not thread.is_alive()
 
 
-def test_shutdown_closes_idle_connections_soon():
-    with fastwsgi.make_server("127.0.0.1", 0, text()) as server:
+def test_shutdown_closes_idle_connections_soon(make_server):
+    with make_server("127.0.0.1", 0, text()) as server:
         start(server)
         with Client(server.server_address) as client:
             assert client.ask().text == "hello"
@@ -112,19 +121,19 @@ def test_never_served():
     fastwsgi.make_server("127.0.0.1", 0, text()).server_close()
 
 
-def test_many_servers_one_after_the_other():
+def test_many_servers_one_after_the_other(make_server):
     for number in range(20):
-        with fastwsgi.make_server("127.0.0.1", 0, text(b"%d" % number), threads=2) as server:
+        with make_server("127.0.0.1", 0, text(b"%d" % number)) as server:
             start(server)
             assert get(server) == str(number)
 
 
-def test_the_port_is_free_again_afterwards():
-    with fastwsgi.make_server("127.0.0.1", 0, text()) as server:
+def test_the_port_is_free_again_afterwards(make_server):
+    with make_server("127.0.0.1", 0, text()) as server:
         start(server)
         get(server)
         port = server.server_port
-    with fastwsgi.make_server("127.0.0.1", port, text(b"again")) as server:
+    with make_server("127.0.0.1", port, text(b"again")) as server:
         start(server)
         assert get(server) == "again"
 
@@ -159,9 +168,9 @@ def test_options_as_the_command_line_takes_them():
         assert get(server) == "hello"
 
 
-def test_access_log(tmp_path):
+def test_access_log(make_server, tmp_path):
     file = tmp_path / "access.log"
-    with fastwsgi.make_server("127.0.0.1", 0, target_of, access_logfile=str(file)) as server:
+    with make_server("127.0.0.1", 0, target_of, access_logfile=str(file)) as server:
         start(server)
         assert get(server, "/logged?a=b") == "/logged"
     assert '"GET /logged?a=b HTTP/1.1" 200 7 "-" "-"' in file.read_text()
@@ -170,31 +179,31 @@ def test_access_log(tmp_path):
 # Unix sockets.
 
 
-def test_unix_socket(short_path):
+def test_unix_socket(make_server, short_path):
     path = short_path / "socket"
-    with fastwsgi.make_server(f"unix:{path}", 0, text()) as server:
+    with make_server(f"unix:{path}", 0, text()) as server:
         start(server)
         assert os.fspath(server.server_address) == str(path)
         assert get(server) == "hello"
     assert not path.exists()
 
 
-def test_a_stale_socket_file_is_replaced(short_path):
+def test_a_stale_socket_file_is_replaced(make_server, short_path):
     path = short_path / "socket"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
     assert path.exists()
-    with fastwsgi.make_server(f"unix:{path}", 0, text()) as server:
+    with make_server(f"unix:{path}", 0, text()) as server:
         start(server)
         assert get(server) == "hello"
 
 
-def test_a_live_socket_is_left_alone(short_path):
+def test_a_live_socket_is_left_alone(make_server, short_path):
     path = short_path / "socket"
-    with fastwsgi.make_server(f"unix:{path}", 0, text()) as server:
+    with make_server(f"unix:{path}", 0, text()) as server:
         start(server)
         with pytest.raises(fastwsgi.ConfigError, match="listen"):
-            fastwsgi.make_server(f"unix:{path}", 0, text())
+            make_server(f"unix:{path}", 0, text())
         assert get(server) == "hello"
 
 
@@ -207,26 +216,26 @@ def test_a_file_that_is_no_socket_is_left_alone(short_path):
 
 
 @linux_only
-def test_abstract_socket():
+def test_abstract_socket(make_server):
     name = f"fastwsgi-test-{os.getpid()}"
-    with fastwsgi.make_server(f"unix:@{name}", 0, text()) as server:
+    with make_server(f"unix:@{name}", 0, text()) as server:
         start(server)
         with Client(f"\0{name}") as client:
             assert client.ask().text == "hello"
 
 
-def test_ipv6():
+def test_ipv6(make_server):
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("no IPv6 here")
-    with fastwsgi.make_server("::1", 0, text()) as server:
+    with make_server("::1", 0, text()) as server:
         start(server)
         assert get(server) == "hello"
 
 
-def test_every_address():
-    with fastwsgi.make_server("", 0, text()) as server:
+def test_every_address(make_server):
+    with make_server("", 0, text()) as server:
         start(server)
         with Client(("127.0.0.1", server.server_port)) as client:
             assert client.ask().text == "hello"

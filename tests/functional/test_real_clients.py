@@ -1,4 +1,4 @@
-"""curl, requests and httpx: what people's clients make of it."""
+"""curl, requests, httpx and wrk: what people's clients make of it."""
 
 import json
 import os
@@ -14,6 +14,9 @@ from support import TEXT, echo, text
 
 CURL = shutil.which("curl")
 needs_curl = pytest.mark.skipif(not CURL, reason="no curl here")
+WRK = shutil.which("wrk")
+# What is preloaded for the server (a sanitizer) is not meant for its clients.
+ENVIRONMENT = {**os.environ, "LD_PRELOAD": ""}
 
 
 def describe(environ, start_response):
@@ -42,9 +45,7 @@ COUNTED = b"".join(b"%d\n" % number for number in range(1000))
 
 def curl(*arguments):
     command = [CURL, "--silent", "--show-error", "--fail", "--max-time", "20", "--noproxy", "*", *arguments]
-    # What is preloaded for the server (a sanitizer) is not meant for curl.
-    environment = {**os.environ, "LD_PRELOAD": ""}
-    return subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment).stdout
+    return subprocess.run(command, check=True, capture_output=True, timeout=60, env=ENVIRONMENT).stdout
 
 
 @needs_curl
@@ -163,3 +164,16 @@ def test_many_at_once(serve):
     with httpx.Client(base_url=server.url, trust_env=False) as client, ThreadPoolExecutor(8) as pool:
         answers = pool.map(lambda number: client.get(f"/{number}").json()["path"], range(100))
         assert list(answers) == [f"/{number}" for number in range(100)]
+
+
+@pytest.mark.skipif(not WRK, reason="no wrk here")
+def test_wrk(serve):
+    server = serve(text())
+    command = [WRK, "-t1", "-c32", "-d1s", server.url]
+    said = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=60, env=ENVIRONMENT
+    ).stdout
+    # It mentions these only when there are some.
+    assert "Socket errors" not in said, said
+    assert "Non-2xx" not in said, said
+    assert server.count("requests") > 0

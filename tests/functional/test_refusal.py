@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from conftest import with_threads
 from fastwsgi._refusals import REFUSALS
 from support import echo, request, text
 
@@ -152,7 +153,7 @@ def test_the_application_does_not_see_what_is_refused(serve):
     assert called == []
 
 
-@pytest.mark.parametrize("serve", [("poll", 1)], indirect=True)
+@with_threads(1)
 def test_a_client_that_stays_after_its_refusal_is_let_go(serve):
     server = serve(text())
     server.log.allow("refused with")

@@ -7,11 +7,12 @@ import time
 
 import pytest
 
+from conftest import with_threads
 from support import PATIENCE, TEXT, Body, Gate, echo, request, text, wait_until
 
 BLOCK = random.Random(3).randbytes(1_000_000)
 
-one_thread = pytest.mark.parametrize("serve", [("epoll", 1), ("poll", 1)], indirect=True)
+one_thread = with_threads(1)
 
 
 def digest(blocks):

@@ -3,6 +3,8 @@
 import contextlib
 import sys
 import threading
+import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -29,6 +31,16 @@ def test_server_and_date_are_added(serve):
     response = serve(text()).ask()
     assert response["Server"] == "fastwsgi"
     assert response["Date"].endswith("GMT")
+
+
+def test_the_date_is_the_time_of_the_answer(serve):
+    with serve(text()).connect() as client:
+        first = parsedate_to_datetime(client.ask()["Date"]).timestamp()
+        assert abs(time.time() - first) < 2
+        time.sleep(1.1)
+        second = parsedate_to_datetime(client.ask()["Date"]).timestamp()
+        assert abs(time.time() - second) < 2
+        assert first < second
 
 
 def test_server_and_date_of_the_application_are_kept(serve):
