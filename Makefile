@@ -22,6 +22,7 @@ lint: $(VENV)/built $(VENV)/has-lint
 
 bench: $(VENV)/built $(VENV)/has-bench
 	PYTHON=$(BIN)/python benchmarks/setup.sh && $(BIN)/python benchmarks/run.py $(ARGS)
+	$(if $(ARGS),,$(BIN)/python benchmarks/instructions.py)
 
 asan: $(VENV)/built $(VENV)/has-test
 	tools/asan.sh $(BIN)/python $(ARGS)

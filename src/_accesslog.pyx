@@ -481,7 +481,7 @@ cdef list compile_format(str format):
         known = KNOWN_NONE
         text = b""
         if atom is None:
-            literal += piece["literal"].encode() if piece["literal"] else b"%"
+            literal += piece["literal"].encode("utf-8", "surrogateescape") if piece["literal"] else b"%"
             continue
         if piece["conversion"] == "d" and (name is not None or atom not in NUMBERS):
             raise ValueError(f"access log format: {piece.group()} is not a number; it is written with an s")

@@ -20,7 +20,7 @@ from fastwsgi._content cimport (
 from fastwsgi._journal cimport LEVEL_WARNING, journal_line, journal_record
 from fastwsgi._lead cimport lead_leave, lead_return
 from fastwsgi._outbox cimport (
-    OUTBOX_EMPTY, OUTBOX_WAITS, outbox_add, outbox_free, outbox_is_empty, outbox_new, outbox_send, outbox_t,
+    OUTBOX_EMPTY, OUTBOX_FILE_SHORT, OUTBOX_WAITS, outbox_add, outbox_free, outbox_is_empty, outbox_new, outbox_send, outbox_t,
 )
 from fastwsgi._parser cimport (
     CONTENT_DONE, HEAD_DONE, METHOD_CONNECT, METHOD_HEAD, NEED_MORE,
@@ -28,10 +28,10 @@ from fastwsgi._parser cimport (
 )
 from fastwsgi._platform cimport (
     SHUT_RDWR, SHUT_WR, WATCH_READ, WATCH_WRITE, condition_init, head_push, iovec, line_load, line_replace, line_store,
-    platform_address_text, platform_recv, platform_send, platform_send_pieces, platform_set_reset,
-    platform_wall_seconds, platform_would_block, poller_wake, poller_watch, pthread_cond_destroy, pthread_cond_signal,
+    platform_address_text, platform_has_octets, platform_recv, platform_send, platform_send_pieces, platform_set_reset,
+    platform_wall_seconds, platform_would_block, poller_wake, poller_watch, pthread_cond_broadcast, pthread_cond_destroy,
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, shutdown, sockaddr_storage,
-    word_add, word_count, word_load, word_or,
+    word_add, word_count, word_load, word_or, word_store, word_swap,
 )
 from fastwsgi._refusals cimport (
     REFUSAL_CONNECT, REFUSAL_NO_MEMORY, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
@@ -148,14 +148,26 @@ cdef void slot_release(loop_t* loop, slot_t* slot) noexcept nogil:
     if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
         connection_post(loop, connection, POST_ATTEND)
     slot_quiet(slot)
+    slot_make_up(loop, slot)
+
+
+cdef void slot_make_up(loop_t* loop, slot_t* slot) noexcept nogil:
+    """After QUIET, by its thread: have the leader watch again for room in a socket, if it found the slot busy."""
+    cdef connection_t* connection
+    # It says `missed` and then looks at the slot again; one of us sees the other.
+    while word_load(&slot.missed) and word_swap(&slot.missed, 0) and slot_claim(slot):
+        connection = slot.connection
+        if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
+            connection_post(loop, connection, POST_ATTEND)
+        slot_quiet(slot)
 
 
 cdef void slot_moved(slot_t* slot) noexcept nogil:
-    """Tell a producer that waits that something has changed: bytes left, the client left, it was revoked."""
+    """Tell producers that wait that something has changed: bytes left, the client left, it was revoked."""
     if word_load(&slot.waits):
         pthread_mutex_lock(&slot.mutex)
         slot.progress += 1
-        pthread_cond_signal(&slot.moved)
+        pthread_cond_broadcast(&slot.moved)
         pthread_mutex_unlock(&slot.mutex)
 
 
@@ -779,11 +791,14 @@ cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogi
             return ADVANCE_WAIT
         outbox_free(connection.outbox)
         connection.outbox = NULL
+        # Much of it is still in the kernel: the client is given the time to read that.
+        connection.lingers = True
     if connection.wants_reset:
         connection_close(loop, connection)
         return ADVANCE_WAIT
     if connection.closes:
-        if connection.lingers:
+        # What is closed with octets unread is reset, and the end of the answer with it (RFC 9112, 9.6).
+        if connection.lingers or platform_has_octets(connection.fd):
             connection_linger(loop, connection)
         else:
             connection_close(loop, connection)
@@ -804,6 +819,35 @@ cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogi
         return ADVANCE_WAIT
     connection.inline_count += 1
     return connection_handle(loop, connection, connection_advance(loop, connection))
+
+
+cdef void connection_unattend(loop_t* loop, connection_t* connection) noexcept nogil:
+    """The outbox of its running exchange is in other hands, or empty."""
+    if connection.deadline != DEADLINE_NONE:
+        deadline_leave(loop, connection)
+    connection_watch(loop, connection, 0)
+
+
+cdef bint running_borrow(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil:
+    """Hold the slot of a running exchange; False if its thread is at it, which then sees to the rest.
+
+    Until then the socket is not watched: it would be reported again and again.
+    """
+    if slot == NULL:        # a leader is away for it: that comes back through `done`
+        connection_unattend(loop, connection)
+        return False
+    if not slot_borrow(slot):
+        connection_unattend(loop, connection)
+        # Its thread lets go of the slot and then looks at `missed`; one of us sees the other.
+        word_store(&slot.missed, 1)
+        if not slot_borrow(slot):
+            return False
+        word_store(&slot.missed, 0)
+    if slot.connection != connection:
+        slot_quiet(slot)
+        connection_unattend(loop, connection)
+        return False
+    return True
 
 
 cdef void connection_attend(loop_t* loop, connection_t* connection) noexcept nogil:
@@ -840,26 +884,20 @@ cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept 
     cdef bint may_block
     cdef uint64_t away = 0
     cdef int outcome
-    if is_running:
-        # Its thread is at it, or its leader is away for it: when that is over it comes through `done`, to be watched
-        # again. Until then it would be reported again and again.
-        if slot == NULL or not slot_borrow(slot):
-            connection_watch(loop, connection, 0)
-            return ADVANCE_WAIT
-        if slot.connection != connection:
-            slot_quiet(slot)
-            connection_watch(loop, connection, 0)
-            return ADVANCE_WAIT
+    if is_running and not running_borrow(loop, connection, slot):
+        return ADVANCE_WAIT
     outbox = connection.outbox
     if outbox == NULL or outbox_is_empty(outbox):
         if is_running:
             slot_quiet(slot)
             slot_moved(slot)
-            if connection.deadline != DEADLINE_NONE:
-                deadline_leave(loop, connection)
-            connection_watch(loop, connection, 0)
+            connection_unattend(loop, connection)
             return ADVANCE_WAIT
         return connection_settle(loop, connection)
+    if is_running and connection_watch(loop, connection, WATCH_WRITE) < 0:
+        slot_quiet(slot)
+        connection_give_up(loop, connection)
+        return ADVANCE_WAIT
     # From a file: the disk may be slow.
     may_block = outbox.spool_sent < outbox.spool_size or outbox.file_left > 0
     if connection.deadline != DEADLINE_NONE:
@@ -886,10 +924,15 @@ cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept 
             connection.owner = OWNER_LOOP
     if is_running:
         if outcome != OUTBOX_WAITS:
-            deadline_leave(loop, connection)
-            connection_watch(loop, connection, 0)
+            connection_unattend(loop, connection)
         return ADVANCE_WAIT
     if outcome == OUTBOX_WAITS:
+        return ADVANCE_WAIT
+    if outcome == OUTBOX_FILE_SHORT:
+        loop_say(loop, LEVEL_WARNING, b"a file became shorter while it was sent; the connection is reset", connection,
+                 NULL)
+        connection.wants_reset = True
+        connection_close(loop, connection)
         return ADVANCE_WAIT
     if outcome != OUTBOX_EMPTY:
         word_add(&loop.counters.lost_clients, 1)

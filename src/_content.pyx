@@ -489,6 +489,6 @@ cdef class Content:
         return input_from_content(&self.content)
 
 
-def small_input(data):
+def small_input(bytes data not None):
     """An Input over content that was received together with its head."""
     return input_from_bytes(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) if data else input_empty()

@@ -308,6 +308,7 @@ cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     connection.slot = slot
     slot.connection = connection
     slot.head_sent = False
+    word_store(&slot.missed, 0)
     slot.number += 1
     slot.cell = cell_of(connection)
     word_count(&slot.requests, 1)
@@ -577,9 +578,10 @@ cdef void keeper_lead(crew_t* crew) noexcept nogil:
 
 cdef bint keeper_is_due(crew_t* crew, uint64_t word, uint64_t seen, int64_t seen_ns, int64_t now) noexcept nogil:
     """The leader has been away for a tick: in its exchange, or on the way to it since the keeper looked last."""
-    cdef int64_t began_ns = <int64_t>word_load_relaxed(&crew.slots[lead_owner(word)].began_ns)
+    cdef int64_t began_ns
     if not word & LEAD_AWAY:
         return False
+    began_ns = <int64_t>word_load_relaxed(&crew.slots[lead_owner(word)].began_ns)
     return (began_ns and now - began_ns >= crew.tick_ns) or (word == seen and now - seen_ns >= crew.tick_ns)
 
 
@@ -589,7 +591,7 @@ cdef void crew_keep(crew_t* crew) noexcept nogil:
     Looks are a tick apart, and up to four while no leader stays away for long: each costs the leader a bit of its core.
     """
     cdef uint64_t word, seen = 0
-    cdef int64_t now, seen_ns = 0
+    cdef int64_t now, seen_ns = 0, pause = crew.tick_ns
     cdef int idle = 0, calm = 0
     cdef uint64_t myself = <uint64_t>(crew.threads + 1)
     crew_lock(crew)
@@ -616,8 +618,11 @@ cdef void crew_keep(crew_t* crew) noexcept nogil:
             idle = 0
             if calm < CALM_LOOKS * 2:
                 calm += 1
+            pause = crew.tick_ns << (calm // CALM_LOOKS)
             if word & LEAD_AWAY:
                 keeper_see(&crew.slots[lead_owner(word)], now)
+                if not word_load_relaxed(&crew.slots[lead_owner(word)].began_ns):
+                    pause = crew.tick_ns        # not in an exchange: it takes a second look to tell for how long
         elif not word & LEAD_AWAY:
             idle += 1
         if idle >= IDLE_TICKS:
@@ -627,8 +632,9 @@ cdef void crew_keep(crew_t* crew) noexcept nogil:
                 pthread_cond_wait(&crew.loop.lead.keeper, &crew.loop.lead.mutex)
             line_store(&crew.loop.lead.parked, 0)
             idle = calm = 0
+            pause = crew.tick_ns
         else:
-            condition_wait(&crew.loop.lead.keeper, &crew.loop.lead.mutex, crew.tick_ns << (calm // CALM_LOOKS))
+            condition_wait(&crew.loop.lead.keeper, &crew.loop.lead.mutex, pause)
     crew_unlock(crew)
 
 
@@ -663,7 +669,8 @@ def server_name(listener):
     """SERVER_NAME and SERVER_PORT for a listening socket: never empty (PEP 3333)."""
     name = listener.getsockname()
     if isinstance(name, tuple):
-        return str(name[0]), str(name[1])
+        host = f"[{name[0]}]" if ":" in name[0] else name[0]        # RFC 3875, 4.1.14
+        return host, str(name[1])
     return "localhost", "80"
 
 
@@ -695,7 +702,8 @@ cdef class Crew:
         for listener in self.listeners:
             name, port = server_name(listener)
             self.context.templates.append(environ_template(
-                name, port, threads > 1, False, sys.stderr, FileWrapper, f"fastwsgi/{__version__}"))
+                name, port, threads > 1, False, sys.stderr or open(os.devnull, "w"), FileWrapper,
+                f"fastwsgi/{__version__}"))
         self.crew = crew_new(threads)
         loop = self.context.loop = &self.crew.loop
         if loop_open(loop, settings.poller == "poll") < 0:
@@ -776,7 +784,10 @@ cdef class Crew:
         cdef int work
         cdef bint leads = False
         name = f"fastwsgi-{index}"
-        threading.current_thread().name = name
+        thread = threading.current_thread()
+        thread.name = name
+        # Or the threads that the application starts would be daemons too, and be cut off at the end.
+        thread._daemonic = False
         platform_name_thread(name.encode())
         slot.clock = platform_own_clock()
         try:

@@ -237,6 +237,8 @@ def environ_of(bytes request not None, *, str peer="127.0.0.1", int port=50000):
         if result != HEAD_DONE:
             raise ValueError(f"not a whole request head: {result}")
         if parser.has_content_length:
+            if parser.head_size + parser.content_length > <size_t>len(request):
+                raise ValueError("not the whole content")
             content_size = <int64_t>parser.content_length
             input = input_from_bytes((<char*>request) + parser.head_size, parser.content_length)
         return environ_build(environ_template("localhost", "8000", False, False, None, None, "fastwsgi"), &parser,

@@ -21,9 +21,8 @@ from fastwsgi._accesslog cimport accesslog_values, record_t
 from fastwsgi._buffer cimport buffer_append
 from fastwsgi._connection cimport (
     OUT_MOST, RESPONSE_DIRECT, TRANSMIT_FULL, TRANSMIT_LOST, POST_ATTEND,
-    connection_post, connection_t, connection_transmit, loop_t, request_t, slot_borrow, slot_claim, slot_log, slot_quiet,
-    slot_release, slot_t,
-    slot_waiting, transmit_t,
+    connection_post, connection_t, connection_transmit, loop_t, request_t, slot_borrow, slot_claim, slot_log,
+    slot_make_up, slot_moved, slot_quiet, slot_release, slot_t, slot_waiting, transmit_t,
 )
 from fastwsgi._content cimport Input, content_length, input_from_bytes, input_from_content
 from fastwsgi._environ cimport environ_build
@@ -32,7 +31,7 @@ from fastwsgi._outbox cimport OUTBOX_LOST, outbox_add, outbox_add_file, outbox_i
 from fastwsgi._parser cimport METHOD_HEAD, parser_t
 from fastwsgi._platform cimport (
     dup_cloexec, platform_now_ns, platform_wall_seconds, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock,
-    word_add, word_load_relaxed, word_store,
+    word_add, word_load_relaxed,
 )
 from fastwsgi._refusals cimport REFUSAL_APPLICATION_ERROR
 from fastwsgi._response cimport (
@@ -65,7 +64,7 @@ cdef class Context:
         self.templates = []
         self.dropped_names = set()
 
-    cdef int warn_dropped(self, str name) except -1:
+    cdef int warn_dropped(self, object name) except -1:
         """Say once that a field of the application is left out: an application that sends it does so every time."""
         if name.lower() not in self.dropped_names:
             self.dropped_names.add(name.lower())
@@ -104,7 +103,7 @@ cdef int head_failed(int result, str what, object text) except -1:
 
 
 @cython.final
-@cython.no_gc        # the context never refers to an exchange
+@cython.no_gc        # it lets go of the context, and with it of the application, when it is over
 @cython.freelist(64)
 cdef class Exchange:
     """The start_response callable of one request, and what becomes of it."""
@@ -131,23 +130,27 @@ cdef class Exchange:
 
     cdef slot_t* claim(self) except NULL:
         """Hold the slot, and with it the connection; raises ConnectionError when the exchange was revoked."""
+        cdef slot_t* slot = self.slot
         cdef bint is_held
-        if self.slot == NULL:
+        if slot == NULL:
             raise RuntimeError("the exchange has ended")
-        is_held = not self.is_revoked and slot_borrow(self.slot)
+        is_held = not self.is_revoked and slot_borrow(slot)
         if not is_held and not self.is_revoked:
-            # The leader sends from it at this moment, perhaps from a slow disk.
+            # The leader sends from it at this moment, perhaps from a slow disk; or another thread of the application.
             with nogil:
-                is_held = slot_claim(self.slot)
+                is_held = slot_claim(slot)
+            if is_held and self.slot == NULL:
+                slot_quiet(slot)
+                raise RuntimeError("the exchange has ended")
         if not is_held:
             self.is_lost = True
             self.is_revoked = True
             raise ConnectionError("the exchange was taken away from this thread")
-        return self.slot
+        return slot
 
     cdef void release(self) noexcept:
-        """Let go of the slot, unless it was taken away."""
-        if not self.is_revoked:
+        """Let go of the slot, unless it was taken away, or given up while this thread of the application waited."""
+        if not self.is_revoked and self.slot != NULL:
             slot_release(self.loop, self.slot)
 
     cdef int set_head(self, object status, object headers) except -1:
@@ -199,7 +202,7 @@ cdef class Exchange:
             # A HEAD that has no content at hand may have had some for GET: nothing is said then.
             length_is_ours = self.framing == FRAMING_LENGTH or (
                 self.is_head_request and size and slot.head.status != 204 and slot.head.status != 304)
-            self.left = size
+            self.left = slot.head.content_length = size
         elif self.framing == FRAMING_LENGTH:
             self.left = slot.head.content_length
         keep_alive = (connection.request.parser.keep_alive and not slot.head.closes
@@ -209,7 +212,7 @@ cdef class Exchange:
             raise MemoryError
         if not keep_alive:
             connection.closes = True
-            # Where it was our decision, the client may have sent more already.
+            # Where it was our decision, the client may be sending the next request.
             connection.lingers = connection.request.parser.keep_alive
         slot.status = slot.head.status
         slot.head_sent = True
@@ -291,7 +294,7 @@ cdef class Exchange:
             if outcome == TRANSMIT_FULL:
                 # Before the leader can know of it: it tells of progress only if somebody waits.
                 pthread_mutex_lock(&slot.mutex)
-                word_store(&slot.waits, 1)
+                word_add(&slot.waits, 1)
                 progress = slot.progress
                 pthread_mutex_unlock(&slot.mutex)
             if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
@@ -305,11 +308,12 @@ cdef class Exchange:
     cdef int wait(self, slot_t* slot, uint64_t progress) except -1:
         """Let go of the slot until the leader has sent something since `progress`, and hold it again."""
         with nogil:
-            pthread_mutex_lock(&slot.mutex)
             slot_quiet(slot)
+            slot_make_up(self.loop, slot)
+            pthread_mutex_lock(&slot.mutex)
             while slot.progress == progress:
                 pthread_cond_wait(&slot.moved, &slot.mutex)
-            word_store(&slot.waits, 0)
+            word_add(&slot.waits, -1)
             pthread_mutex_unlock(&slot.mutex)
         self.claim()
         return 0
@@ -317,6 +321,7 @@ cdef class Exchange:
     cdef int finish(self) except -1:
         """The iterable has ended: end the content as its framing says."""
         cdef slot_t* slot
+        self.has_ended = True
         if self.is_finished:
             return 0
         slot = self.claim()
@@ -397,8 +402,8 @@ cdef class Write:
 
     def __call__(self, data not None):
         """Send data before the iterable's blocks; raises ConnectionError when the client is gone."""
-        if self.exchange.slot == NULL:
-            raise RuntimeError("write was called after the exchange had ended")
+        if self.exchange.slot == NULL or self.exchange.has_ended:
+            raise RuntimeError("write was called after the content had ended")
         if not isinstance(data, bytes):
             raise TypeError(f"write takes bytes, not {type(data).__name__}")
         if PyBytes_GET_SIZE(data):
@@ -448,8 +453,9 @@ cdef object file_place(object filelike):
         return None
     try:
         status = os.fstat(file.fileno())
-        # Files of /proc have something in them for all their size of 0: those have to be read.
-        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        # Files of /proc and /sys have something in them for all their size of 0 or of a page, and no blocks: those
+        # have to be read.
+        if not stat.S_ISREG(status.st_mode) or not status.st_blocks:
             return None
         if type(file) is io.BufferedRandom:
             file.flush()
@@ -523,7 +529,7 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
         connection.lingers = True
         if slot.head_sent:
             # Without its end the client can tell; content that ends with the connection needs the reset.
-            if exchange.framing == FRAMING_CLOSE:
+            if exchange.framing == FRAMING_CLOSE and not exchange.has_ended:
                 connection.wants_reset = True
         else:
             slot.head_sent = True
@@ -632,6 +638,8 @@ cdef int exchange_call(Context context, Exchange exchange, slot_t* slot, list en
     if environs is not None:
         environs.append(environ)
     iterable = context.application(environ, exchange)
+    if context.is_forked:
+        leave_child(context, None)
     try:
         iterate(exchange, iterable)
         exchange.finish()
@@ -660,16 +668,23 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
                 leave_child(context, None)
         except BaseException as error:
             if context.is_forked:
-                leave_child(context, error)
+                # A child of the application's iterable has no client to send to.
+                leave_child(context, None if exchange.is_lost else error)
             try:
                 exchange_failed(context, exchange, error)
             except ConnectionError:
                 if not exchange.is_lost:    # the client left before its 500
                     raise
-        if exchange.is_overrun or exchange.left:
-            exchange_remarks(context, exchange, slot)
-        if context.logs_access and not exchange.is_revoked:
-            exchange_log(context, exchange, slot, environs[0] if environs else None)
+        try:
+            if exchange.is_overrun or exchange.left:
+                exchange_remarks(context, exchange, slot)
+            if context.logs_access and not exchange.is_revoked:
+                exchange_log(context, exchange, slot, environs[0] if environs else None)
+        except ConnectionError:
+            if not exchange.is_revoked:     # it was at its end: the leader has said so
+                raise
     finally:
         exchange.slot = NULL
+        exchange.context = None
+        slot_moved(slot)        # a thread of the application that still waits to write
     return 0

@@ -35,6 +35,7 @@ cdef enum:
     ACCEPT_MOST = 64            # connections of one turn
     ACCEPT_REST = 65536         # of one listener at the end: more than any kernel queues
     ACCEPT_PAUSE_MS = 500       # when descriptors have run out
+    ACCEPT_SAY_MS = 10000       # and how often that is said
 
 
 cdef inline int64_t now_ms() noexcept nogil:
@@ -119,7 +120,8 @@ cdef void watch_listeners(loop_t* loop, bint on) noexcept nogil:
 
 cdef void pause_accepting(loop_t* loop) noexcept nogil:
     """Out of descriptors or memory: look again later, and do not spin meanwhile."""
-    if not loop.accept_paused:
+    if loop.now_ms >= loop.accept_said_ms + ACCEPT_SAY_MS or not loop.accept_said_ms:
+        loop.accept_said_ms = loop.now_ms
         loop_say(loop, LEVEL_ERROR, b"no more connections can be accepted; raise the limit of open files (ulimit -n)",
                  NULL, strerror(errno))
     loop.accept_paused = True
@@ -379,7 +381,7 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
         loop.accept_paused = False
         watch_listeners(loop, True)
     if loop.listens_until_ms and loop.now_ms >= loop.listens_until_ms:
-        stop_listening(loop)
+        stop_listening(loop, False)
     if (head_load(&loop.done) != NULL or loop.returned != NULL) and take_done(loop) == ADVANCE_LOST:
         return TURN_LOST
     if loop.backlog.first != NULL and take_backlog(loop) == ADVANCE_LOST:
@@ -425,7 +427,7 @@ cdef void loop_drain(loop_t* loop) noexcept nogil:
 
 
 cdef void accept_rest(loop_t* loop, listener_t* listener) noexcept nogil:
-    """Accept all that the kernel has queued; the next turn sees what they bring."""
+    """Accept all that the kernel has queued, or can be had now; the next turn sees what they bring."""
     cdef connection_t* connection
     loop.accept_budget = ACCEPT_REST
     while True:
@@ -436,16 +438,24 @@ cdef void accept_rest(loop_t* loop, listener_t* listener) noexcept nogil:
         connection_watch(loop, connection, WATCH_READ)
 
 
-cdef void stop_listening(loop_t* loop) noexcept nogil:
-    """Accept what is queued and nothing after it: from here on clients are refused, not left waiting."""
+cdef void stop_listening(loop_t* loop, bint is_hurried) noexcept nogil:
+    """Accept what is queued and nothing after it: from here on clients are refused, not left waiting.
+
+    Where descriptors have run out, that is tried again when some may be free, unless is_hurried.
+    """
     cdef int i
     cdef listener_t* listener
+    for i in range(loop.listener_count):
+        listen(loop.listeners[i].fd, 0)     # where the kernel could not be told to stop hearing
+        accept_rest(loop, &loop.listeners[i])
+    if loop.accept_paused and not is_hurried:
+        loop.listens_until_ms = loop.accept_again_ms
+        return
     loop.listens = False
     loop.listens_until_ms = 0
     watch_listeners(loop, False)
     for i in range(loop.listener_count):
         listener = &loop.listeners[i]
-        listen(listener.fd, 0)      # where the kernel could not be told to stop hearing
         accept_rest(loop, listener)
         shutdown(listener.fd, SHUT_RDWR)
         # The queue of a unix socket outlives that; of TCP nothing is left.
@@ -460,7 +470,7 @@ cdef int loop_hurry(loop_t* loop) noexcept nogil:
     cdef connection_t* following
     cdef int count = 0
     if loop.listens:
-        stop_listening(loop)
+        stop_listening(loop, True)
     connection = loop.connections
     while connection != NULL:
         following = connection.after

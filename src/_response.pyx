@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset, strlen
 
 from fastwsgi._buffer cimport buffer_free, buffer_reserve, buffer_t
-from fastwsgi._octets cimport IN_TOKEN, IN_VALUE, octet_kinds
+from fastwsgi._octets cimport IN_TOKEN, IN_VALUE, is_blank, octet_kinds
 from fastwsgi._refusals cimport refusal_info, refusal_info_t
 
 cdef enum:
@@ -93,6 +93,21 @@ cdef int head_start(head_t* head, const char* status, size_t size) noexcept nogi
     return RESPONSE_OK
 
 
+cdef bint has_close(const char* value, size_t size) noexcept nogil:
+    """One of the connection options in the list is "close" (RFC 9110, 7.6.1)."""
+    cdef size_t start = 0, end
+    while start < size:
+        while start < size and (is_blank(<uint8_t>value[start]) or value[start] == c","):
+            start += 1
+        end = start
+        while end < size and octet_kinds[<uint8_t>value[end]] & IN_TOKEN:
+            end += 1
+        if end - start == 5 and is_word(value + start, b"close", 5):
+            return True
+        start = end + 1
+    return False
+
+
 cdef int special_field(head_t* head, const char* name, size_t name_size,
                        const char* value, size_t value_size) noexcept nogil:
     """What a field means to the server itself; RESPONSE_DROPPED when it is not sent."""
@@ -109,12 +124,11 @@ cdef int special_field(head_t* head, const char* name, size_t name_size,
                 return RESPONSE_BAD_LENGTH
             head.content_length = head.content_length * 10 + <uint64_t>(value[i] - c"0")
         head.has_content_length = True
-        # RFC 9110, 8.6: not in a 204.
-        if head.status == 204:
+        # RFC 9110, 8.6: not in a 204; and a 205 has the one that says 0 (15.3.6).
+        if head.status == 204 or head.status == 205:
             return RESPONSE_DROPPED
     elif name_size == 10 and is_word(name, b"connection", 10):
-        if value_size == 5 and is_word(value, b"close", 5):
-            head.closes = True
+        head.closes |= has_close(value, value_size)
         return RESPONSE_DROPPED
     # PEP 3333, "Other HTTP Features": hop-by-hop fields are the server's.
     elif ((name_size == 17 and is_word(name, b"transfer-encoding", 17))
@@ -183,7 +197,7 @@ cdef int head_field(head_t* head, const char* name, size_t name_size,
 cdef framing_t head_framing(const head_t* head, bint is_head_request, int version_minor,
                             bint size_is_known) noexcept nogil:
     """How the content will be framed; size_is_known: all of it is at hand."""
-    if is_head_request or head.status == 204 or head.status == 304:
+    if is_head_request or head.status == 204 or head.status == 205 or head.status == 304:
         return FRAMING_NONE
     if head.has_content_length or size_is_known:
         return FRAMING_LENGTH
@@ -246,7 +260,9 @@ cdef int head_finish(const head_t* head, buffer_t* out, framing_t framing, bint 
         end = put_date(end, date, now)
     if not head.has_server:
         end = put(end, b"Server: fastwsgi\r\n", 18)
-    if length_is_ours:
+    if head.status == 205:
+        end = put(end, b"Content-Length: 0\r\n", 19)
+    elif length_is_ours:
         end = put(end, b"Content-Length: ", 16)
         end = put_number(end, length)
         end = put(end, b"\r\n", 2)

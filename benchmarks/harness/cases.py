@@ -63,6 +63,7 @@ MIX_COLUMNS = (
     Column("fast_p99_us", "fast: p99 us, least", "least"),
     Column("fast_p99_us", "median", "median"),
     Column("fast_per_second", "fast: req/s", "median"),
+    Column("fast_kept", "of that without the slow ones", "median", 2),
     Column("slow_per_second", "slow: req/s", "median", 1),
     Column("slow_p99_us", "slow: p99 us", "median"),
     Column("failed", "failed", "sum"),
@@ -105,6 +106,7 @@ def measure_load(case: Case, running: Running) -> dict[str, float]:
 
 def measure_mix(case: Case, running: Running) -> dict[str, float]:
     slow_request = Request(target="/slow")
+    alone = run_load(running.port, case.request, case.connections, running.seconds, running.folder)
     slow = Load(running.port, slow_request, 8, running.folder)
     try:
         time.sleep(WARM_SECONDS)
@@ -118,6 +120,7 @@ def measure_mix(case: Case, running: Running) -> dict[str, float]:
     return {
         "fast_p99_us": fast.p99_us,
         "fast_per_second": fast.per_second,
+        "fast_kept": fast.per_second / alone.per_second if alone.requests else 0.0,
         "slow_per_second": slow_counted.per_second,
         "slow_p99_us": slow_counted.p99_us,
         "failed": fast.failed + slow_counted.failed,
@@ -156,7 +159,7 @@ CASES = {
             "apps.plain:hello",
             GET,
             plain.HELLO,
-            OURS_BY_THREADS + PEERS + CEILINGS,
+            (*OURS_BY_THREADS, "fastwsgi-log", *PEERS, *CEILINGS),
             measure_load,
             CPU_COLUMNS,
         ),

@@ -86,6 +86,11 @@ def _fastwsgi(start: Start) -> Commands:
     return [[sys.executable, "-m", "fastwsgi", "--bind", bind, "--threads", threads, start.application]]
 
 
+def _fastwsgi_log(start: Start) -> Commands:
+    [command] = _fastwsgi(start)
+    return [[*command[:-1], "--access-logfile", str(start.folder / "access.log"), command[-1]]]
+
+
 def _launched(name: str, python: str, start: Start) -> Commands:
     return [[python, LAUNCH, name, start.application, str(start.port)]]
 
@@ -193,6 +198,14 @@ SERVERS = {
         Server("fastwsgi", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL),
         Server("fastwsgi-t1", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, threads=1),
         Server("fastwsgi-t32", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, threads=32),
+        Server(
+            "fastwsgi-log",
+            "ours",
+            _fastwsgi_log,
+            _FASTWSGI_VERSION,
+            _FASTWSGI_INSTALL,
+            note="with an access log",
+        ),
         Server(
             "bjoern",
             "peer",

@@ -75,6 +75,7 @@ def _loads(held: Held) -> Iterator[Target]:
         yield held.ahead(case)
         yield held.ratio(case, "fastwsgi", "fastwsgi-t1", 1.10)
         yield held.ratio(case, "fastwsgi-t32", "fastwsgi-t1", 1.10)
+    yield held.ratio("hello", "fastwsgi-log", "fastwsgi", 1.05)
     yield _limit("pipeline16: CPU per request", held.cpu("pipeline16"), 3, "us")
     yield held.ratio("newconn", "bjoern", "fastwsgi", 1.1, at_least=True)
     for case in ("body64k", "gen10", "post16k"):
@@ -87,6 +88,10 @@ def _threads_and_views(held: Held) -> Iterator[Target]:
     yield _limit("sleep10: 95 % of the ideal", sleeping, 3040, "req/s", at_least=True)
     p99_us = held.ours("mix", "fast_p99_us")
     yield _limit("mix: p99 of the fast requests", p99_us and p99_us / 1000, 5, "ms")
+    yield _limit("mix: speed the fast ones keep", held.ours("mix", "fast_kept"), 0.9, "of it", at_least=True)
+    yield _limit(
+        "mix: slow requests of 160", held.ours("mix", "slow_per_second"), 152, "req/s", at_least=True
+    )
     for case in ("cpu2ms", "djangoorm"):
         yield held.ratio(case, "fastwsgi", "fastwsgi-t1", 1.10)
     for case in ("flask", "django"):

@@ -139,7 +139,8 @@ cdef struct slot_t:
     uint64_t number             # of the exchange
     uint64_t away               # the lead word its thread went away with; 0 when it did not lead
     int index                   # 1 to N; 0: the loop's own
-    atomic_word_t waits         # the producer waits for the client
+    atomic_word_t waits         # producers that wait for the client
+    atomic_word_t missed        # the leader found it busy, and the socket is not watched any more
     pthread_mutex_t mutex       # of `progress`
     pthread_cond_t moved
     uint64_t progress
@@ -213,6 +214,7 @@ cdef struct loop_t:
     int64_t listens_until_ms    # while draining; 0: no end is set
     bint accept_paused          # no descriptors left
     int64_t accept_again_ms
+    int64_t accept_said_ms      # when that was logged
     connection_t* returned      # taken from `done`, by next_done, not yet seen to
     connection_list_t ready     # complete requests
     connection_list_t backlog   # with bytes that wait for the next turn
@@ -270,6 +272,7 @@ cdef bint slot_claim(slot_t* slot) noexcept nogil
 cdef bint slot_borrow(slot_t* slot) noexcept nogil
 cdef void slot_quiet(slot_t* slot) noexcept nogil
 cdef void slot_release(loop_t* loop, slot_t* slot) noexcept nogil
+cdef void slot_make_up(loop_t* loop, slot_t* slot) noexcept nogil
 cdef void slot_moved(slot_t* slot) noexcept nogil
 cdef uint64_t slot_waiting(const slot_t* slot) noexcept nogil
 

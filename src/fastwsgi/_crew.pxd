@@ -10,7 +10,7 @@ from fastwsgi._platform cimport atomic_word_t
 
 cdef enum:
     TICK_NS = 1000000           # the keeper takes the lead from a leader that is away for that long
-    CALM_LOOKS = 16             # of the keeper, then they are twice as far apart, and once more after as many
+    CALM_LOOKS = 256            # of the keeper, then they are twice as far apart, and once more after as many
     IDLE_TICKS = 4              # without any movement, then the keeper parks
     WAITS_NS = 500000           # exchanges that take longer, most of it off the CPU, wait
     HOLD_NS = 5000000           # for so long a computing exchange has the GIL to itself

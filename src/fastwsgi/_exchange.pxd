@@ -18,7 +18,7 @@ cdef class Context:
     cdef LogFormat access
     cdef set dropped_names      # of fields that were warned about
 
-    cdef int warn_dropped(self, str name) except -1
+    cdef int warn_dropped(self, object name) except -1
 
 
 cdef class Exchange:
@@ -33,6 +33,7 @@ cdef class Exchange:
     cdef bint is_lost           # the client left, or the exchange was revoked
     cdef bint is_revoked        # the slot is not to be touched any more
     cdef bint is_finished       # all of the content was given in one block
+    cdef bint has_ended         # the iterable has given all its blocks
     cdef bint has_failed        # the application raised
     cdef bint is_overrun        # more content than announced
     cdef bint drops_content

@@ -58,6 +58,7 @@ cdef extern from "platform/platform.h" nogil:
     int platform_stop_hearing(int listener) noexcept
     void platform_set_reset(int fd) noexcept
     bint platform_would_block() noexcept
+    bint platform_has_octets(int fd) noexcept
     ssize_t platform_recv(int fd, char* data, size_t size) noexcept
     ssize_t platform_send(int fd, const char* data, size_t size, int more) noexcept
     ssize_t platform_send_pieces(int fd, iovec* pieces, int count) noexcept
@@ -79,6 +80,7 @@ cdef extern from "platform/platform.h" nogil:
     int pthread_mutex_lock(pthread_mutex_t* mutex) noexcept
     int pthread_mutex_unlock(pthread_mutex_t* mutex) noexcept
     int pthread_cond_destroy(pthread_cond_t* condition) noexcept
+    int pthread_cond_broadcast(pthread_cond_t* condition) noexcept
     int pthread_cond_signal(pthread_cond_t* condition) noexcept
     int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex) noexcept
     int condition_init(pthread_cond_t* condition) noexcept

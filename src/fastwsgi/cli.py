@@ -1,5 +1,7 @@
 """The command line: arguments, help and exit codes."""
 
+import errno
+import os
 import sys
 import textwrap
 import traceback
@@ -57,6 +59,8 @@ def parse(argv: Sequence[str]) -> Arguments:
         elif word.startswith("-") and word != "-":
             flag, value = split_flag(word)
             option = FLAGS.get(flag)
+            if flag in HELP or flag in VERSION:
+                raise ConfigError(f"{flag} takes no value")
             if option is None:
                 raise ConfigError(f"unknown option {flag}{did_you_mean(flag, [*FLAGS, *HELP, *VERSION])}")
             if value is None:
@@ -125,14 +129,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 after TERM or Ctrl-C, 3 if the worker could not start, 4 if the application could not be loaded, 1
     for anything else.
     """
+    hold_standard_descriptors()
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         if arguments.wants == "help":
-            print(help_text(), end="")
-            return STOPPED
+            return say(help_text())
         if arguments.wants == "version":
-            print(f"fastwsgi {__version__} (Python {sys.version.split()[0]})")
-            return STOPPED
+            return say(f"fastwsgi {__version__} (Python {sys.version.split()[0]})\n")
         if arguments.application is None:
             raise ConfigError(f"which application? {USAGE}; see fastwsgi --help")
         settings = merge(arguments.settings)
@@ -153,9 +156,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     return STOPPED
 
 
+def say(text: str) -> int:
+    """Write to the standard output; return the exit code."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except OSError as error:
+        # Or the interpreter would try to write the rest at its end.
+        sys.stdout = None
+        # Whoever has read enough of it (`| head`) is no error.
+        if error.errno != errno.EPIPE:
+            return fail(FAILED, f"the standard output: {error.strerror}")
+    return STOPPED
+
+
 def fail(code: int, message: str) -> int:
-    print(f"fastwsgi: {message}", file=sys.stderr)
+    if sys.stderr is not None:
+        print(f"fastwsgi: {message}", file=sys.stderr)
     return code
+
+
+def hold_standard_descriptors() -> None:
+    """Open what of 0, 1 and 2 is closed: or a socket would get that number, and be printed to."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest that is free is this one; nothing else runs yet.
+            os.open(os.devnull, os.O_RDWR)
 
 
 def command() -> NoReturn:

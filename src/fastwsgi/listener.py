@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastwsgi.errors import ConfigError
 
@@ -32,6 +33,8 @@ def parse_address(text: str) -> Address:
         if name in ("", "@"):
             raise ConfigError(f"cannot listen at {text}: the path is missing; give unix:/path/to/socket")
         return Address(text, unix=name)
+    if "://" in text:
+        raise ConfigError(f"cannot listen at {text}: give the address alone, such as 127.0.0.1:8000")
     host, colon, port = text.rpartition(":")
     if not colon and port.isdecimal():
         raise ConfigError(
@@ -41,7 +44,9 @@ def parse_address(text: str) -> Address:
         raise ConfigError(f"cannot listen at {text}: the port is missing; give {text}:8000")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ConfigError(f"cannot listen at {text}: an IPv6 address needs brackets, as in [::1]:8000")
-    if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
+    if host == "[]":
+        raise ConfigError(f"cannot listen at {text}: give [::]:{port} for every address")
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
         raise ConfigError(
             f"cannot listen at {text}: {port!r} is not a port, a number from 0 (any free one) to 65535"
         )
@@ -88,6 +93,9 @@ def open_listeners(bind: Sequence[str], backlog: int) -> list[Listener]:
     0.0.0.0 is asked for beside them.
     """
     addresses = [parse_address(text) for text in bind]
+    for address in addresses:
+        if addresses.count(address) > 1 and (address.port or address.unix):
+            raise ConfigError(f"cannot listen at {address.text} twice; give it once (--bind)")
     ipv4_ports = {address.port for address in addresses if address.host == "0.0.0.0"}
     listeners: list[Listener] = []
     try:
@@ -116,10 +124,10 @@ def bind_tcp(address: Address, *, dual_stack: bool) -> list[socket.socket]:
     """Bind a socket for each address of the host, all at the same port."""
     bound: list[socket.socket] = []
     failure: OSError | None = None
-    for family, host in resolve(address):
+    for family, (host, _, *scope) in resolve(address):
         port = bound[0].getsockname()[1] if bound else address.port
         try:
-            bound.append(bind_one(family, host, port, dual_stack=dual_stack))
+            bound.append(bind_one(family, (host, port, *scope), dual_stack=dual_stack))
         except OSError as error:
             # localhost is often ::1 too where there is no IPv6: then its other address will do.
             failure = error
@@ -142,9 +150,10 @@ def listen(sock: socket.socket, backlog: int, address: Address) -> None:
         raise cannot_listen(address, error) from None
 
 
-def resolve(address: Address) -> list[tuple[socket.AddressFamily, str]]:
+def resolve(address: Address) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+    """The families and socket addresses of a host: host and port, and for IPv6 flow and scope."""
     if not address.host:
-        return [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]
+        return [(socket.AF_INET6, ("::", address.port)), (socket.AF_INET, ("0.0.0.0", address.port))]
     try:
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -153,10 +162,10 @@ def resolve(address: Address) -> list[tuple[socket.AddressFamily, str]]:
         raise ConfigError(
             f"cannot listen at {address.text}: the host name {address.host!r} is not known"
         ) from None
-    return list(dict.fromkeys((family, str(name[0])) for family, _, _, _, name in found))
+    return list(dict.fromkeys((family, tuple(name)) for family, _, _, _, name in found))
 
 
-def bind_one(family: socket.AddressFamily, host: str, port: int, *, dual_stack: bool) -> socket.socket:
+def bind_one(family: socket.AddressFamily, name: tuple[Any, ...], *, dual_stack: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -167,9 +176,9 @@ def bind_one(family: socket.AddressFamily, host: str, port: int, *, dual_stack: 
             # A connection is accepted when its first octets are here, or after a second (decision 0006).
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
         if family == socket.AF_INET6:
-            only = not (host == "::" and dual_stack)
+            only = not (name[0] == "::" and dual_stack)
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
-        sock.bind((host, port))
+        sock.bind(name)
     except BaseException:
         sock.close()
         raise

@@ -20,6 +20,7 @@ T = TypeVar("T")
 Arguments: TypeAlias = tuple[list[Any], dict[str, Any]]
 
 DEFAULT_NAMES = ("application", "app")
+MISSING = object()
 
 
 def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
@@ -32,8 +33,12 @@ def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
             os.chdir(chdir)
         except OSError as error:
             raise ConfigError(f"--chdir {chdir}: {error.strerror}") from None
+    try:
+        here = os.getcwd()
+    except OSError as error:
+        raise ConfigError(f"the current directory cannot be found ({error.strerror}); give --chdir") from None
     extra = [os.path.abspath(directory) for directory in (pythonpath or "").split(",") if directory]
-    sys.path[:0] = [os.getcwd(), *extra]
+    sys.path[:0] = [here, *extra]
 
 
 def load(target: str) -> "WSGIApplication":
@@ -44,8 +49,10 @@ def load(target: str) -> "WSGIApplication":
     """
     module_name, colon, expression = target.partition(":")
     if "/" in module_name or module_name.endswith(".py"):
-        name = module_name.removesuffix(".py").strip("./").replace("/", ".")
-        raise AppLoadError(f"{target!r} names a file; give the module: {name}{colon}{expression}")
+        path = module_name.removesuffix(".py")
+        directory, name = os.path.split(path)
+        advice = f"--chdir {directory} {name}" if os.path.isabs(path) else path.strip("./").replace("/", ".")
+        raise AppLoadError(f"{target!r} names a file; give the module: {advice}{colon}{expression}")
     if not all(part.isidentifier() for part in module_name.split(".")) or (colon and not expression):
         raise AppLoadError(f"{target!r} is not of the form module:callable, such as app:app")
     steps, arguments = parse_expression(expression, target) if colon else ((), None)
@@ -80,7 +87,7 @@ def parse_expression(expression: str, target: str) -> tuple[tuple[str, ...], Arg
             node = node.value
         if not isinstance(node, ast.Name):
             raise wrong
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise wrong from None
     return (node.id, *steps), arguments
 
@@ -109,20 +116,34 @@ def find(module: ModuleType, steps: Iterable[str]) -> Any:
     found: Any = module
     path, mark = module.__name__, ":"
     for name in steps:
-        try:
-            found = getattr(found, name)
-        except AttributeError:
-            raise AppLoadError(f"{path} has no {name!r}{suggest(name, names_in(found))}") from None
+        held = attribute(found, name, f"looking up {path}{mark}{name}")
+        if held is MISSING:
+            raise AppLoadError(f"{path} has no {name!r}{suggest(name, names_in(found))}")
+        found = held
         path, mark = f"{path}{mark}{name}", "."
     return found
 
 
 def find_default(module: ModuleType) -> Any:
     for name in DEFAULT_NAMES:
-        if hasattr(module, name):
-            return getattr(module, name)
+        found = attribute(module, name, f"looking up {module.__name__}:{name}")
+        # A package may well have a submodule of that name.
+        if found is not MISSING and not isinstance(found, ModuleType):
+            return found
     named = " or ".join(map(repr, DEFAULT_NAMES))
     raise AppLoadError(f"{module.__name__} has no {named}; name the callable: {module.__name__}:NAME")
+
+
+def attribute(holder: object, name: str, doing: str) -> Any:
+    """The attribute, or MISSING; what the application raises for it is the cause of an AppLoadError."""
+
+    def get() -> Any:
+        try:
+            return getattr(holder, name)
+        except AttributeError:
+            return MISSING
+
+    return call(get, doing)
 
 
 def names_in(holder: object) -> list[str]:

@@ -1,5 +1,6 @@
 """Where messages and access log lines go; reopening the files after a rotation."""
 
+import errno
 import logging
 import logging.handlers
 import os
@@ -46,7 +47,9 @@ class AccessLog:
         if self._path is not None:
             self.fd = self._open(self._path)
         elif file == "-":
-            self.fd = os.dup(sys.__stdout__.fileno() if sys.__stdout__ else 1)
+            if sys.__stdout__ is None:
+                raise ConfigError("--access-logfile -: the standard output is closed; give a file")
+            self.fd = os.dup(sys.__stdout__.fileno())
 
     def reopen(self) -> None:
         """Go on in a new file if the old one was moved away; raise ConfigError if it cannot be opened.
@@ -66,6 +69,10 @@ class AccessLog:
     @staticmethod
     def _open(path: str) -> int:
         try:
-            return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            # Opening a FIFO would wait for somebody to read from it.
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
         except OSError as error:
-            raise ConfigError(f"--access-logfile {path}: {error.strerror}") from None
+            reason = "nobody reads from this pipe" if error.errno == errno.ENXIO else error.strerror
+            raise ConfigError(f"--access-logfile {path}: {reason}") from None
+        os.set_blocking(fd, True)
+        return fd

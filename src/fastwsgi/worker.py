@@ -336,7 +336,8 @@ def leave(code: int) -> NoReturn:
 def start_timer(function: Callable[[], None]) -> None:
     timer = threading.Timer(EXIT_PATIENCE, function)
     timer.daemon = True
-    timer.start()
+    with suppress(RuntimeError):  # no more threads: then there is no limit
+        timer.start()
 
 
 # What signals did before they were heeded, outermost first; a forked child of the application returns to it.

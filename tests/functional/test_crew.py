@@ -1,4 +1,4 @@
-"""The threads over one loop: what CREW.md promises and a client or an application can see."""
+"""The threads over one loop: what ARCHITECTURE.md promises and a client or an application can see."""
 
 import sqlite3
 import threading

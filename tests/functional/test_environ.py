@@ -243,7 +243,7 @@ def test_ipv6(serve):
     server = serve(SERVER_AND_REMOTE, host="::1")
     with server.connect() as client:
         port = client.socket.getsockname()[1]
-        assert client.ask().text == f"::1|{server.port}|::1|{port}"
+        assert client.ask().text == f"[::1]|{server.port}|::1|{port}"
 
 
 def test_unix_socket(serve, short_path):

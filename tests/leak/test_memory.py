@@ -39,13 +39,17 @@ def test_memory_is_flat(start, poller, threads):
     server = start("--pythonpath", str(HERE), *options, "mixed:app")
     rounds = REQUESTS // len(BATCH)
     run(server, rounds // 5)
+    kept = []
     before = measure(server)
-    run(server, rounds)
-    after = measure(server)
-    kept_objects, kept_bytes = after[0] - before[0], after[1] - before[1]
-    # One object lost in every hundredth request would be 2000; five octets in each, a million.
-    assert kept_objects < 500
-    assert kept_bytes < 1_000_000
+    # Half and half: what is lost is lost in both, while an arena more of Python's allocator comes once.
+    for _ in range(2):
+        run(server, rounds // 2)
+        after = measure(server)
+        kept.append((after[0] - before[0], after[1] - before[1]))
+        before = after
+    # One object lost in every hundredth request would be 1000; five octets in each, half a million.
+    assert min(objects for objects, _ in kept) < 250, kept
+    assert min(octets for _, octets in kept) < 500_000, kept
     server.stop()
 
 

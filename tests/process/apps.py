@@ -185,3 +185,10 @@ def big(environ, start_response):
 
 def big_or_small(environ, start_response):
     return (big if environ["PATH_INFO"] == "/big" else hello)(environ, start_response)
+
+
+def patient(environ, start_response):
+    """Waits for a file without opening anything."""
+    while not os.path.exists(os.path.join(HERE, "go")):
+        time.sleep(0.01)
+    return hello(environ, start_response)

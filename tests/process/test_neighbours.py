@@ -167,6 +167,15 @@ def test_descriptors_are_closed_on_exec(start):
     server.stop()
 
 
+def test_an_access_log_on_a_closed_standard_output(short_path):
+    options = f'--access-logfile - --bind "unix:{short_path}/socket"'
+    command = f'exec "{sys.executable}" -m fastwsgi {options} apps:hello 1>&-'
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr.endswith("the standard output is closed; give a file\n")
+
+
 def test_without_standard_streams(short_path):
     """As a daemon may be started: with closed descriptors 0, 1 and 2 nothing of ours may take their place."""
     socket_path = short_path / "socket"

@@ -122,3 +122,37 @@ def test_exit_codes(tmp_path):
 
 def test_the_readme_has_the_help():
     assert help_text() in (Path(__file__).parents[2] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("argument", ["-hx", "--help=1", "-vv", "--version=2"])
+def test_help_and_version_take_no_value(argument):
+    with pytest.raises(ConfigError, match="takes no value"):
+        parse([argument])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_help_that_cannot_be_written(tmp_path):
+    shell = f'"{sys.executable}" -m fastwsgi --help'
+    done = subprocess.run(
+        ["bash", "-c", f"{shell} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(["sh", "-c", f"{shell} >/dev/full"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "fastwsgi: the standard output: No space left on device\n")
+
+
+def test_a_directory_that_is_gone(tmp_path):
+    shell = f'mkdir gone && cd gone && rmdir ../gone && "{sys.executable}" -m fastwsgi app:app'
+    environment = {**os.environ, "PYTHONPATH": str(Path(fastwsgi.__file__).parents[1])}
+    done = subprocess.run(["sh", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("fastwsgi: the current directory cannot be found")
+    assert "Traceback" not in done.stderr
+
+
+def test_access_logs_that_nobody_can_read(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "app.py").write_text("def app(environ, start_response): ...\n")
+    done = command("--access-logfile", "fifo", "-b", "127.0.0.1:0", "app:app", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.endswith("/fifo: nobody reads from this pipe\n")

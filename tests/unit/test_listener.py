@@ -68,6 +68,9 @@ def test_addresses(text, address):
             "localhost:\N{SUPERSCRIPT TWO}",
             "'\N{SUPERSCRIPT TWO}' is not a port, a number from 0 (any free one) to 65535",
         ),
+        ("localhost:" + "9" * 5000, f"'{'9' * 5000}' is not a port, a number from 0 (any free one) to 65535"),
+        ("http://127.0.0.1:8000", "give the address alone, such as 127.0.0.1:8000"),
+        ("[]:8000", "give [::]:8000 for every address"),
         ("unix:", "the path is missing; give unix:/path/to/socket"),
         ("unix:@", "the path is missing; give unix:/path/to/socket"),
     ],
@@ -76,6 +79,20 @@ def test_wrong_addresses(text, advice):
     with pytest.raises(ConfigError) as caught:
         parse_address(text)
     assert str(caught.value) == f"cannot listen at {text}: {advice}"
+
+
+def test_the_same_address_twice(short_path):
+    for address in ("127.0.0.1:8000", f"unix:{short_path}/socket"):
+        with pytest.raises(ConfigError) as caught:
+            open_listeners([address, address], 10)
+        assert str(caught.value) == f"cannot listen at {address} twice; give it once (--bind)"
+
+
+@needs_ipv6
+def test_the_scope_of_an_ipv6_address_is_kept(listen):
+    with pytest.raises(ConfigError) as caught:
+        listen("[fe80::1%lo]:0")
+    assert "this machine has no such address" in str(caught.value)
 
 
 def test_a_listening_socket(listen):

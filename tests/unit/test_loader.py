@@ -127,6 +127,14 @@ def refusal(target):
         ),
         ("shop.py:app", "'shop.py:app' names a file; give the module: shop:app"),
         ("./package/wsgi.py", "'./package/wsgi.py' names a file; give the module: package.wsgi"),
+        (
+            "/srv/site/wsgi.py:app",
+            "'/srv/site/wsgi.py:app' names a file; give the module: --chdir /srv/site wsgi:app",
+        ),
+        (
+            "shop:f({[]:1})",
+            "'shop:f({{[]:1}})': 'f({{[]:1}})' is not a name or a call with literal arguments",
+        ),
         ("", "'' is not of the form module:callable, such as app:app"),
         (":app", "':app' is not of the form module:callable, such as app:app"),
         ("shop:", "'shop:' is not of the form module:callable, such as app:app"),
@@ -148,6 +156,36 @@ def test_one_line_for_what_is_wrong(modules, tmp_path, target, message):
     text, cause = refusal(target)
     assert text == message.format(cwd=tmp_path)
     assert cause is None
+
+
+@pytest.mark.parametrize("target", ["lazy:app", "lazy", "lazy:holder.app"])
+def test_an_error_in_looking_up_is_the_applications(modules, target):
+    modules(
+        lazy="""
+class Holder:
+    @property
+    def app(self):
+        raise LookupError("lazy")
+
+holder = Holder()
+
+def __getattr__(name):
+    raise LookupError("lazy")
+"""
+    )
+    message, cause = refusal(target)
+    assert message.startswith("looking up lazy:")
+    assert message.endswith(" raised LookupError")
+    assert own_traceback(cause) == ["lazy.py"]
+
+
+def test_a_submodule_is_no_default_application(modules, tmp_path):
+    modules(
+        pk__init="from . import application\napp = application.make()\n",
+        pk__application=f"{APP}\ndef make():\n    return app\n",
+    )
+    (tmp_path / "pk" / "init.py").rename(tmp_path / "pk" / "__init__.py")
+    assert loader.load("pk") is sys.modules["pk"].app
 
 
 def own_traceback(error):
