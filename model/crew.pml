@@ -25,6 +25,30 @@
 #define GRAB(touch) atomic { st[i] != BUSY -> assert(st[i] != IDLE); \
     if :: st[i] == QUIET -> assert(own[c] == THREAD && sc[i] == c); st[i] = BUSY; ok = 1; touch :: else -> ok = 0 fi }
 
+/* BUSY to QUIET by the thread: an outbox that waits is attended; and what the leader missed meanwhile is made up for. The
+ * two may find each other at it again and again; that they do so for ever is left out (the label counts as progress). */
+#ifdef FULL
+#define WAITS(cond) WHEN((cond) && HAS(ob, c), want = want | BIT(c); wake_leader())
+#ifndef X_NO_MAKE_UP
+#define MAKE_UP(mark) do \
+    :: atomic { HAS(missed, i) -> missed = missed & ~BIT(i) }; \
+        GRAB(skip); \
+        if \
+        :: ok -> WAITS(true); mark: st[i] = QUIET \
+        :: else -> break \
+        fi \
+    :: !HAS(missed, i) -> break \
+    od
+#else
+#define MAKE_UP(mark) skip
+#endif
+#define let_go(cond, mark) WAITS(cond); st[i] = QUIET; MAKE_UP(mark)
+#else
+#define let_go(cond, mark) st[i] = QUIET
+#endif
+
+#define FRESH(i) missed = missed & ~BIT(i)
+
 proctype app(byte i) {
     byte c, t, evs, taken, inslot;
     bit ld, ok, mine;
@@ -56,7 +80,7 @@ look:
     goto look;
 
 taken_q:                                                /* under M: an exchange as a non-leader */
-    atomic { st[i] = QUIET; sc[i] = c; buf[c]--; NUMBER(i); ONE_OWNER(c); UNLOCK; ld = 0 };
+    atomic { st[i] = QUIET; sc[i] = c; buf[c]--; NUMBER(i); FRESH(i); ONE_OWNER(c); UNLOCK; ld = 0 };
     goto begin;
 
 lead:
@@ -135,7 +159,7 @@ serve:
         }
     :: !ready && !queue -> atomic { WHEN(gw == i + 1, gw = 0) }; goto turn_end
     fi;
-    atomic { st[i] = QUIET; sc[i] = c; buf[c]--; NUMBER(i); ONE_OWNER(c); LEADS(i) };
+    atomic { st[i] = QUIET; sc[i] = c; buf[c]--; NUMBER(i); FRESH(i); ONE_OWNER(c); LEADS(i) };
 
     if
 #ifdef EARLY
@@ -193,28 +217,12 @@ begin:
         mine = (l_own == i);
         GRAB(ob = ob | BIT(c); if :: !mine -> SEND(c) :: else fi);
         if
-        :: ok ->
-#ifdef FULL
-            if
-            :: !mine && HAS(ob, c) -> want = want | BIT(i); st[i] = QUIET; wake_leader()
-            :: else -> st[i] = QUIET
-            fi;
-#else
-            st[i] = QUIET;
-#endif
+        :: ok -> let_go(!mine, progress_one);
             if
 #ifndef X_NO_LOOK_QUIET
             :: mine && l_own != i -> GRAB(SEND(c));
                 if
-                :: ok ->
-#ifdef FULL
-                    if
-                    :: HAS(ob, c) -> want = want | BIT(i); st[i] = QUIET; wake_leader()
-                    :: else -> st[i] = QUIET
-                    fi
-#else
-                    st[i] = QUIET
-#endif
+                :: ok -> let_go(true, progress_two)
                 :: else
                 fi
 #endif

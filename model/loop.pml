@@ -73,7 +73,8 @@ byte sx[N];
 #else
 #define NUMBER(i) skip
 #endif
-byte want;                        /* set of threads whose outbox the kernel refused (atomic) */
+byte want;                        /* set of connections whose outbox the kernel refused, to be attended: in `done` */
+byte missed;                      /* set of slots that the leader found BUSY, and so stopped watching their socket */
 
 /* ---- The GIL, 0 or i + 1 */
 byte gil;
@@ -299,6 +300,30 @@ inline flush(t) {
     ok = 0
 }
 
+inline attend(c) {
+    WHEN(HAS(want, c) && own[c] == THREAD, wwatch = wwatch | BIT(c))
+}
+
+/* A socket has room again whose connection thread t has: send through its slot. If that is BUSY it is unwatched (or the
+ * leader would spin), the thread is told, and the slot looked at once more. */
+inline through_slot(t) {
+    if
+    :: (st[t] == QUIET || st[t] == BUSY) && HAS((evs & wwatch), sc[t]) ->
+        inslot = inslot | BIT(sc[t]);
+        flush(t);
+        if
+        :: st[t] == BUSY ->
+            wwatch = wwatch & ~BIT(sc[t]);
+            missed = missed | BIT(t);
+#ifndef X_NO_SECOND_LOOK
+            flush(t)
+#endif
+        :: else
+        fi
+    :: else
+    fi
+}
+
 /* First half of a turn: what came back, what main asked for, what the poller said. */
 inline turn(p) {
     LEADS(p);
@@ -330,29 +355,15 @@ inline turn(p) {
 #endif
 #ifdef FULL
     if
-    :: want ->                                          /* a thread's outbox waits: watch its connection */
-        LEADS(p);
-        atomic { want = 0 };
-        st[0] != BUSY; flush(0);
-#if N > 1
-        st[1] != BUSY; flush(1)
-#endif
+    :: want -> d_step { LEADS(p); EACH(attend); want = 0 }     /* a thread's outbox waits: watch its connection */
     :: else
     fi;
     if
     :: evs & wwatch ->                                  /* writable, and a thread owns it: through its slot */
         LEADS(p);
-        if
-        :: (st[0] == QUIET || st[0] == BUSY) && HAS((evs & wwatch), sc[0]) -> inslot = inslot | BIT(sc[0]);
-            st[0] != BUSY; flush(0)
-        :: else
-        fi;
+        through_slot(0);
 #if N > 1
-        if
-        :: (st[1] == QUIET || st[1] == BUSY) && HAS((evs & wwatch), sc[1]) -> inslot = inslot | BIT(sc[1]);
-            st[1] != BUSY; flush(1)
-        :: else
-        fi
+        through_slot(1)
 #endif
     :: else
     fi;

@@ -74,6 +74,8 @@ safe | revoke without the exchange number      | -DN=2 -DREVOKE -DX_REVOKE_ANY_N
 safe | pushed to done before the slot is empty | -DN=1 -DREVOKE -DX_PUSH_BEFORE_IDLE
 safe | a revoked thread pushes to done         | -DN=1 -DREVOKE -DX_REVOKED_PUSHES
 safe | away with a connection not bound        | -DN=1 -DC=1 -DAWAYSTEP -DX_AWAY_UNBOUND
+safe | a slot found busy is not made up for    | -DN=1 -DFULL -DOUTBOX -DX_NO_MAKE_UP
+safe | ... nor looked at once more             | -DN=1 -DFULL -DOUTBOX -DX_NO_SECOND_LOOK
 ends | writable event of another is kept       | -DN=1 -DFULL -DOUTBOX -DX_KEEP_WRITE_WATCH'
 
 for tool in spin gcc; do
