@@ -83,13 +83,23 @@ cdef inline bint cell_is_slow(cell_t* cell) noexcept nogil:
 
 
 cdef inline bint cell_waits(cell_t* cell) noexcept nogil:
-    """Its exchanges take long, and most of that off the CPU."""
-    return cell_is_slow(cell) and word_load_relaxed(&cell.cpu_ns) * 2 < word_load_relaxed(&cell.wall_ns)
+    """Its exchanges take long, and neither they nor those beside them need most of that for computing."""
+    return cell_is_slow(cell) and word_load_relaxed(&cell.busy_ns) * 2 < word_load_relaxed(&cell.wall_ns)
 
 
 cdef inline void average(atomic_word_t* value, int64_t latest) noexcept nogil:
     cdef int64_t before = <int64_t>word_load_relaxed(value)
     word_store_relaxed(value, <uint64_t>(before + (latest - before) // 8))
+
+
+cdef int others_run(crew_t* crew, slot_t* slot) noexcept nogil:
+    """How many other threads are in the application."""
+    cdef int count = 0
+    cdef int i
+    for i in range(1, crew.threads + 1):
+        if i != slot.index and word_load_relaxed(&crew.slots[i].running):
+            count += 1
+    return count
 
 
 cdef void measure_start(crew_t* crew, slot_t* slot) noexcept nogil:
@@ -102,7 +112,8 @@ cdef void measure_end(crew_t* crew, slot_t* slot) noexcept nogil:
     average(&cell.wall_ns, platform_now_ns() - <int64_t>word_load_relaxed(&slot.began_ns))
     word_store_relaxed(&slot.began_ns, 0)
     if slot.began_cpu_ns:
-        average(&cell.cpu_ns, platform_thread_cpu_ns() - slot.began_cpu_ns)
+        # Those who compute side by side wait for each other's GIL: that looks as if they waited for something else.
+        average(&cell.busy_ns, (platform_thread_cpu_ns() - slot.began_cpu_ns) * (1 + others_run(crew, slot)))
 
 
 # ---- the queue, the free threads, the lead (with the mutex held where it says "locked") ----
@@ -119,20 +130,20 @@ cdef inline bint keeper_leads(crew_t* crew) noexcept nogil:
     return lead_owner(line_load(&crew.loop.lead.word)) == <uint64_t>(crew.threads + 1)
 
 
-cdef inline bint queue_is_slow(crew_t* crew) noexcept nogil:
-    """The request that waits longest is worth a thread of its own.
+cdef inline bint queue_waits(crew_t* crew) noexcept nogil:
+    """The next request of the queue is of a kind that waits: worth a thread of its own.
 
-    Quick ones are left to the leader: threads that take them would only fight it for the GIL, and its turn is over
-    soon; if it is not, the lead will be taken from it.
+    Others are left to the leader: threads that take them would only fight it for the GIL, and its turn is over soon;
+    if it is not, the lead will be taken from it.
     """
-    return crew.queue.first != NULL and cell_is_slow(&crew.cells[cell_of(crew.queue.first)])
+    return crew.queue.first != NULL and cell_waits(&crew.cells[cell_of(crew.queue.first)])
 
 
 cdef void locked_call_for_queue(crew_t* crew) noexcept nogil:
     """Requests wait in the queue and nobody waits for the GIL: see that somebody takes the next."""
     if crew.queue.first == NULL or word_load(&crew.gil_wanted) or word_load(&crew.held):
         return
-    if crew.free_first != NULL and queue_is_slow(crew):
+    if crew.free_first != NULL and queue_waits(crew):
         pthread_cond_signal(&crew.free_first.turn)
     elif not keeper_leads(crew):
         # The leader may be asleep in the poller.
@@ -388,7 +399,7 @@ cdef int crew_follow(crew_t* crew, slot_t* slot) noexcept nogil:
         if lead_owner(line_load(&crew.loop.lead.word)) == <uint64_t>slot.index:
             work = WORK_LEAD
             break
-        if not word_load(&crew.held) and queue_is_slow(crew) and word_replace(&crew.gil_wanted, 0, 1):
+        if not word_load(&crew.held) and queue_waits(crew) and word_replace(&crew.gil_wanted, 0, 1):
             crew_bind(crew, slot, locked_take_queued(crew))
             slot.away = 0
             work = WORK_RUN
@@ -488,7 +499,10 @@ cdef int crew_after(crew_t* crew, slot_t* slot) noexcept nogil:
     if not word_load(&crew.queued):
         return WORK_NONE
     crew_lock(crew)
-    if queue_is_slow(crew):
+    # One that computes goes on with the next of its kind, if it is alone: that spares it the lead and the keeper a turn.
+    if queue_waits(crew) or (
+            crew.queue.first != NULL and keeper_leads(crew) and cell_is_slow(&crew.cells[cell_of(crew.queue.first)])
+            and not others_run(crew, slot)):
         crew_bind(crew, slot, locked_take_queued(crew))
         work = WORK_RUN
     crew_unlock(crew)

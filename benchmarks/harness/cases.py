@@ -128,7 +128,7 @@ def measure_mix(case: Case, running: Running) -> dict[str, float]:
 
 
 def measure_idle_connections(case: Case, running: Running) -> dict[str, float]:
-    seconds = 1.0 if running.quick else 3.0
+    seconds = 0.5 if running.quick else 2.0
     return measure_idle(running.processes, running.port, case.request, case.connections, seconds)
 
 

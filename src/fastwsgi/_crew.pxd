@@ -29,7 +29,7 @@ cdef enum work_t:
 cdef struct cell_t:
     # How long exchanges of one kind take, on average; of mount, method and first path segment.
     atomic_word_t wall_ns
-    atomic_word_t cpu_ns        # only followed while wall_ns is over WAITS_NS
+    atomic_word_t busy_ns       # CPU time, times the exchanges at a time; only followed while wall_ns is over WAITS_NS
     atomic_word_t count
 
 
