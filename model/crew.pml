@@ -47,8 +47,6 @@
 #define let_go(cond, mark) st[i] = QUIET
 #endif
 
-#define FRESH(i) missed = missed & ~BIT(i)
-
 proctype app(byte i) {
     byte c, t, evs, taken, inslot;
     bit ld, ok, mine;
@@ -80,7 +78,7 @@ look:
     goto look;
 
 taken_q:                                                /* under M: an exchange as a non-leader */
-    atomic { st[i] = QUIET; sc[i] = c; buf[c]--; NUMBER(i); FRESH(i); ONE_OWNER(c); UNLOCK; ld = 0 };
+    atomic { st[i] = QUIET; sc[i] = c; buf[c]--; NUMBER(i); ONE_OWNER(c); UNLOCK; ld = 0 };
     goto begin;
 
 lead:
@@ -159,7 +157,7 @@ serve:
         }
     :: !ready && !queue -> atomic { WHEN(gw == i + 1, gw = 0) }; goto turn_end
     fi;
-    atomic { st[i] = QUIET; sc[i] = c; buf[c]--; NUMBER(i); FRESH(i); ONE_OWNER(c); LEADS(i) };
+    atomic { st[i] = QUIET; sc[i] = c; buf[c]--; NUMBER(i); ONE_OWNER(c); LEADS(i) };
 
     if
 #ifdef EARLY

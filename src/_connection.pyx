@@ -20,7 +20,8 @@ from fastwsgi._content cimport (
 from fastwsgi._journal cimport LEVEL_WARNING, journal_line, journal_record
 from fastwsgi._lead cimport lead_leave, lead_return
 from fastwsgi._outbox cimport (
-    OUTBOX_EMPTY, OUTBOX_FILE_SHORT, OUTBOX_WAITS, outbox_add, outbox_free, outbox_is_empty, outbox_new, outbox_send, outbox_t,
+    OUTBOX_EMPTY, OUTBOX_FILE_SHORT, OUTBOX_WAITS,
+    outbox_add, outbox_free, outbox_is_empty, outbox_new, outbox_send, outbox_t,
 )
 from fastwsgi._parser cimport (
     CONTENT_DONE, HEAD_DONE, METHOD_CONNECT, METHOD_HEAD, NEED_MORE,
@@ -142,23 +143,26 @@ cdef void slot_quiet(slot_t* slot) noexcept nogil:
     line_store(&slot.word, line_load(&slot.word) & ~<uint64_t>SLOT_MASK)
 
 
-cdef void slot_release(loop_t* loop, slot_t* slot) noexcept nogil:
-    """BUSY to QUIET, by its thread; the leader hears of an outbox that waits, since it may have found the slot busy."""
+cdef void slot_attend(loop_t* loop, slot_t* slot) noexcept nogil:
+    """With the slot held, by its thread: the leader hears of an outbox that waits."""
     cdef connection_t* connection = slot.connection
     if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
         connection_post(loop, connection, POST_ATTEND)
+
+
+cdef void slot_release(loop_t* loop, slot_t* slot) noexcept nogil:
+    """BUSY to QUIET, by its thread; the leader sees to what is left in the outbox."""
+    slot_attend(loop, slot)
     slot_quiet(slot)
     slot_make_up(loop, slot)
 
 
 cdef void slot_make_up(loop_t* loop, slot_t* slot) noexcept nogil:
     """After QUIET, by its thread: have the leader watch again for room in a socket, if it found the slot busy."""
-    cdef connection_t* connection
-    # It says `missed` and then looks at the slot again; one of us sees the other.
+    # It says `missed` and then looks at the slot again; one of us sees the other. One that was meant for the exchange
+    # before this does no harm.
     while word_load(&slot.missed) and word_swap(&slot.missed, 0) and slot_claim(slot):
-        connection = slot.connection
-        if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
-            connection_post(loop, connection, POST_ATTEND)
+        slot_attend(loop, slot)
         slot_quiet(slot)
 
 
@@ -842,7 +846,7 @@ cdef bint running_borrow(loop_t* loop, connection_t* connection, slot_t* slot) n
         word_store(&slot.missed, 1)
         if not slot_borrow(slot):
             return False
-        word_store(&slot.missed, 0)
+        connection_attend(loop, connection)
     if slot.connection != connection:
         slot_quiet(slot)
         connection_unattend(loop, connection)
@@ -894,10 +898,6 @@ cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept 
             connection_unattend(loop, connection)
             return ADVANCE_WAIT
         return connection_settle(loop, connection)
-    if is_running and connection_watch(loop, connection, WATCH_WRITE) < 0:
-        slot_quiet(slot)
-        connection_give_up(loop, connection)
-        return ADVANCE_WAIT
     # From a file: the disk may be slow.
     may_block = outbox.spool_sent < outbox.spool_size or outbox.file_left > 0
     if connection.deadline != DEADLINE_NONE:

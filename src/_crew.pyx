@@ -319,7 +319,6 @@ cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     connection.slot = slot
     slot.connection = connection
     slot.head_sent = False
-    word_store(&slot.missed, 0)
     slot.number += 1
     slot.cell = cell_of(connection)
     word_count(&slot.requests, 1)
@@ -713,11 +712,11 @@ cdef class Crew:
         self.context = Context()
         self.context.application = app
         self.context.log = log
+        errors = sys.stderr or open(os.devnull, "w")
         for listener in self.listeners:
             name, port = server_name(listener)
             self.context.templates.append(environ_template(
-                name, port, threads > 1, False, sys.stderr or open(os.devnull, "w"), FileWrapper,
-                f"fastwsgi/{__version__}"))
+                name, port, threads > 1, False, errors, FileWrapper, f"fastwsgi/{__version__}"))
         self.crew = crew_new(threads)
         loop = self.context.loop = &self.crew.loop
         if loop_open(loop, settings.poller == "poll") < 0:

@@ -20,14 +20,14 @@ from posix.unistd cimport close
 from fastwsgi._accesslog cimport accesslog_values, record_t
 from fastwsgi._buffer cimport buffer_append
 from fastwsgi._connection cimport (
-    OUT_MOST, RESPONSE_DIRECT, TRANSMIT_FULL, TRANSMIT_LOST, POST_ATTEND,
-    connection_post, connection_t, connection_transmit, loop_t, request_t, slot_borrow, slot_claim, slot_log,
-    slot_make_up, slot_moved, slot_quiet, slot_release, slot_t, slot_waiting, transmit_t,
+    OUT_MOST, RESPONSE_DIRECT, TRANSMIT_FULL, TRANSMIT_LOST,
+    connection_t, connection_transmit, loop_t, request_t, slot_attend, slot_borrow, slot_claim, slot_log, slot_make_up,
+    slot_moved, slot_quiet, slot_release, slot_t, slot_waiting, transmit_t,
 )
 from fastwsgi._content cimport Input, content_length, input_from_bytes, input_from_content
 from fastwsgi._environ cimport environ_build
 from fastwsgi._lead cimport lead_holds
-from fastwsgi._outbox cimport OUTBOX_LOST, outbox_add, outbox_add_file, outbox_is_empty, outbox_new, outbox_send
+from fastwsgi._outbox cimport OUTBOX_LOST, outbox_add, outbox_add_file, outbox_new, outbox_send
 from fastwsgi._parser cimport METHOD_HEAD, parser_t
 from fastwsgi._platform cimport (
     dup_cloexec, platform_now_ns, platform_wall_seconds, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock,
@@ -297,8 +297,7 @@ cdef class Exchange:
                 word_add(&slot.waits, 1)
                 progress = slot.progress
                 pthread_mutex_unlock(&slot.mutex)
-            if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
-                connection_post(loop, connection, POST_ATTEND)
+            slot_attend(loop, slot)
             if outcome != TRANSMIT_FULL:
                 return 0
             data += taken

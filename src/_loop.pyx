@@ -444,7 +444,6 @@ cdef void stop_listening(loop_t* loop, bint is_hurried) noexcept nogil:
     Where descriptors have run out, that is tried again when some may be free, unless is_hurried.
     """
     cdef int i
-    cdef listener_t* listener
     for i in range(loop.listener_count):
         listen(loop.listeners[i].fd, 0)     # where the kernel could not be told to stop hearing
         accept_rest(loop, &loop.listeners[i])
@@ -455,29 +454,23 @@ cdef void stop_listening(loop_t* loop, bint is_hurried) noexcept nogil:
     loop.listens_until_ms = 0
     watch_listeners(loop, False)
     for i in range(loop.listener_count):
-        listener = &loop.listeners[i]
-        accept_rest(loop, listener)
-        shutdown(listener.fd, SHUT_RDWR)
+        shutdown(loop.listeners[i].fd, SHUT_RDWR)
         # The queue of a unix socket outlives that; of TCP nothing is left.
-        accept_rest(loop, listener)
+        accept_rest(loop, &loop.listeners[i])
     loop.accept_paused = False
     loop.accept_budget = 0
 
 
-cdef int loop_hurry(loop_t* loop) noexcept nogil:
-    """The grace is over: close what the loop owns; returns how many had something to lose."""
+cdef void loop_hurry(loop_t* loop) noexcept nogil:
+    """The grace is over: close what the loop owns."""
     cdef connection_t* connection
     cdef connection_t* following
-    cdef int count = 0
     if loop.listens:
         stop_listening(loop, True)
     connection = loop.connections
     while connection != NULL:
         following = connection.after
         if connection.owner == OWNER_LOOP and connection.state != STATE_CLOSED:
-            if connection.state in (STATE_HEAD, STATE_CONTENT, STATE_SENDING):
-                count += 1
             connection.wants_reset = connection.state == STATE_SENDING
             connection_close(loop, connection)
         connection = following
-    return count

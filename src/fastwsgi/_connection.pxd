@@ -272,6 +272,7 @@ cdef bint slot_claim(slot_t* slot) noexcept nogil
 cdef bint slot_borrow(slot_t* slot) noexcept nogil
 cdef void slot_quiet(slot_t* slot) noexcept nogil
 cdef void slot_release(loop_t* loop, slot_t* slot) noexcept nogil
+cdef void slot_attend(loop_t* loop, slot_t* slot) noexcept nogil
 cdef void slot_make_up(loop_t* loop, slot_t* slot) noexcept nogil
 cdef void slot_moved(slot_t* slot) noexcept nogil
 cdef uint64_t slot_waiting(const slot_t* slot) noexcept nogil
