@@ -22,7 +22,8 @@ from posix.unistd cimport close, usleep
 from fastwsgi._accesslog cimport LogFormat
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
-    ADVANCE_READY, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_SEND, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY,
+    ADVANCE_READY, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_SEND, OUT_MOST, OWNER_LOOP, OWNER_QUEUE,
+    PIPELINE_MOST, POST_FINISHED, SLOT_BUSY,
     SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TRANSMIT_LOST, connection_advance, connection_attend,
     connection_close, connection_enter, connection_next, connection_post, connection_refuse, connection_settle,
     connection_flush, connection_t, list_append, list_take, loop_say, loop_t, request_t, slot_borrow, slot_claim,

@@ -207,7 +207,8 @@ cdef class Exchange:
             self.left = slot.head.content_length
         keep_alive = (connection.request.parser.keep_alive and not slot.head.closes
                       and self.framing != FRAMING_CLOSE
-                      and connection.requests < self.loop.keep_alive_requests and not word_load_relaxed(&self.loop.draining))
+                      and connection.requests < self.loop.keep_alive_requests
+                      and not word_load_relaxed(&self.loop.draining))
         if head_finish(&slot.head, &slot.out, self.framing, length_is_ours, size, keep_alive, self.version_minor,
                        &slot.date, platform_wall_seconds()) < 0:
             raise MemoryError
