@@ -137,6 +137,8 @@ cdef void enter_all() noexcept:
           b"server is stopping")
     enter(REFUSAL_QUEUE_TIMEOUT, 503, b"Service Unavailable", b"REFUSAL_QUEUE_TIMEOUT",
           b"all threads were busy for --queue-timeout")
+    enter(REFUSAL_TIMEOUT, 503, b"Service Unavailable", b"REFUSAL_TIMEOUT",
+          b"the application gave nothing for --timeout")
     enter(REFUSAL_APPLICATION_ERROR, 500, b"Internal Server Error", b"REFUSAL_APPLICATION_ERROR",
           b"application failed before its response began")
 

@@ -56,8 +56,10 @@ class refusal_t(IntEnum):
     REFUSAL_NO_MEMORY = 53
     REFUSAL_REVOKED = 54
     REFUSAL_STOPPING = 55
-    REFUSAL_APPLICATION_ERROR = 56
-    REFUSAL_END = 57
+    REFUSAL_QUEUE_TIMEOUT = 56
+    REFUSAL_TIMEOUT = 57
+    REFUSAL_APPLICATION_ERROR = 58
+    REFUSAL_END = 59
 
 REFUSALS: dict[str, tuple[int, str, str]]
 """Name of each reason to its status code, reason phrase and log text."""

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 
+# The exit code of a worker that ended because too many of its threads were lost.
+THREADS_LOST = 5
+
 # What Ctrl-C leaves to requests in progress.
 INTERRUPT_GRACE = 5.0
 
@@ -76,6 +79,9 @@ class Worker:
             self._crew.start()
             while not self._crew.finished:
                 self._report(self._crew.attend())
+                if self._crew.is_exhausted and not self._stopping:
+                    LOG.error("Too many threads do not come back from the application: the worker ends")
+                    self.stop(self._settings.graceful_timeout)
         except BaseException:
             self._crew.stop(0)
             raise
@@ -107,6 +113,11 @@ class Worker:
     def lost_threads(self) -> int:
         """After `run`: the threads that did not come back from the application in time."""
         return self._crew.lost_threads
+
+    @property
+    def is_exhausted(self) -> bool:
+        """So many threads were lost that it has ended by itself."""
+        return self._crew.is_exhausted
 
     def counters(self) -> dict[str, int]:
         """What the core counts: `requests` since the start, `connections` and `exchanges` of now, more."""
@@ -299,7 +310,8 @@ def serve(app: "WSGIApplication | str", settings: Settings) -> None:
     LOG.info(worker.summary())
     if worker.lost_threads:
         LOG.warning("%s did not come back from the application", plural(worker.lost_threads, "thread"))
-        leave(0)
+    if worker.lost_threads or worker.is_exhausted:
+        leave(THREADS_LOST if worker.is_exhausted else 0)
 
 
 def raise_open_files() -> None:
