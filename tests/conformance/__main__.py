@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from conformance.corpora import read
-from conformance.grammar import judge
+from conformance.grammar import find_fault, judge
 from conformance.sections import REASONS
 from fastwsgi._refusals import REFUSALS
 from parsing import converse
@@ -103,10 +103,8 @@ def compare(server, octets, verdict):
     possible, fault = judge(octets)
     if accepted > possible:
         return Difference(MUST if fault.must else SHOULD, fault.section, fault.text)
-    if reason and not fault:
-        # A field line is judged when it has come, by the grammar when the head is complete.
-        fault = judge(octets + b"\r\n")[1]
     if reason:
+        fault = find_fault(octets)
         if verdict == "refuse" or (verdict is None and fault):
             return None
         return Difference(NO_REQUEST if fault else REFUSED, *REASONS[reason])

@@ -58,6 +58,8 @@ VALUE = r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])
 # RFC 9112, 3 and 5. The value of "HTTP-version" is case-sensitive.
 ORIGIN_FORM = rf"(?:/{PCHAR}*)+(?:\?{QUERY})?"
 ABSOLUTE_FORM = rf"{SCHEME}:(?://(?:{USERINFO}@)?{HOST}(?::{PORT})?)?{PATH_ABEMPTY}(?:\?{QUERY})?"
+# What browsers and common libraries send without encoding it; a "%" with nothing to decode after it too.
+RAW = r"[\"<>\\^`{|}\[\]\x80-\xff]|%(?![0-9A-Fa-f]{2})"
 AUTHORITY_FORM = f"{HOST}:{PORT}"
 REQUEST_LINE = rf"({TOKEN}) (.*) HTTP/([0-9])\.([0-9])"
 FIELD_LINE = f"({TOKEN}):{OWS}({VALUE}){OWS}"
@@ -103,7 +105,7 @@ def check_octets(line):
         raise NotARequest("9110 5.5", "NUL", must=True)
 
 
-def read_request_line(line):
+def read_request_line(line, takes_raw_target):
     """method, minor version."""
     check_octets(line)
     found = match(REQUEST_LINE, line)
@@ -112,6 +114,8 @@ def read_request_line(line):
     method, target, major, minor = found.groups()
     if major != "1":
         raise NotARequest("9110 2.5", "major version")
+    if takes_raw_target:
+        target = re.sub(RAW, "x", target)
     if match(ORIGIN_FORM, target):
         wanted = method != "CONNECT"
     elif target == "*":
@@ -202,12 +206,12 @@ def skip_chunked(text):
         text = text[size + 2 :]
 
 
-def skip_request(text):
+def skip_request(text, takes_raw_target=False):
     """What follows the first request."""
     while text.startswith("\r\n"):
         text = text[2:]
     line, text = take_line(text)
-    _method, minor = read_request_line(line)
+    _method, minor = read_request_line(line, takes_raw_target)
     fields, text = read_fields(text)
     hosts = [value for name, value in fields if name == "host"]
     if len(hosts) > 1 or (minor > 0 and not hosts):
@@ -235,3 +239,18 @@ def judge(octets):
     except Incomplete:
         pass
     return count, None
+
+
+def find_fault(octets):
+    """What is wrong with a request that was refused, maybe before its head had come; None if nothing is."""
+    fault = judge(octets)[1]
+    # Some things can be said only when the head has ended.
+    return fault or judge(octets + b"\r\n")[1]
+
+
+def behind(octets, count):
+    """The octets behind so many requests, whose targets may have octets that they should not have raw."""
+    text = octets.decode("latin-1")
+    for _ in range(count):
+        text = skip_request(text, takes_raw_target=True)
+    return text.encode("latin-1")
