@@ -13,6 +13,7 @@ def head_of(parser):
         "request_line": parser.request_line.decode("latin-1"),
         "target": parser.target.decode("latin-1"),
         "form": parser.form,
+        "target_is_https": parser.target_is_https,
         "path": parser.path.decode("latin-1"),
         "path_needs_decoding": parser.path_needs_decoding,
         "path_is_ascii": parser.path_is_ascii,

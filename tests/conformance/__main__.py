@@ -74,6 +74,8 @@ def understand(octets):
     for number, request in enumerate(requests):
         if request["method"] == "CONNECT":
             return requests[:number], "REFUSAL_CONNECT"
+        if request["target_is_https"]:
+            return requests[:number], "REFUSAL_MISDIRECTED"
         if not request["keep_alive"]:
             return requests[: number + 1], None
     return requests, outcome if outcome in REFUSALS else None

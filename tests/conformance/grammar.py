@@ -126,6 +126,8 @@ def read_request_line(line, takes_raw_target):
         wanted = match(ABSOLUTE_FORM, target)
     if not wanted:
         raise NotARequest("9112 3.2", "request target")
+    if re.match("(?i)https?:(?://(?:[/?:]|$)|/?(?!/))", target):
+        raise NotARequest("9110 4.2.1", "http URI without a host", must=True)
     return method, int(minor)
 
 
@@ -231,7 +233,7 @@ def judge(octets):
     text = octets.decode("latin-1")
     count = 0
     try:
-        while text.strip("\r\n"):
+        while text:
             text = skip_request(text)
             count += 1
     except NotARequest as wrong:

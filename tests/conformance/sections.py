@@ -113,5 +113,6 @@ REASONS = {
     "REFUSAL_CHUNK_LINE_TOO_LONG": ("9112 7.1.1", "the length of extensions ought to be limited"),
     "REFUSAL_BAD_CHUNK_END": ("9112 7.1", "CRLF follows the data of a chunk"),
     "REFUSAL_CHUNK_OVERHEAD": ("9112 7.1.1", "the length of extensions ought to be limited"),
+    "REFUSAL_MISDIRECTED": ("9110 7.4", "https without TLS must be refused"),
     "REFUSAL_CONNECT": ("9110 9.3.6", "an origin server may accept a CONNECT, and need not"),
 }

@@ -83,7 +83,7 @@ OTHERS_REFUSE = [
     ),
     Rule(
         "llhttp",
-        "Content-Length can't be present with Transfer-Encoding",
+        ".*(Content-Length|Transfer-Encoding)",
         "9110 6.5.1",
         "a trailer field frames nothing",
         lambda request, octets: re.search(
@@ -92,7 +92,7 @@ OTHERS_REFUSE = [
     ),
     Rule(
         "h11",
-        "Only Transfer-Encoding: chunked is supported|bad Content-Length|multiple Transfer-Encoding",
+        ".*(Content-Length|Transfer-Encoding)",
         "9110 6.5.1",
         "a trailer field frames nothing",
         lambda request, octets: re.search(
