@@ -122,12 +122,21 @@ def constant(node):
     return None
 
 
+def constants(node):
+    """(line, value) of each such expression that is no part of another."""
+    octets = constant(node)
+    if octets is not None:
+        yield node.lineno, octets
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from constants(child)
+
+
 def python_literals(root):
     for file in sorted([*root.rglob("test_*.py"), *root.rglob("*_test.py")]):
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            octets = constant(node) if isinstance(node, ast.expr) else None
-            if octets and REQUEST_LINE.match(octets):
-                yield Sample(f"{file.stem}:{node.lineno}", octets, None)
+        for line, octets in constants(ast.parse(file.read_bytes())):
+            if REQUEST_LINE.match(octets):
+                yield Sample(f"{file.stem}:{line}", octets, None)
 
 
 RUBY_STRING = r"""(?:"(?:[^"\\]|\\.)*"|'[^'\n]*')"""

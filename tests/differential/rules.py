@@ -44,6 +44,9 @@ class Rule(NamedTuple):
     """Whether it is that: of the request as we read it and the octets, or as we and the other read it."""
 
 
+# A trailer field that would say something of framing or of the connection, were it not in the trailer section.
+ABOUT_FRAMING = rb"\r\n0[^\r\n]*\r\n(?:.+\r\n)*(?i:content-length|transfer-encoding|(?:proxy-)?connection):"
+
 # They refuse what we accept.
 OTHERS_REFUSE = [
     Rule(
@@ -83,21 +86,17 @@ OTHERS_REFUSE = [
     ),
     Rule(
         "llhttp",
-        ".*(Content-Length|Transfer-Encoding)",
+        ".*(Content-Length|Transfer-Encoding)|Data after `Connection: close`",
         "9110 6.5.1",
-        "a trailer field frames nothing",
-        lambda request, octets: re.search(
-            rb"\r\n0[^\r\n]*\r\n(?:.+\r\n)*(?i:content-length|transfer-encoding):", octets
-        ),
+        "a trailer field says nothing of framing, nor of the connection",
+        lambda request, octets: re.search(ABOUT_FRAMING, octets),
     ),
     Rule(
         "h11",
         ".*(Content-Length|Transfer-Encoding)",
         "9110 6.5.1",
-        "a trailer field frames nothing",
-        lambda request, octets: re.search(
-            rb"\r\n0[^\r\n]*\r\n(?:.+\r\n)*(?i:content-length|transfer-encoding):", octets
-        ),
+        "a trailer field says nothing of framing, nor of the connection",
+        lambda request, octets: re.search(ABOUT_FRAMING, octets),
     ),
     Rule(
         "h11",
