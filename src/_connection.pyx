@@ -36,7 +36,8 @@ from fastwsgi._platform cimport (
     word_add, word_count, word_load, word_load_relaxed, word_or, word_store, word_swap,
 )
 from fastwsgi._refusals cimport (
-    REFUSAL_CONNECT, REFUSAL_CONTENT_TIMEOUT, REFUSAL_NO_MEMORY, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
+    REFUSAL_CONNECT, REFUSAL_CONTENT_TIMEOUT, REFUSAL_MISDIRECTED, REFUSAL_NO_MEMORY, REFUSAL_SPOOL_FULL, refusal_info,
+    refusal_info_t,
 )
 from fastwsgi._response cimport response_refuse
 
@@ -448,6 +449,8 @@ cdef int advance(loop_t* loop, connection_t* connection) noexcept nogil:
         request.is_parsing = False
         if request.parser.method == METHOD_CONNECT:
             return -<int>REFUSAL_CONNECT
+        if request.parser.target_is_https:
+            return -<int>REFUSAL_MISDIRECTED
         if not request.parser.is_chunked and not request.parser.content_length:
             request.is_inline = True
             request.content_start = request.end = request.parser.head_size

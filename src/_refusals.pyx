@@ -120,6 +120,9 @@ cdef void enter_all() noexcept:
     # so 501 and not 405, which would need an Allow field.
     enter(REFUSAL_CONNECT, 501, b"Not Implemented", b"REFUSAL_CONNECT",
           b"CONNECT request (this server is no proxy)")
+    # RFC 9110, 7.4: what is https must come over a connection that is secured for it.
+    enter(REFUSAL_MISDIRECTED, 421, b"Misdirected Request", b"REFUSAL_MISDIRECTED",
+          b"request target with https on a connection without TLS")
     enter(REFUSAL_HEAD_TIMEOUT, 408, b"Request Timeout", b"REFUSAL_HEAD_TIMEOUT",
           b"request head not complete within --header-timeout")
     enter(REFUSAL_CONTENT_TIMEOUT, 408, b"Request Timeout", b"REFUSAL_CONTENT_TIMEOUT",

@@ -55,6 +55,7 @@ cpdef enum refusal_t:
     REFUSAL_CHUNK_OVERHEAD
     # The connection and what stands behind it.
     REFUSAL_CONNECT
+    REFUSAL_MISDIRECTED
     REFUSAL_HEAD_TIMEOUT
     REFUSAL_CONTENT_TIMEOUT
     REFUSAL_CONTENT_TOO_LARGE

@@ -9,7 +9,7 @@ from support import Incomplete, echo, request, text
 
 SEEDS = sorted((Path(__file__).parents[1] / "vectors").rglob("*.http"))
 # What may be answered to a mutated vector: never 500, which would be a mistake of ours.
-FINE = {200, 400, 408, 413, 414, 417, 431, 501, 505}
+FINE = {200, 400, 408, 413, 414, 417, 421, 431, 501, 505}
 
 INTERESTING = [
     b"\r\n",
