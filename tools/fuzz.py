@@ -5,7 +5,7 @@
     tools/fuzz.py parser build/fuzz/parser-...  one input, once
 
 What a target has learnt stays in build/fuzz/corpus, and its next run begins there. An input that breaks a
-target is left in build/fuzz, and the exit code is 1.
+target is left in build/fuzz, and the exit code is 1; once that is mended, the input becomes a vector.
 """
 
 from __future__ import annotations

@@ -464,7 +464,7 @@ cdef void read_with_limits(reader_t reader, const char* data, size_t size) noexc
     limits.head_size = 120
     limits.chunk_line = 10
     limits.trailer_size = 30
-    limits.chunk_overhead = 60
+    limits.chunk_overhead = 12
     read_in_ways(reader, &limits, data, size)
 
 
