@@ -41,15 +41,19 @@ def send_in_pieces(generator, client, data):
 def read_all(client, octets):
     """Every answer up to the end of the connection is a well-formed response; and the end comes in time."""
     statuses = []
+    # An answer to HEAD has no content, and only the server knows whether this was a HEAD request.
+    unknown_ends = b"HEAD" in octets
     try:
         while client.received or client.receive():
             statuses.append(client.read_response().status)
     except ConnectionResetError:
         pass
-    except (Incomplete, Malformed):
-        # An answer to HEAD has no content, and only the server knows whether this was a HEAD request; and
-        # who is told to continue and does not gets no other answer.
-        if b"HEAD" not in octets and b"100-continue" not in octets.lower():
+    except Incomplete:
+        # Who is told to continue and does not gets no other answer.
+        if not unknown_ends and b"100-continue" not in octets.lower():
+            raise
+    except Malformed:
+        if not unknown_ends:
             raise
     else:
         assert not client.received
