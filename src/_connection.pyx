@@ -4,7 +4,7 @@ Everything here is called by the leader for a connection that the loop owns, exc
 post, claim: by the thread of an exchange). Knows the loop's structures, not its turn, and nothing of Python.
 """
 
-from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
 from libc.string cimport memmove, memset
@@ -35,7 +35,7 @@ from fastwsgi._platform cimport (
     word_add, word_count, word_load, word_or, word_store, word_swap,
 )
 from fastwsgi._refusals cimport (
-    REFUSAL_CONNECT, REFUSAL_NO_MEMORY, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
+    REFUSAL_CONNECT, REFUSAL_CONTENT_TIMEOUT, REFUSAL_NO_MEMORY, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
 )
 from fastwsgi._response cimport response_refuse
 
@@ -217,6 +217,7 @@ cdef request_t* request_lease(loop_t* loop) noexcept nogil:
     request.is_parsing = True
     request.is_complete = False
     request.refusal = 0
+    request.content_began_ms = 0
     parser_reset(&request.parser)
     return request
 
@@ -259,6 +260,7 @@ cdef connection_t* connection_new(loop_t* loop, int fd, int listener, const sock
     if loop.connections != NULL:
         loop.connections.before = connection
     loop.connections = connection
+    loop.open_count += 1
     word_count(&loop.counters.accepted, 1)
     word_count(&loop.counters.connections, 1)
     connection_enter(loop, connection, STATE_NEW)
@@ -321,6 +323,7 @@ cdef void connection_close(loop_t* loop, connection_t* connection) noexcept nogi
     """Put it on the list of those that are closed and freed at the end of the turn: a late event meets STATE_CLOSED."""
     if connection.state == STATE_CLOSED:
         return
+    loop.open_count -= 1
     connection_enter(loop, connection, STATE_CLOSED)
     connection_watch(loop, connection, 0)
     list_append(&loop.closing, connection)
@@ -548,6 +551,17 @@ cdef int receive_linger(loop_t* loop, connection_t* connection) noexcept nogil:
     return ADVANCE_WAIT
 
 
+cdef bint content_is_slow(loop_t* loop, request_t* request, size_t received) noexcept nogil:
+    """More content has come, and not all: it took longer than its grace and a second for each loop.content_rate."""
+    if not request.content_began_ms:
+        request.content_began_ms = loop.now_ms
+        request.content_received = 0
+        return False
+    request.content_received += received
+    return loop.content_rate and (loop.now_ms - request.content_began_ms - RATE_GRACE_MS) > <int64_t>(
+        request.content_received * 1000 // loop.content_rate)
+
+
 cdef int connection_receive(loop_t* loop, connection_t* connection) noexcept nogil:
     """Receive once and go on as far as the bytes allow; see connection_handle for what is returned."""
     cdef ssize_t received = 1
@@ -559,6 +573,9 @@ cdef int connection_receive(loop_t* loop, connection_t* connection) noexcept nog
     else:
         outcome = receive_head(loop, connection, &received)
     if received > 0:
+        if outcome == ADVANCE_WAIT and connection.state == STATE_CONTENT and content_is_slow(
+                loop, connection.request, <size_t>received):
+            outcome = -<int>REFUSAL_CONTENT_TIMEOUT
         return connection_handle(loop, connection, outcome)
     if received < 0 and platform_would_block():
         if connection.state == STATE_NEW or connection.state == STATE_IDLE:
@@ -741,7 +758,7 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) 
     cdef char line[160]
     word_count(&loop.counters.refused, 1)
     snprintf(line, sizeof(line), b"refused with %d %s", info.status, info.phrase)
-    if connection.state != STATE_CONTENT and connection.state != STATE_EXCHANGE:
+    if connection.state not in (STATE_CONTENT, STATE_QUEUED, STATE_EXCHANGE):
         connection.state = STATE_HEAD       # as soon as its bytes were seen
     loop_say(loop, LEVEL_WARNING, line, connection, info.text)
     connection.closes = True
@@ -773,6 +790,7 @@ cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil
     request.is_parsing = True
     request.is_complete = False
     request.refusal = 0
+    request.content_began_ms = 0
     content_free(&request.content)
     parser_reset(&request.parser)
     if request.start >= request.buffer.size:

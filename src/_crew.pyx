@@ -8,12 +8,13 @@ The GIL line runs through this module: the crew_ functions are below it, the cla
 
 import _thread
 import os
+import resource
 import sys
 import threading
 from contextlib import suppress
 
 from libc.errno cimport EINTR, ETIMEDOUT, errno
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset, strcpy, strlen
 from posix.unistd cimport close, usleep
@@ -21,7 +22,8 @@ from posix.unistd cimport close, usleep
 from fastwsgi._accesslog cimport LogFormat
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
-    ADVANCE_READY, DEADLINE_IDLE, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY,
+    ADVANCE_READY, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_SEND, OUT_MOST, OWNER_LOOP, OWNER_QUEUE,
+    PIPELINE_MOST, POST_FINISHED, SLOT_BUSY,
     SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TRANSMIT_LOST, connection_advance, connection_attend,
     connection_close, connection_enter, connection_next, connection_post, connection_refuse, connection_settle,
     connection_flush, connection_t, list_append, list_take, loop_say, loop_t, request_t, slot_borrow, slot_claim,
@@ -43,7 +45,7 @@ from fastwsgi._platform cimport (
     pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock, wake_drain, wake_write,
     word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed, word_swap,
 )
-from fastwsgi._refusals cimport REFUSAL_REVOKED, REFUSAL_STOPPING
+from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
 
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size) noexcept
@@ -161,8 +163,10 @@ cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
         connection = list_take(&crew.loop.ready)
         if connection == NULL:
             break
+        connection.expires_ms = crew.loop.now_ms + crew.queue_ms
         list_append(&crew.queue, connection)
         count += 1
+    crew.loop.queue_until_ms = crew.queue.first.expires_ms
     word_store(&crew.queued, word_load(&crew.queued) + <uint64_t>count)
     word_count(&crew.loop.counters.queued, count)
     locked_call_for_queue(crew)
@@ -267,6 +271,24 @@ cdef void crew_refuse_queued(crew_t* crew) noexcept nogil:
         connection_refuse(&crew.loop, connection, REFUSAL_STOPPING)
 
 
+cdef void crew_refuse_late(crew_t* crew) noexcept nogil:
+    """Requests that have waited for a thread for too long are answered with 503: a late answer helps nobody."""
+    cdef loop_t* loop = &crew.loop
+    cdef connection_t* connection
+    if not loop.queue_until_ms or loop.now_ms < loop.queue_until_ms:
+        return
+    while True:
+        crew_lock(crew)
+        connection = crew.queue.first
+        loop.queue_until_ms = connection.expires_ms if connection != NULL else 0
+        connection = locked_take_queued(crew) if connection != NULL and connection.expires_ms <= loop.now_ms else NULL
+        crew_unlock(crew)
+        if connection == NULL:
+            return
+        connection.owner = OWNER_LOOP
+        connection_refuse(loop, connection, REFUSAL_QUEUE_TIMEOUT)
+
+
 cdef void crew_look(crew_t* crew) noexcept nogil:
     """What the leader sees to between turns: stop, the end of the grace, exchanges to be revoked."""
     cdef loop_t* loop = &crew.loop
@@ -319,6 +341,7 @@ cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     connection.slot = slot
     slot.connection = connection
     slot.head_sent = False
+    connection.requests += 1
     slot.number += 1
     slot.cell = cell_of(connection)
     word_count(&slot.requests, 1)
@@ -360,6 +383,7 @@ cdef int crew_lead(crew_t* crew, slot_t* slot, bint has_gil) noexcept nogil:
     while True:
         if word_load_relaxed(&crew.stop) or word_load_relaxed(&crew.revokes):
             crew_look(crew)
+        crew_refuse_late(crew)
         if word_load_relaxed(&crew.queued) or loop.ready.first != NULL:
             if has_gil or word_replace(&crew.gil_wanted, 0, 1):
                 if word_load_relaxed(&crew.queued):
@@ -583,6 +607,7 @@ cdef void keeper_lead(crew_t* crew) noexcept nogil:
             word_store(&crew.held, 0)
         crew_look(crew)
         crew_queue_ready(crew)
+        crew_refuse_late(crew)
         if loop_turn(&crew.loop, True) == TURN_DRAINED:
             word_store(&crew.held, 0)
             crew_end(crew)
@@ -678,6 +703,12 @@ cdef char* text_copy(bytes text) except NULL:
     return copy
 
 
+def open_most():
+    """As many connections as a worker may hold: four fifths of the descriptors, 50,000 at most."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 50000 if files == resource.RLIM_INFINITY else min(50000, max(files * 4 // 5, 1))
+
+
 def server_name(listener):
     """SERVER_NAME and SERVER_PORT for a listening socket: never empty (PEP 3333)."""
     name = listener.getsockname()
@@ -723,6 +754,20 @@ cdef class Crew:
             raise OSError(errno, "the event loop could not be opened: no descriptors left?")
         self.is_closed = False
         loop.deadlines[<int>DEADLINE_IDLE].duration_ms = <int64_t>(settings.keep_alive * 1000)
+        loop.deadlines[<int>DEADLINE_HEAD].duration_ms = <int64_t>(settings.header_timeout * 1000)
+        loop.deadlines[<int>DEADLINE_CONTENT].duration_ms = <int64_t>(settings.body_timeout * 1000)
+        loop.deadlines[<int>DEADLINE_SEND].duration_ms = <int64_t>(settings.send_timeout * 1000)
+        self.crew.queue_ms = <int64_t>(settings.queue_timeout * 1000)
+        loop.open_most = settings.worker_connections or open_most()
+        loop.content_rate = settings.body_min_rate
+        loop.keep_alive_requests = settings.keep_alive_requests
+        loop.limits.request_line = settings.limit_request_line
+        loop.limits.fields = settings.limit_request_fields
+        loop.limits.field_size = settings.limit_request_field_size
+        loop.limits.head_size = settings.limit_request_head
+        loop.limits.trailer_size = settings.limit_request_trailer
+        loop.limits.chunk_overhead = settings.limit_chunk_overhead
+        loop.limits.content = settings.limit_request_body or UINT64_MAX
         # Not less than a receive buffer can hold.
         loop.request_memory = <size_t>max(settings.request_buffer, 128 * 1024)
         # Enough for a producer that waits to have something to wait for.

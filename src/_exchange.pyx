@@ -206,7 +206,9 @@ cdef class Exchange:
         elif self.framing == FRAMING_LENGTH:
             self.left = slot.head.content_length
         keep_alive = (connection.request.parser.keep_alive and not slot.head.closes
-                      and self.framing != FRAMING_CLOSE and not word_load_relaxed(&self.loop.draining))
+                      and self.framing != FRAMING_CLOSE
+                      and connection.requests < self.loop.keep_alive_requests
+                      and not word_load_relaxed(&self.loop.draining))
         if head_finish(&slot.head, &slot.out, self.framing, length_is_ours, size, keep_alive, self.version_minor,
                        &slot.date, platform_wall_seconds()) < 0:
             raise MemoryError

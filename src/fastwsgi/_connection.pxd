@@ -1,7 +1,7 @@
 # A connection and what it needs: receive, parse, send, keep-alive, lingering close, deadlines. Declares the loop as
 # far as connections know it; _loop works it, _crew leads it.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastwsgi._accesslog cimport log_format_t, record_t, stamp_t
 from fastwsgi._buffer cimport buffer_t
@@ -79,6 +79,7 @@ cdef enum:
     OUT_MOST = 64 * 1024        # of answers that may wait for the end of their exchange
     RESPONSE_DIRECT = 16 * 1024 # a block from this size on is not copied but sent from where it is
     PIPELINE_MOST = 16          # requests of one connection in one turn
+    RATE_GRACE_MS = 15000       # of content, before its rate counts
 
 
 cdef struct request_t:
@@ -93,6 +94,8 @@ cdef struct request_t:
     content_t content       # content that did not fit the buffer
     chunked_t chunked
     bint is_inline          # the content, if any, is in the buffer
+    int64_t content_began_ms    # when its first part was waited for; 0: not yet
+    uint64_t content_received   # octets since then, framing included
     bint is_parsing         # the head is not complete
     bint is_complete        # head and content are here
     int refusal             # what connection_advance said for good: -reason; 0: nothing wrong so far
@@ -115,6 +118,7 @@ cdef struct connection_t:
     uint8_t peer_size           # of peer_text; 0: a unix socket
     uint8_t inline_count        # requests in this turn
     uint8_t is_answered         # the request in the lease has had its exchange
+    uint32_t requests           # that were handed to the application
     connection_t* next          # in one of: ready, queue, backlog, closing, spare
     connection_t* next_done     # in `done`
     connection_t* earlier       # in its deadline queue
@@ -210,6 +214,10 @@ cdef struct loop_t:
     int64_t now_ms
     listener_t* listeners
     int listener_count
+    int open_count              # connections that are not on the closing list
+    int open_most
+    bint accept_full            # open_most is reached, and none of them is idle
+    int64_t queue_until_ms      # when the request that waits longest for a thread has waited too long; 0: none waits
     bint listens
     int64_t listens_until_ms    # while draining; 0: no end is set
     bint accept_paused          # no descriptors left
@@ -227,6 +235,8 @@ cdef struct loop_t:
     int spare_connection_count
     int spare_request_count
     limits_t limits
+    uint64_t content_rate       # least octets of content a second; 0: any
+    uint32_t keep_alive_requests
     size_t request_memory
     size_t response_memory
     uint64_t response_spool

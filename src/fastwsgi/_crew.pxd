@@ -37,6 +37,7 @@ cdef struct crew_t:
     loop_t loop
     slot_t* slots               # [1] to [threads]; [0] is not used
     int threads
+    int64_t queue_ms            # a request may wait for a thread
     int64_t tick_ns             # TICK_NS, or what a stress test has set
     # Under loop.lead.mutex:
     connection_list_t queue     # complete requests that wait for a thread, in order

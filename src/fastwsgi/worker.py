@@ -6,6 +6,7 @@
 import atexit
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -279,6 +280,7 @@ def serve(app: "WSGIApplication | str", settings: Settings) -> None:
             settings.backlog,
             longest_backlog(),
         )
+    raise_open_files()
     in_main = in_main_thread()
     listeners = open_listeners(settings.bind, settings.backlog)
     try:
@@ -298,6 +300,15 @@ def serve(app: "WSGIApplication | str", settings: Settings) -> None:
     if worker.lost_threads:
         LOG.warning("%s did not come back from the application", plural(worker.lost_threads, "thread"))
         leave(0)
+
+
+def raise_open_files() -> None:
+    """Raise the soft limit of descriptors as far as 50,000 connections need it and the hard one allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(65536, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def announce(app: "WSGIApplication | str", listeners: Sequence[Listener], settings: Settings) -> None:
