@@ -75,13 +75,19 @@ class Worker:
         try:
             self._crew.start()
             while not self._crew.finished:
-                self._report(self._crew.attend())
+                self._attend()
         except BaseException:
             self._crew.stop(0)
             raise
         finally:
             while not self._crew.finished:
-                self._report(self._crew.attend())
+                self._attend()
+            self._attend()
+
+    def _attend(self) -> None:
+        """Wait for what the core has to say, and log it."""
+        # Where memory is out the messages are lost, and not the server with them.
+        with suppress(MemoryError):
             self._report(self._crew.attend())
 
     def stop(self, grace: float) -> None:
