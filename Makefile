@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard src/*.pyx src/fastwsgi/*.pxd src/platform/*.h) setup.py
 
-.PHONY: serve test build lint bench asan cover annotate model wheel clean
+.PHONY: serve test build lint bench abuse asan cover annotate model wheel clean
 
 serve: $(VENV)/built $(VENV)/has-examples
 	@$(BIN)/fastwsgi --chdir examples --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
@@ -23,6 +23,9 @@ lint: $(VENV)/built $(VENV)/has-lint
 bench: $(VENV)/built $(VENV)/has-bench
 	PYTHON=$(BIN)/python benchmarks/setup.sh && $(BIN)/python benchmarks/run.py $(ARGS)
 	$(if $(ARGS),,$(BIN)/python benchmarks/instructions.py)
+
+abuse: $(VENV)/built $(VENV)/has-test
+	$(BIN)/python tests/abuse $(ARGS)
 
 asan: $(VENV)/built $(VENV)/has-test
 	tools/asan.sh $(BIN)/python $(ARGS)

@@ -1,0 +1,65 @@
+"""No memory beyond a limit (ulimit -v): what needs it fails, the server stays."""
+
+import collections
+import contextlib
+import resource
+import time
+
+from scene import MIB, Normal, crowd, figure, play, promise, victim
+
+from support import Client, request
+
+ROOM = 64 * MIB
+
+
+def limit(server, room):
+    """No more than what it has and some room."""
+    most = server.status("VmSize") + room
+    resource.prlimit(server.pid, resource.RLIMIT_AS, (most, most))
+
+
+def greedy_application(is_long):
+    """An application that asks for more memory than there is, in its code and for its answer"""
+    times = 50 if is_long else 10
+    with victim() as server:
+        limit(server, ROOM)
+        statuses = collections.Counter()
+        with Normal(server.address) as normal:
+            for _ in range(times):
+                statuses[server.ask(f"/allocate?size={4 * ROOM}").status] += 1
+                # 1 MiB of memory for each, many times over: as much as fits, then the spool.
+                with contextlib.closing(Client(server.address, receive_buffer=4096)) as client:
+                    client.send(request(f"/big?size={4 * ROOM}&how=generator"))
+                    statuses[client.read_head().status] += 1
+                time.sleep(0.05)
+        normal.report()
+        figure("statuses", dict(statuses))
+        promise(statuses == {500: times, 200: times}, "what needs too much is answered with 500, no other")
+        server.leave(failures_of_the_application=times)
+
+
+def greedy_clients(is_long):
+    """Clients that announce content, send a little of it and stay, until there is no memory for more"""
+    out_of_memory(64 * MIB, 15 if is_long else 4, announced=1000)
+
+
+def many_heads(is_long):
+    """Clients that begin a request head and stay, until there is no memory for more"""
+    out_of_memory(8 * MIB, 12 if is_long else 4, head=3000)
+
+
+def out_of_memory(room, seconds, **kinds):
+    with victim() as server:
+        limit(server, room)
+        with Normal(server.address) as normal, crowd(server.ports[0], **kinds) as counted:
+            time.sleep(seconds)
+        normal.report(may_fail=True)
+        figure(f"{kinds}, {room // MIB} MiB of room", counted)
+        refused = server.said("refused with 503")
+        figure("log records of refusals", refused)
+        promise(refused > 0, "some are refused")
+        server.leave()
+
+
+if __name__ == "__main__":
+    play(greedy_application, greedy_clients, many_heads)
