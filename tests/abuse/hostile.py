@@ -86,8 +86,8 @@ class Crowd:
             tick += 1
             while (left := begun + 1 / TICKS - time.monotonic()) > 0:
                 self.see_to_events(left)
-        held = len(self.by_descriptor)
-        print(json.dumps({**self.counts, "held": held, "answers": dict(self.answers)}), flush=True)
+        answers = {f"answered {status}": count for status, count in self.answers.items()}
+        print(json.dumps({**self.counts, **answers, "held": len(self.by_descriptor)}), flush=True)
 
     def connect(self, client):
         client.socket = socket.socket()

@@ -5,7 +5,7 @@ import contextlib
 import resource
 import time
 
-from scene import MIB, Normal, crowd, figure, play, promise, victim
+from scene import MIB, Normal, crowd, figure, play, promise, text_of, victim
 
 from support import Client, request
 
@@ -33,9 +33,24 @@ def greedy_application(is_long):
                     statuses[client.read_head().status] += 1
                 time.sleep(0.05)
         normal.report()
-        figure("statuses", dict(statuses))
+        figure("answers", {f"answered {status}": count for status, count in statuses.items()})
         promise(statuses == {500: times, 200: times}, "what needs too much is answered with 500, no other")
         server.leave(failures_of_the_application=times)
+
+
+def leaking_application(is_long):
+    """An application that takes all the memory there is and keeps it"""
+    with victim() as server:
+        limit(server, 16 * MIB)
+        statuses = collections.Counter()
+        statuses[server.ask("/leak").status] += 1
+        for _ in range(200 if is_long else 30):
+            statuses[server.ask().status] += 1
+        figure("answers", {f"answered {status}": count for status, count in statuses.items()})
+        promise(set(statuses) <= {200, 500, 503}, "every request is answered")
+        server.stop()
+        figure("log records lost, for lack of memory", server.said("--- Logging error ---"))
+        promise("Stopped after" in server.stderr, "the server ends in order")
 
 
 def greedy_clients(is_long):
@@ -54,7 +69,7 @@ def out_of_memory(room, seconds, **kinds):
         with Normal(server.address) as normal, crowd(server.ports[0], **kinds) as counted:
             time.sleep(seconds)
         normal.report(may_fail=True)
-        figure(f"{kinds}, {room // MIB} MiB of room", counted)
+        figure(f"{text_of(kinds)}, {room // MIB} MiB of room", counted)
         refused = server.said("refused with 503")
         figure("log records of refusals", refused)
         promise(refused > 0, "some are refused")
@@ -62,4 +77,4 @@ def out_of_memory(room, seconds, **kinds):
 
 
 if __name__ == "__main__":
-    play(greedy_application, greedy_clients, many_heads)
+    play(greedy_application, leaking_application, greedy_clients, many_heads)

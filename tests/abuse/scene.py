@@ -30,7 +30,13 @@ broken = []
 
 def figure(what, *values):
     """Print one line of the table."""
-    print(f"  {what:<50} {', '.join(str(value) for value in values)}", flush=True)
+    print(f"  {what:<50} {', '.join(map(text_of, values))}", flush=True)
+
+
+def text_of(value):
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(f"{count:,} {kind}" for kind, count in value.items())
 
 
 def promise(holds, text):

@@ -1,5 +1,6 @@
 """The application that is abused; the query says how much of what."""
 
+import contextlib
 import json
 import os
 import time
@@ -56,6 +57,18 @@ def allocate(environ, start_response, query):
     return answer(start_response, len(bytes(int(query["size"]))))
 
 
+leaked = []
+
+
+def leak(environ, start_response, query):
+    """Takes all the memory there is, down to small pieces, and keeps it."""
+    for size in (1 << 20, 1 << 16, 1 << 12, 1 << 9, 1 << 7, 1 << 5):
+        with contextlib.suppress(MemoryError):
+            while True:
+                leaked.append(bytearray(size))
+    return answer(start_response, "leaked")
+
+
 def opened(environ, start_response, query):
     """Opens so many files at once."""
     files = []
@@ -89,6 +102,7 @@ PATHS = {
     "/big": big,
     "/wait": wait,
     "/allocate": allocate,
+    "/leak": leak,
     "/opened": opened,
     "/counters": counters,
 }
