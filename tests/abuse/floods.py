@@ -24,7 +24,7 @@ def idle_ones(is_long):
     """Clients that keep connections and ask nothing, five times --worker-connections"""
     with victim("--worker-connections", "200") as server:
         with Normal(server.address) as normal, crowd(server.ports[0], idle=1000) as counted:
-            time.sleep(10 if is_long else 3)
+            time.sleep(10 if is_long else 2)
             # Those that make room are closed at the end of a turn, which accepts 64 at most.
             connections = server.counters()["connections"]
             promise(connections <= 200 + 64, f"{connections} connections where 200 are allowed")
@@ -36,8 +36,8 @@ def idle_ones(is_long):
 
 def busy_ones(is_long):
     """Clients that never finish a request head, five times --worker-connections"""
-    seconds = 20 if is_long else 4
-    with victim("--worker-connections", "200", "--header-timeout", "3s") as server:
+    seconds = 20 if is_long else 3
+    with victim("--worker-connections", "200", "--header-timeout", "2s") as server:
         with contextlib.closing(Client(server.address, timeout=seconds + 10)) as inside:
             # Not idle, or it would make room for another.
             inside.send(request(f"/wait?seconds={seconds}"))
@@ -61,7 +61,7 @@ def no_descriptors(is_long):
             cpu, begun = server.cpu_seconds(), time.monotonic()
             with crowd(server.ports[0], head=200) as counted:
                 server.wait_said(NO_DESCRIPTORS)
-                until = time.monotonic() + (12 if is_long else 3)
+                until = time.monotonic() + (12 if is_long else 2)
                 while time.monotonic() < until:
                     promise(kept.ask().text == "hello", "a client inside is served")
                     time.sleep(0.01)
@@ -103,7 +103,7 @@ def resetting_ones(is_long):
     """Clients that connect, send half a request line and reset, a thousand a second"""
     with victim() as server:
         with Normal(server.address) as normal, crowd(server.ports[0], resetting=1000) as counted:
-            time.sleep(15 if is_long else 4)
+            time.sleep(15 if is_long else 3)
         normal.report()
         figure("resets", counted)
         server.leave()
