@@ -95,10 +95,11 @@ class Worker:
 
         Returns at once; `run` returns when it is done. From any thread, and from signal handlers.
         """
+        # Before all else: what comes after it may find no memory left.
+        self._crew.stop(grace)
         if not self._stopping:
             self._stopping = True
             self._left_running = self._crew.counters().get("exchanges", 0)
-        self._crew.stop(grace)
 
     def close(self) -> None:
         """Close the access log; after `run`, or instead of it."""

@@ -54,7 +54,7 @@ def busy_ones(is_long):
 def no_descriptors(is_long):
     """Every descriptor taken: accepting pauses, spools and the application fail alone, all recovers"""
     with victim() as server:
-        limit = server.counters()["descriptors"] + 50
+        limit = server.before + 50
         with contextlib.closing(Client(server.address)) as kept:
             assert kept.ask().text == "hello"
             limit_descriptors(server, limit)
@@ -83,8 +83,8 @@ def no_descriptor_for_a_spool(is_long):
         with contextlib.closing(Client(server.address, receive_buffer=4096)) as slow:
             with contextlib.closing(Client(server.address)) as kept:
                 assert slow.ask().text == kept.ask().text == "hello"
-                # The asker's has gone, these two have come.
-                before = limit_descriptors(server, server.before["descriptors"] + 1)
+                wait_until(lambda: server.descriptors() == server.before + 2, "nothing but these two")
+                before = limit_descriptors(server, server.before + 2)
                 slow.send(request("/big?size=8000000&how=generator"))
                 slow.read_head()
                 kept.send(request("/content", "POST", content=UPLOAD))

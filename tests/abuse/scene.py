@@ -76,8 +76,7 @@ class Victim(Process):
         super().__init__([*options, "victim:application"], directory, {**paths, **environment}, wrapper)
         self.began = time.monotonic()
         self.wait_started()
-        self.counters()
-        self.before = self.counters()
+        self.before = self.descriptors()
 
     def status(self, name):
         """A figure of /proc/PID/status, in octets."""
@@ -99,6 +98,9 @@ class Victim(Process):
         # The CPU clock of another process (clock_getcpuclockid).
         return time.clock_gettime(~self.pid << 3 | 2)
 
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
     def counters(self):
         response = self.ask("/counters", fields=[("Connection", "close")])
         assert response.status == 200, f"/counters: {response}"
@@ -108,11 +110,9 @@ class Victim(Process):
         return self.stderr.count(words)
 
     def is_at_rest(self):
-        """Nothing is left but the connection and the exchange that ask for it."""
+        """Nothing is left but the connection and the exchange that ask for it, and these end then."""
         now = self.counters()
-        return (now["connections"], now["exchanges"]) == (1, 1) and (
-            now["descriptors"] <= self.before["descriptors"]
-        )
+        return (now["connections"], now["exchanges"]) == (1, 1) and self.descriptors() <= self.before
 
     def leave(self, *, failures_of_the_application=0):
         """After the attack: a normal request is answered, nothing is left behind, nothing odd was logged.
@@ -123,7 +123,9 @@ class Victim(Process):
         promise(self.ask().text == "hello", "a normal request is answered after the attack")
         answered = time.monotonic() - begun
         wait_until(
-            self.is_at_rest, lambda: f"rest: {self.counters()}, before {self.before}", seconds=REST_SECONDS
+            self.is_at_rest,
+            lambda: f"rest: {self.counters()}, {self.descriptors()} descriptors, {self.before} before",
+            seconds=REST_SECONDS,
         )
         memory = f"{self.memory() / MIB:.0f} MiB"
         figure("afterwards", f"a normal request took {answered * 1000:.1f} ms", memory)

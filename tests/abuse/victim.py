@@ -82,13 +82,11 @@ def opened(environ, start_response, query):
 
 
 def counters(environ, start_response, query):
-    """What the server counts, and how many descriptors it has."""
+    """What the server counts."""
     from fastwsgi import worker  # here, because other servers run this too
 
     [served] = worker._workers
-    # One is of the directory itself.
-    counts = {**served.counters(), "descriptors": len(os.listdir("/proc/self/fd")) - 1}
-    return answer(start_response, json.dumps(counts))
+    return answer(start_response, json.dumps(served.counters()))
 
 
 def answer(start_response, value):
