@@ -78,7 +78,7 @@ class Worker:
         try:
             self._crew.start()
             while not self._crew.finished:
-                self._report(self._crew.attend())
+                self._attend()
                 if self._crew.is_exhausted and not self._stopping:
                     LOG.error("Too many threads do not come back from the application: the worker ends")
                     self.stop(self._settings.graceful_timeout)
@@ -87,7 +87,13 @@ class Worker:
             raise
         finally:
             while not self._crew.finished:
-                self._report(self._crew.attend())
+                self._attend()
+            self._attend()
+
+    def _attend(self) -> None:
+        """Wait for what the core has to say, and log it."""
+        # Where memory is out the messages are lost, and not the server with them.
+        with suppress(MemoryError):
             self._report(self._crew.attend())
 
     def stop(self, grace: float) -> None:
@@ -95,10 +101,11 @@ class Worker:
 
         Returns at once; `run` returns when it is done. From any thread, and from signal handlers.
         """
+        # Before all else: what comes after it may find no memory left.
+        self._crew.stop(grace)
         if not self._stopping:
             self._stopping = True
             self._left_running = self._crew.counters().get("exchanges", 0)
-        self._crew.stop(grace)
 
     def close(self) -> None:
         """Close the access log; after `run`, or instead of it."""
