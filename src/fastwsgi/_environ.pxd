@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 
 from fastwsgi._content cimport Input
 from fastwsgi._parser cimport parser_t
+from fastwsgi._trust cimport forwarded_t
 
 
 cdef dict environ_template(str server_name, str server_port, bint multithread, bint multiprocess,
@@ -12,3 +13,6 @@ cdef dict environ_template(str server_name, str server_port, bint multithread, b
 # when the request announced none.
 cdef dict environ_build(dict template, const parser_t* parser, const char* data,
                         const char* peer, size_t peer_size, int peer_port, Input input, int64_t content_size)
+# For a connection with a PROXY protocol header (then peer is who has sent that), or a request whose forwarded is set.
+cdef int environ_forward(dict environ, const parser_t* parser, const char* data, const forwarded_t* forwarded,
+                         const char* peer) except -1
