@@ -482,6 +482,7 @@ cdef int advance_trust(loop_t* loop, connection_t* connection) noexcept nogil:
     cdef int result = trust_head(&loop.trust, &request.parser, request.buffer.data + request.start,
                                  connection.is_trusted, &request.forwarded, remark)
     if remark[0]:
+        connection_enter(loop, connection, STATE_HEAD)
         loop_say(loop, LEVEL_WARNING, remark, connection, NULL)
     return result
 

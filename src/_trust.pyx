@@ -152,7 +152,7 @@ cdef int map_underscores(trust_t* trust, parser_t* parser, const char* data, bin
         elif trust.header_map == MAP_DANGEROUS:
             field.is_left_out = False
             has_collisions = True
-        elif is_new(trust, data, field):
+        elif not remark[0] and is_new(trust, data, field):
             remark_field(remark, b"field ", data, field,
                          b" is dropped for the underscore in its name (--header-map; said once for each name)")
     if has_collisions:
@@ -331,7 +331,7 @@ cdef int trust_head(trust_t* trust, parser_t* parser, const char* data, bint is_
         field = &parser.fields[i]
         if is_forwarding(data, field):
             field.is_left_out = True
-            if not trust.has_said_untrusted:
+            if not remark[0] and not trust.has_said_untrusted:
                 trust.has_said_untrusted = True
                 remark_field(remark, b"field ", data, field,
                              b" and the like are left out: the peer is not in --forwarded-allow-ips (said once)")

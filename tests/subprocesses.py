@@ -37,12 +37,12 @@ def skip_without_ipv6():
 class Process:
     """A running `python -m fastwsgi`: its output, its clients, its end."""
 
-    def __init__(self, arguments, directory, environment):
+    def __init__(self, arguments, directory, environment, interpreter=sys.executable):
         self.directory = directory
         self.clients = []
         self.stdout = self.stderr = ""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fastwsgi", *arguments],
+            [interpreter, "-m", "fastwsgi", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

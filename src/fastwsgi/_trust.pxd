@@ -57,7 +57,7 @@ cdef inline bint trust_concerns(uint64_t known_seen) noexcept nogil:
 
 
 # Marks the fields that are left out of the environ and fills forwarded; 0 or -reason. remark: a text for the log, or
-# empty; REMARK_ROOM.
+# empty; REMARK_ROOM. One for a head: the rest is said at the next.
 cdef int trust_head(trust_t* trust, parser_t* parser, const char* data, bint is_trusted,
                     forwarded_t* forwarded, char* remark) noexcept nogil
 cdef void trust_free(trust_t* trust) noexcept nogil

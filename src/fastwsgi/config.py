@@ -391,8 +391,8 @@ class Settings:
         None,
         optional(networks()),
         TRUST,
-        "peers that have to send it, and from others it is refused; those of --forwarded-allow-ips if this is "
-        "not given",
+        "peers that have to send it, and from others it is refused; those of --forwarded-allow-ips if this "
+        "is not given",
     )
     header_map: str = option(
         "drop",

@@ -156,6 +156,9 @@ def test_names_with_an_underscore_are_dropped_with_one_remark_each():
     assert "X_A" in remark
     assert "--header-map" in remark
     assert trust.judge(head("x_a: 1"), True)[2] == ""
+    # Several in one head are said one after the other.
+    assert "X_C" in trust.judge(head("X_A: 1", "X_C: 1", "X_D: 1"), True)[2]
+    assert "X_D" in trust.judge(head("X_A: 1", "X_C: 1", "X_D: 1"), True)[2]
     assert "X_B" in trust.judge(head("X_B: 1"), False)[2]
 
 
