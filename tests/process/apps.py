@@ -58,6 +58,11 @@ def fail(environ, start_response):
     raise ZeroDivisionError("in the application")
 
 
+def fail_with_words(environ, start_response):
+    """As many applications do: with what the client has sent."""
+    raise ValueError(f"no such thing: {environ['PATH_INFO']} {environ.get('HTTP_X_WORDS')}")
+
+
 def complain(environ, start_response):
     environ["wsgi.errors"].write("written to wsgi.errors\n")
     environ["wsgi.errors"].flush()
