@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from conftest import with_threads
 from support import TEXT, request
 
 EVIL = "X-Evil: 1\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n"
@@ -48,6 +49,7 @@ def caught(start_response, status, fields):
         start_response("500 Refused", [TEXT])
 
 
+@with_threads(1)
 @pytest.mark.parametrize("call", [first, again, caught])
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
 @pytest.mark.parametrize("line_break", BREAKS.values(), ids=BREAKS.keys())

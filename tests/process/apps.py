@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import json
 import logging
 import os
 import sqlite3
@@ -27,6 +28,13 @@ def wait_for(name):
 def hello(environ, start_response):
     start_response("200 OK", TEXT)
     return [b"hello"]
+
+
+def tell(environ, start_response):
+    """Who asks, and how, as JSON."""
+    keys = ("REMOTE_ADDR", "REMOTE_PORT", "fastwsgi.peer_addr", "wsgi.url_scheme", "HTTP_HOST", "SERVER_PORT")
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps({key: environ.get(key) for key in keys}).encode()]
 
 
 def wait(environ, start_response):
