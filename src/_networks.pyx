@@ -16,6 +16,7 @@ cdef const char* MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
 
 cdef enum:
     MAPPED_SIZE = 12
+    TEXT_MOST = 45          # of an address in any form: the last two groups may be written as IPv4
 
 
 cdef inline bint is_ipv4(const address_t* address) noexcept nogil:
@@ -24,8 +25,8 @@ cdef inline bint is_ipv4(const address_t* address) noexcept nogil:
 
 cdef bint address_parse(const char* text, size_t size, address_t* address) noexcept nogil:
     """Read an address of IPv4 or IPv6, without brackets, port and zone; False if text[0:size] is none."""
-    cdef char ended[ADDRESS_ROOM]
-    if size >= ADDRESS_ROOM or memchr(text, 0, size) != NULL:
+    cdef char ended[TEXT_MOST + 1]
+    if size > TEXT_MOST or memchr(text, 0, size) != NULL:
         return False
     memcpy(ended, text, size)
     ended[size] = 0

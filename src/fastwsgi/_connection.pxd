@@ -9,6 +9,7 @@ from fastwsgi._chunked cimport chunked_t
 from fastwsgi._content cimport content_t
 from fastwsgi._journal cimport journal_t
 from fastwsgi._lead cimport lead_t
+from fastwsgi._networks cimport ADDRESS_ROOM
 from fastwsgi._outbox cimport outbox_t
 from fastwsgi._parser cimport limits_t, parser_t
 from fastwsgi._platform cimport (
@@ -135,7 +136,7 @@ cdef struct connection_t:
     slot_t* slot                # of its exchange
     atomic_word_t post          # POST_ bits; not zero: in `done`
     char* proxy_text            # owned: the address that it was accepted from, where peer_text is by its PROXY header
-    char peer_text[46]          # INET6_ADDRSTRLEN
+    char peer_text[ADDRESS_ROOM]
 
 
 cdef struct slot_t:

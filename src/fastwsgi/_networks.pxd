@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t
 
 
 cdef enum:
-    ADDRESS_ROOM = 46           # INET6_ADDRSTRLEN
+    ADDRESS_ROOM = 40           # of the canonical text: eight groups of four digits, seven colons, and a zero
 
 
 cdef struct address_t:

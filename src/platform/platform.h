@@ -266,10 +266,11 @@ static inline int platform_address_octets(const struct sockaddr_storage *address
     return 0;
 }
 
-/* Those octets as text, INET6_ADDRSTRLEN of room; returns its length. */
+/* Those octets as text, 40 octets of room: the canonical form of IPv6 takes no more with its zero, since what ends in
+   IPv4 is short. Returns its length. */
 static inline size_t platform_octets_text(const unsigned char *octets, char *text) {
     if (memcmp(octets, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0) return platform_ipv4_text(octets + 12, text);
-    if (inet_ntop(AF_INET6, octets, text, INET6_ADDRSTRLEN) == NULL) text[0] = 0;
+    if (inet_ntop(AF_INET6, octets, text, 40) == NULL) text[0] = 0;
     return strlen(text);
 }
 

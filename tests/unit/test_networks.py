@@ -18,6 +18,10 @@ from fastwsgi._networks import Networks, canonical
         (b"::ffff:1.2.3.4", "1.2.3.4"),
         (b"::FFFF:102:304", "1.2.3.4"),
         (b"::", "::"),
+        (b"ffff:" * 7 + b"fff0", "ffff:" * 7 + "fff0"),
+        (b"0000:" * 5 + b"ffff:255.255.255.255", "255.255.255.255"),
+        (b"ffff:" * 6 + b"255.255.255.254", "ffff:" * 7 + "fffe"),
+        (b"::255.255.255.254", "::255.255.255.254"),
     ],
 )
 def test_an_address_has_one_form(text, shown):
