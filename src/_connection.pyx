@@ -6,8 +6,8 @@ post, claim: by the thread of an exchange). Knows the loop's structures, not its
 
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport calloc, free
-from libc.string cimport memmove, memset
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memmove, memset
 from posix.unistd cimport close
 
 from fastwsgi._accesslog cimport accesslog_line, record_t
@@ -17,29 +17,33 @@ from fastwsgi._content cimport (
     CONTENT_NO_MEMORY, CONTENT_READY, CONTENT_SPILL,
     content_add, content_append, content_free, content_init, content_length, content_space, content_spill,
 )
+from fastwsgi._forwarded cimport SCHEME_HTTPS
 from fastwsgi._journal cimport LEVEL_WARNING, journal_line, journal_record
 from fastwsgi._lead cimport lead_leave, lead_return
 from fastwsgi._outbox cimport (
     OUTBOX_EMPTY, OUTBOX_FILE_SHORT, OUTBOX_WAITS,
     outbox_add, outbox_free, outbox_is_empty, outbox_new, outbox_send, outbox_t,
 )
+from fastwsgi._networks cimport ADDRESS_ROOM, address_t, address_text, networks_match_peer
 from fastwsgi._parser cimport (
     CONTENT_DONE, HEAD_DONE, METHOD_CONNECT, METHOD_HEAD, NEED_MORE,
     parser_feed, parser_free, parser_init, parser_reset,
 )
 from fastwsgi._platform cimport (
     SHUT_RDWR, SHUT_WR, WATCH_GONE, WATCH_READ, WATCH_WRITE, condition_init, head_push, iovec, line_load,
-    line_replace, line_store, platform_address_text, platform_has_ended, platform_has_octets, platform_recv,
+    line_replace, line_store, platform_address_octets, platform_has_ended, platform_has_octets, platform_recv,
     platform_send, platform_send_pieces, platform_set_reset, platform_wall_seconds, platform_would_block, poller_wake,
     poller_watch, pthread_cond_broadcast, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init,
     pthread_mutex_lock, pthread_mutex_unlock, shutdown, sockaddr_storage,
     word_add, word_count, word_load, word_load_relaxed, word_or, word_store, word_swap,
 )
+from fastwsgi._proxy cimport PROXY_MISSING, PROXY_MORE, SOURCE_ADDRESS, SOURCE_PROXY, proxy_parse, proxy_t
 from fastwsgi._refusals cimport (
-    REFUSAL_CONNECT, REFUSAL_CONTENT_TIMEOUT, REFUSAL_MISDIRECTED, REFUSAL_NO_MEMORY, REFUSAL_SPOOL_FULL, refusal_info,
-    refusal_info_t,
+    REFUSAL_BAD_PROXY_HEADER, REFUSAL_CONNECT, REFUSAL_CONTENT_TIMEOUT, REFUSAL_MISDIRECTED, REFUSAL_NO_MEMORY,
+    REFUSAL_NO_PROXY_HEADER, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
 )
 from fastwsgi._response cimport response_refuse
+from fastwsgi._trust cimport REMARK_ROOM, trust_concerns, trust_head
 
 cdef extern from * nogil:
     """
@@ -245,6 +249,8 @@ cdef void request_release(loop_t* loop, request_t* request) noexcept nogil:
 cdef connection_t* connection_new(loop_t* loop, int fd, int listener, const sockaddr_storage* peer) noexcept nogil:
     """A connection for an accepted socket, which it owns now; NULL when memory is out."""
     cdef connection_t* connection = loop.spare_connections
+    cdef address_t address
+    cdef address_t* known = &address
     cdef int port
     if connection != NULL:
         loop.spare_connections = connection.next
@@ -256,8 +262,13 @@ cdef connection_t* connection_new(loop_t* loop, int fd, int listener, const sock
             return NULL
     connection.fd = fd
     connection.listener = <uint16_t>listener
-    connection.peer_size = <uint8_t>platform_address_text(peer, connection.peer_text, sizeof(connection.peer_text), &port)
+    if platform_address_octets(peer, address.octets, &port):
+        connection.peer_size = <uint8_t>address_text(&address, connection.peer_text)
+    else:
+        known = NULL
     connection.peer_port = <uint16_t>port
+    connection.is_trusted = networks_match_peer(&loop.trust.forwarders, known)
+    connection.awaits_proxy = loop.trust.proxy_versions and networks_match_peer(&loop.trust.proxies, known)
     connection.after = loop.connections
     if loop.connections != NULL:
         loop.connections.before = connection
@@ -335,6 +346,7 @@ cdef void connection_free(loop_t* loop, connection_t* connection) noexcept nogil
     """Close the socket and free; only for what came off the closing list."""
     request_release(loop, connection.request)
     outbox_free(connection.outbox)
+    free(connection.proxy_text)
     if connection.wants_reset:
         platform_set_reset(connection.fd)
     close(connection.fd)
@@ -433,6 +445,50 @@ cdef int advance_content(loop_t* loop, connection_t* connection) noexcept nogil:
     return ADVANCE_CONTINUE if request.parser.expects_continue else ADVANCE_WAIT
 
 
+cdef int advance_proxy(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Take the PROXY protocol header off the buffer; ADVANCE_READY once it is read, ADVANCE_WAIT or -reason."""
+    cdef request_t* request = connection.request
+    cdef proxy_t proxy
+    cdef int size = proxy_parse(request.buffer.data, request.buffer.size, loop.trust.proxy_versions, &proxy)
+    if size == PROXY_MORE:
+        connection_enter(loop, connection, STATE_HEAD)
+        return ADVANCE_WAIT
+    if size < 0:
+        return -<int>(REFUSAL_NO_PROXY_HEADER if size == PROXY_MISSING else REFUSAL_BAD_PROXY_HEADER)
+    if proxy.source == SOURCE_ADDRESS:
+        connection.proxy_text = <char*>malloc(ADDRESS_ROOM)
+        if connection.proxy_text == NULL:
+            return -<int>REFUSAL_NO_MEMORY
+        memcpy(connection.proxy_text, connection.peer_text, ADDRESS_ROOM)
+        connection.peer_size = <uint8_t>address_text(&proxy.address, connection.peer_text)
+        connection.peer_port = proxy.port
+        connection.is_trusted = networks_match_peer(&loop.trust.forwarders, &proxy.address)
+    elif proxy.source != SOURCE_PROXY:
+        connection.is_trusted = False       # nobody knows who it is
+    connection.awaits_proxy = False
+    request.start = <size_t>size
+    if request.start < request.buffer.size:
+        return ADVANCE_READY
+    # Nothing of a request yet.
+    request_release(loop, request)
+    connection.request = NULL
+    if connection.state == STATE_HEAD:
+        connection_enter(loop, connection, STATE_NEW)
+    return ADVANCE_WAIT
+
+
+cdef int advance_trust(loop_t* loop, connection_t* connection) noexcept nogil:
+    """The head has fields that not everybody is believed; 0 or -reason."""
+    cdef request_t* request = connection.request
+    cdef char remark[REMARK_ROOM]
+    cdef int result = trust_head(&loop.trust, &request.parser, request.buffer.data + request.start,
+                                 connection.is_trusted, &request.forwarded, remark)
+    if remark[0]:
+        connection_enter(loop, connection, STATE_HEAD)
+        loop_say(loop, LEVEL_WARNING, remark, connection, NULL)
+    return result
+
+
 cdef int advance(loop_t* loop, connection_t* connection) noexcept nogil:
     cdef request_t* request = connection.request
     cdef int result
@@ -447,9 +503,16 @@ cdef int advance(loop_t* loop, connection_t* connection) noexcept nogil:
         if result != HEAD_DONE:
             return result
         request.is_parsing = False
+        request.forwarded.is_set = request.forwarded.has_client = False
+        if trust_concerns(request.parser.known_seen):
+            result = advance_trust(loop, connection)
+            if result:
+                return result
         if request.parser.method == METHOD_CONNECT:
             return -<int>REFUSAL_CONNECT
-        if request.parser.target_is_https:
+        # A gateway that is believed can say that the client came by TLS.
+        if request.parser.target_is_https and not (
+                request.forwarded.is_set and request.forwarded.scheme == SCHEME_HTTPS):
             return -<int>REFUSAL_MISDIRECTED
         if not request.parser.is_chunked and not request.parser.content_length:
             request.is_inline = True
@@ -525,6 +588,7 @@ cdef int receive_head(loop_t* loop, connection_t* connection, ssize_t* received)
     """Receive into the buffer and parse."""
     cdef request_t* request = connection.request
     cdef size_t kept
+    cdef int outcome
     received[0] = 1
     if request == NULL:
         request = request_lease(loop)
@@ -544,6 +608,10 @@ cdef int receive_head(loop_t* loop, connection_t* connection, ssize_t* received)
     if received[0] <= 0:
         return ADVANCE_WAIT
     request.buffer.size += <size_t>received[0]
+    if connection.awaits_proxy:
+        outcome = advance_proxy(loop, connection)
+        if outcome != ADVANCE_READY:
+            return outcome
     return connection_advance(loop, connection)
 
 
@@ -761,8 +829,7 @@ cdef void connection_log(loop_t* loop, connection_t* connection, int status, uin
     if request != NULL and not request.is_parsing:
         record.data = request.buffer.data + request.start
         record.parser = &request.parser
-    record.peer = connection.peer_text
-    record.peer_size = connection.peer_size
+    record_client(&record, connection)
     record.status = status
     record.content_bytes = content_bytes
     record.unix_time = platform_wall_seconds()
@@ -778,9 +845,14 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) 
     cdef transmit_t sent = TRANSMIT_LOST
     cdef char line[160]
     word_count(&loop.counters.refused, 1)
-    snprintf(line, sizeof(line), b"refused with %d %s", info.status, info.phrase)
     if connection.state not in (STATE_CONTENT, STATE_QUEUED, STATE_EXCHANGE):
         connection.state = STATE_HEAD       # as soon as its bytes were seen
+    if connection.awaits_proxy:
+        # It has not come to speak HTTP: the specification wants it closed, and so do the proxies it is from.
+        loop_say(loop, LEVEL_WARNING, b"closed without an answer", connection, info.text)
+        connection_close(loop, connection)
+        return
+    snprintf(line, sizeof(line), b"refused with %d %s", info.status, info.phrase)
     loop_say(loop, LEVEL_WARNING, line, connection, info.text)
     connection.closes = True
     connection.lingers = True

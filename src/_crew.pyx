@@ -49,6 +49,7 @@ from fastwsgi._platform cimport (
     word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
+from fastwsgi._trust cimport trust_set
 from fastwsgi.errors import RequestTimeout
 
 cdef extern from "Python.h":
@@ -803,6 +804,7 @@ cdef class Crew:
         loop.open_most = settings.worker_connections or open_most()
         loop.content_rate = settings.body_min_rate
         loop.keep_alive_requests = settings.keep_alive_requests
+        trust_set(&loop.trust, settings)
         loop.limits.request_line = settings.limit_request_line
         loop.limits.fields = settings.limit_request_fields
         loop.limits.field_size = settings.limit_request_field_size

@@ -17,6 +17,8 @@ from fastwsgi._parser cimport (
     TARGET_ABSOLUTE, TARGET_ASTERISK, field_t, known_name, known_name_t, limits_default, limits_t, parser_feed,
     parser_free, parser_init, parser_t,
 )
+from fastwsgi._forwarded cimport SCHEME_HTTPS
+from fastwsgi._trust cimport forwarded_t
 
 cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
@@ -201,11 +203,12 @@ cdef dict environ_build(dict template, const parser_t* parser, const char* data,
     PyDict_SetItem(environ, CLIENT_GONE, client_gone)
     for i in range(parser.field_count):
         field = &parser.fields[i]
+        if field.is_left_out:
+            continue
         if field.known == KNOWN_NONE:
-            # A_B and A-B would be one key: the one with the underscore is dropped, as other servers do.
-            if not field.has_underscore:
-                add_field(environ, field_key(data + field.name.start, field.name.length), data, field, other_seen)
-                other_seen = True
+            add_field(environ, field_key(data + field.name.start, field.name.length), data, field,
+                      other_seen or field.is_repeated)
+            other_seen = True
         elif field.known != KNOWN_TRANSFER_ENCODING and field.known != KNOWN_CONTENT_LENGTH:
             add_field(environ, <object>known_keys[field.known], data, field, field.is_repeated)
     if content_size >= 0:
@@ -214,6 +217,36 @@ cdef dict environ_build(dict template, const parser_t* parser, const char* data,
         # RFC 9112, 3.2.2: the target's authority replaces the Host field.
         PyDict_SetItem(environ, "HTTP_HOST", text(data, parser.authority, True))
     return environ
+
+
+cdef int environ_forward(dict environ, const parser_t* parser, const char* data, const forwarded_t* forwarded,
+                         const char* peer) except -1:
+    """Put over it what a proxy says of the client; peer: who says so."""
+    cdef span_t path = parser.path
+    environ["fastwsgi.peer_addr"] = peer.decode("ascii")
+    if not forwarded.is_set:
+        return 0
+    if forwarded.has_client:
+        environ["REMOTE_ADDR"] = forwarded.client_text[:forwarded.client_size].decode("ascii")
+        environ["REMOTE_PORT"] = port_text(forwarded.client_port) if forwarded.client_port else ""
+    if forwarded.scheme:
+        environ["wsgi.url_scheme"] = "https" if forwarded.scheme == SCHEME_HTTPS else "http"
+    if forwarded.host.length:
+        host = environ["HTTP_HOST"] = text(data, forwarded.host, True)
+        name, colon, port = host.rpartition(":")
+        if not colon or port.endswith("]"):     # an IPv6 address has colons too
+            name, port = host, ""
+        environ["SERVER_NAME"] = name
+        environ["SERVER_PORT"] = port or ("443" if environ["wsgi.url_scheme"] == "https" else "80")
+    if forwarded.server_port:
+        environ["SERVER_PORT"] = port_text(forwarded.server_port)
+    if forwarded.script_length:
+        path.length = forwarded.script_length
+        environ["SCRIPT_NAME"] = percent_decode(data, path)
+        path.start += path.length
+        path.length = parser.path.length - path.length
+        environ["PATH_INFO"] = percent_decode(data, path)
+    return 0
 
 
 cdef inline str port_text(int port):

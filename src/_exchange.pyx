@@ -21,11 +21,11 @@ from fastwsgi._accesslog cimport accesslog_values, record_t
 from fastwsgi._buffer cimport buffer_append
 from fastwsgi._connection cimport (
     OUT_MOST, RESPONSE_DIRECT, TRANSMIT_FULL, TRANSMIT_LOST,
-    connection_t, connection_transmit, loop_t, request_t, slot_attend, slot_borrow, slot_claim, slot_log, slot_make_up,
-    slot_moved, slot_quiet, slot_release, slot_t, slot_waiting, transmit_t,
+    connection_t, connection_transmit, loop_t, record_client, request_t, slot_attend, slot_borrow, slot_claim,
+    slot_log, slot_make_up, slot_moved, slot_quiet, slot_release, slot_t, slot_waiting, transmit_t,
 )
 from fastwsgi._content cimport Input, content_length, input_from_bytes, input_from_content
-from fastwsgi._environ cimport environ_build
+from fastwsgi._environ cimport environ_build, environ_forward
 from fastwsgi._lead cimport lead_holds
 from fastwsgi._outbox cimport OUTBOX_LOST, outbox_add, outbox_add_file, outbox_new, outbox_send
 from fastwsgi._parser cimport METHOD_HEAD, parser_t
@@ -613,8 +613,7 @@ cdef int exchange_log(Context context, Exchange exchange, slot_t* slot, dict env
     request = connection.request
     record.data = request.buffer.data + request.start
     record.parser = &request.parser
-    record.peer = connection.peer_text
-    record.peer_size = connection.peer_size
+    record_client(&record, connection)
     slot_log(context.loop, slot, &record)
     exchange.release()
     return 0
@@ -641,6 +640,7 @@ cdef dict exchange_environ(Context context, Exchange exchange, slot_t* slot):
     cdef const char* data = request.buffer.data + request.start
     cdef int64_t content_size = -1
     cdef Input body
+    cdef dict environ
     exchange.is_head_request = request.parser.method == METHOD_HEAD
     exchange.version_minor = request.parser.version_minor
     if request.parser.has_content_length or request.parser.is_chunked:
@@ -651,9 +651,13 @@ cdef dict exchange_environ(Context context, Exchange exchange, slot_t* slot):
         body = input_from_bytes(data + request.content_start, request.content_size)
     else:
         body = input_from_content(&request.content)
-    return environ_build(<dict>context.templates[connection.listener], &request.parser, data,
-                         connection.peer_text, connection.peer_size, connection.peer_port, body, content_size,
-                         exchange)
+    environ = environ_build(<dict>context.templates[connection.listener], &request.parser, data,
+                            connection.peer_text, connection.peer_size, connection.peer_port, body, content_size,
+                            exchange)
+    if connection.proxy_text != NULL or request.forwarded.is_set:
+        environ_forward(environ, &request.parser, data, &request.forwarded,
+                        connection.proxy_text if connection.proxy_text != NULL else connection.peer_text)
+    return environ
 
 
 cdef int exchange_call(Context context, Exchange exchange, slot_t* slot, list environs) except -1:

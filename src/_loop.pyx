@@ -28,6 +28,7 @@ from fastwsgi._platform cimport (
     poller_open, poller_wait, poller_watch, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init,
     shutdown, sockaddr_storage, socklen_t, word_count, word_load, word_load_relaxed, word_swap,
 )
+from fastwsgi._trust cimport trust_free
 from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
 
 cdef enum:
@@ -96,6 +97,7 @@ cdef void loop_close(loop_t* loop) noexcept nogil:
     journal_close(&loop.journal)
     pthread_cond_destroy(&loop.lead.keeper)
     pthread_mutex_destroy(&loop.lead.mutex)
+    trust_free(&loop.trust)
     free(loop.listeners)
     free(loop.spool_directory)
 

@@ -7,12 +7,12 @@ GIL, the stack of the thread and the exception in it, is the main thread's, who 
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
-from fastwsgi._accesslog cimport put_escaped
+from fastwsgi._accesslog cimport put_escaped, record_t
 from fastwsgi._buffer cimport span_t
 from fastwsgi._connection cimport (
     ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_SLOW, TELL_TIMEOUT,
     connection_close, connection_flush, connection_log, connection_refuse, connection_settle, connection_t, loop_remind,
-    loop_say, loop_t, request_t, slot_borrow, slot_moved, slot_quiet, slot_t, slot_waiting,
+    loop_say, loop_t, record_client, request_t, slot_borrow, slot_moved, slot_quiet, slot_t, slot_waiting,
 )
 from fastwsgi._journal cimport LEVEL_WARNING
 from fastwsgi._platform cimport (
@@ -56,9 +56,13 @@ cdef void write_told(slot_t* slot, connection_t* connection, int64_t age_ms) noe
     """Method, target and client; with the slot held, and read by the main thread only after `tells`."""
     cdef request_t* request = connection.request
     cdef const char* data = request.buffer.data + request.start
-    cdef const char* client = connection.peer_text
-    cdef size_t client_size = connection.peer_size
+    cdef const char* client
+    cdef size_t client_size
+    cdef record_t record
     cdef char* at = slot.told
+    record_client(&record, connection)
+    client = record.peer
+    client_size = record.peer_size
     if not client_size:
         client = b"a unix socket"
         client_size = 13

@@ -814,6 +814,9 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
                 at += 1
             if at != colon or length == 0:
                 return field_refused(parser, base, size, start, name_fault(start))
+            if kinds & IS_UNDERSCORE or (start[0] | 0x20 == c'x' and length > 12 and word_match(
+                    start, <const uint8_t*>b"        x-forwarded-" + 8, 12)):
+                parser.known_seen |= 1
 
         # The value.
         value = colon + 1
@@ -856,7 +859,7 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
         field.known = <uint8_t>known
         field.is_repeated = parser.known_seen & known_bits[known] != 0
         field.is_ascii = is_ascii
-        field.has_underscore = kinds & IS_UNDERSCORE != 0
+        field.is_left_out = kinds & IS_UNDERSCORE != 0
         parser.known_seen |= known_bits[known]
         if known != KNOWN_NONE and known < KNOWN_WATCHED_END:
             reason = field_note(parser, known, value, length)
@@ -955,7 +958,7 @@ fill_known([
     b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range",
     b"accept-encoding", b"authorization", b"referer", b"user-agent", b"forwarded",
     b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix", b"x-forwarded-proto",
-    b"x-request-id",
+    b"x-forwarded-ssl", b"x-real-ip", b"x-request-id",
     b"accept", b"accept-charset", b"accept-language",
     b"access-control-request-headers", b"access-control-request-method",
     b"cache-control", b"content-encoding", b"content-language", b"dnt", b"from", b"max-forwards", b"origin",
@@ -964,7 +967,7 @@ fill_known([
     b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site", b"sec-fetch-user", b"sec-gpc",
     b"traceparent", b"tracestate", b"upgrade-insecure-requests", b"via",
     b"x-amzn-trace-id", b"x-api-key", b"x-correlation-id", b"x-csrf-token", b"x-csrftoken",
-    b"x-forwarded-ssl", b"x-real-ip", b"x-requested-with",
+    b"x-requested-with",
 ])
 
 
@@ -1093,14 +1096,14 @@ cdef class RequestParser:
 
     @property
     def field_notes(self) -> list[tuple[str, bool, bool, bool]]:
-        """Of each field: known name or "", is_repeated, is_ascii, has_underscore."""
+        """Of each field: known name or "", is_repeated, is_ascii, is_left_out."""
         cdef uint32_t i
         cdef field_t* field
         notes = []
         for i in range(self.parser.field_count):
             field = &self.parser.fields[i]
             notes.append((KNOWN_NAMES[field.known], bool(field.is_repeated), bool(field.is_ascii),
-                          bool(field.has_underscore)))
+                          bool(field.is_left_out)))
         return notes
 
     @property

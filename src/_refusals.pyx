@@ -116,6 +116,20 @@ cdef void enter_all() noexcept:
     enter(REFUSAL_CHUNK_OVERHEAD, 400, b"Bad Request", b"REFUSAL_CHUNK_OVERHEAD",
           b"chunked content is nearly all framing (--limit-chunk-overhead)")
 
+    enter(REFUSAL_UNDERSCORE, 400, b"Bad Request", b"REFUSAL_UNDERSCORE",
+          b"underscore in a field name (--header-map refuse)")
+    enter(REFUSAL_BAD_FORWARDED, 400, b"Bad Request", b"REFUSAL_BAD_FORWARDED",
+          b"malformed Forwarded or X-Forwarded field from a peer in --forwarded-allow-ips")
+    enter(REFUSAL_FORWARDED_CONFLICT, 400, b"Bad Request", b"REFUSAL_FORWARDED_CONFLICT",
+          b"forwarding fields that contradict each other: the proxy has to remove those that it does not set itself")
+    enter(REFUSAL_SCRIPT_NAME, 400, b"Bad Request", b"REFUSAL_SCRIPT_NAME",
+          b"path of the request does not begin with what the proxy sends as SCRIPT_NAME (--forwarder-headers)")
+    # These two have no answer: their peer does not speak HTTP yet.
+    enter(REFUSAL_NO_PROXY_HEADER, 400, b"Bad Request", b"REFUSAL_NO_PROXY_HEADER",
+          b"connection does not begin with a header of the PROXY protocol (--proxy-protocol, --proxy-allow-from)")
+    enter(REFUSAL_BAD_PROXY_HEADER, 400, b"Bad Request", b"REFUSAL_BAD_PROXY_HEADER",
+          b"malformed header of the PROXY protocol (--proxy-protocol)")
+
     # RFC 9110, 9.3.6: a tunnel, which no WSGI application can open. The method is not implemented at all,
     # so 501 and not 405, which would need an Allow field.
     enter(REFUSAL_CONNECT, 501, b"Not Implemented", b"REFUSAL_CONNECT",

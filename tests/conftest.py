@@ -73,10 +73,10 @@ def start(tmp_path):
 
     processes = []
 
-    def start(*arguments, started=True, **environment):
+    def start(*arguments, started=True, interpreter=sys.executable, **environment):
         if started and not {"--bind", "-b"} & set(arguments):
             arguments = ("--bind", "127.0.0.1:0", *arguments)
-        process = Process(arguments, tmp_path, environment)
+        process = Process(arguments, tmp_path, environment, interpreter)
         processes.append(process)
         if started:
             process.wait_started()

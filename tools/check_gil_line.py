@@ -13,13 +13,17 @@ BELOW = {
     "_chunked",
     "_connection",
     "_content",
+    "_forwarded",
     "_journal",
     "_loop",
+    "_networks",
     "_outbox",
     "_overdue",
     "_parser",
+    "_proxy",
     "_refusals",
     "_response",
+    "_trust",
 }
 ABOVE = {"_crew", "_environ", "_exchange"}
 

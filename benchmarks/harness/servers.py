@@ -83,11 +83,9 @@ def _built(pattern: str) -> str | None:
 def _fastwsgi(start: Start) -> Commands:
     bind = f"127.0.0.1:{start.port}"
     threads = str(start.threads)
-    # The others keep a connection for as long as it is used, and so do the clients that count.
-    kept = ["--keep-alive-requests", "1000000000"]
-    return [
-        [sys.executable, "-m", "fastwsgi", "--bind", bind, "--threads", threads, *kept, start.application]
-    ]
+    # The clients keep their connections for more requests than that is by default.
+    options = ["--bind", bind, "--threads", threads, "--keep-alive-requests", "1000000000"]
+    return [[sys.executable, "-m", "fastwsgi", *options, start.application]]
 
 
 def _fastwsgi_log(start: Start) -> Commands:

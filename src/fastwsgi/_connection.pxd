@@ -9,12 +9,14 @@ from fastwsgi._chunked cimport chunked_t
 from fastwsgi._content cimport content_t
 from fastwsgi._journal cimport journal_t
 from fastwsgi._lead cimport lead_t
+from fastwsgi._networks cimport ADDRESS_ROOM
 from fastwsgi._outbox cimport outbox_t
 from fastwsgi._parser cimport limits_t, parser_t
 from fastwsgi._platform cimport (
     atomic_head_t, atomic_line_t, atomic_word_t, cpu_clock_t, event_t, poller_t, pthread_cond_t, pthread_mutex_t, sockaddr_storage,
 )
 from fastwsgi._response cimport date_t, head_t
+from fastwsgi._trust cimport forwarded_t, trust_t
 
 
 cdef enum state_t:
@@ -119,6 +121,7 @@ cdef struct request_t:
     uint64_t content_received   # octets since then, framing included
     bint is_parsing         # the head is not complete
     bint is_complete        # head and content are here
+    forwarded_t forwarded   # what a trusted peer says of the client of this request, once the head is complete
     int refusal             # what connection_advance said for good: -reason; 0: nothing wrong so far
     int spill_error         # errno of a spill that ended after the lead was taken
 
@@ -138,6 +141,8 @@ cdef struct connection_t:
     uint8_t peer_size           # of peer_text; 0: a unix socket
     uint8_t inline_count        # requests in this turn
     uint8_t is_answered         # the request in the lease has had its exchange
+    uint8_t is_trusted          # its forwarding fields are believed
+    uint8_t awaits_proxy        # a PROXY protocol header has to come first
     uint32_t requests           # that were handed to the application
     connection_t* next          # in one of: ready, queue, backlog, closing, spare
     connection_t* next_done     # in `done`
@@ -151,7 +156,8 @@ cdef struct connection_t:
     slot_t* slot                # of its exchange
     atomic_word_t post          # POST_ bits; not zero: in `done`
     atomic_word_t gone          # GONE_ bits; written by the leader
-    char peer_text[46]          # INET6_ADDRSTRLEN
+    char* proxy_text            # owned: the address that it was accepted from, where peer_text is by its PROXY header
+    char peer_text[ADDRESS_ROOM]
 
 
 cdef struct slot_t:
@@ -274,6 +280,7 @@ cdef struct loop_t:
     int spare_connection_count
     int spare_request_count
     limits_t limits
+    trust_t trust
     uint64_t content_rate       # least octets of content a second; 0: any
     uint32_t keep_alive_requests
     size_t request_memory
@@ -335,6 +342,17 @@ cdef inline void loop_remind(loop_t* loop, alarm_t alarm, int64_t at_ms) noexcep
     """The leader has to look at something at that time at the latest."""
     if not loop.alarms[<int>alarm] or at_ms < loop.alarms[<int>alarm]:
         loop.alarms[<int>alarm] = at_ms
+
+
+cdef inline void record_client(record_t* record, connection_t* connection) noexcept nogil:
+    """The client, as REMOTE_ADDR has it."""
+    cdef request_t* request = connection.request
+    if request != NULL and not request.is_parsing and request.forwarded.has_client:
+        record.peer = request.forwarded.client_text
+        record.peer_size = request.forwarded.client_size
+    else:
+        record.peer = connection.peer_text
+        record.peer_size = connection.peer_size
 
 
 cdef inline void list_append(connection_list_t* list, connection_t* connection) noexcept nogil:

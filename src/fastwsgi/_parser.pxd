@@ -65,6 +65,8 @@ cdef enum:
     KNOWN_X_FORWARDED_PORT
     KNOWN_X_FORWARDED_PREFIX
     KNOWN_X_FORWARDED_PROTO
+    KNOWN_X_FORWARDED_SSL
+    KNOWN_X_REAL_IP
     KNOWN_X_REQUEST_ID
     KNOWN_NAMED_END         # the rest has no word: 64 ids at most, known_seen is a bit set
 
@@ -81,7 +83,8 @@ cdef struct field_t:
     uint8_t known           # index into the table of known names; KNOWN_NONE: not one of them
     uint8_t is_repeated     # a field line of the same known name came before this one
     uint8_t is_ascii        # no octet of the value is 0x80 or above
-    uint8_t has_underscore  # the name has one, so HTTP_A_B could mean it or A-B: dropped by default
+    uint8_t is_left_out     # of the environ. At first that is a name with an underscore, because HTTP_A_B could mean it
+                            # or A-B; then _trust has its say
 
 
 cdef struct limits_t:
@@ -100,7 +103,8 @@ cdef struct parser_t:
     const limits_t* limits  # borrowed; outlives the parser
     field_t* fields         # owned; kept over parser_reset
     uint64_t content_length # 0 unless has_content_length
-    uint64_t known_seen     # bit i: a field line with known name i came
+    uint64_t known_seen     # bit i: a field line with known name i came; bit 0: one with an underscore in its name, or
+                            # one of X-Forwarded-* that is not known
     uint32_t position       # start of the first line not yet parsed
     uint32_t scanned        # no LF from position to here
     uint32_t field_count
@@ -136,6 +140,10 @@ cdef struct parser_t:
 cdef void limits_default(limits_t* limits) noexcept nogil
 cdef const known_name_t* known_name(int known) noexcept nogil      # NULL from KNOWN_END on: the table's end
 cdef int known_find(const char* name, size_t length) noexcept nogil     # any case; KNOWN_NONE if not there
+
+# Is this a host with an optional port, and nothing else (RFC 9110, 4.2 and 7.2)? text[length] must be readable and be
+# no part of a host.
+cdef bint is_authority(const uint8_t* text, size_t length, bint may_be_empty, bint needs_port) noexcept nogil
 
 cdef void parser_init(parser_t* parser, const limits_t* limits) noexcept nogil
 cdef void parser_reset(parser_t* parser) noexcept nogil             # before each request

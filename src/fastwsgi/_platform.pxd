@@ -1,6 +1,6 @@
 # Everything of src/platform/*.h that the modules use; the only declarations of hand-written C.
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from posix.types cimport off_t
 
 
@@ -68,7 +68,9 @@ cdef extern from "platform/platform.h" nogil:
     int platform_write_some(int fd, const char* data, size_t size, size_t* written) noexcept
     int platform_wait_readable(int fd, int timeout_ms) noexcept
     int platform_temporary_file(const char* directory) noexcept
-    size_t platform_address_text(const sockaddr_storage* address, char* text, size_t room, int* port) noexcept
+    int platform_address_octets(const sockaddr_storage* address, uint8_t* octets, int* port) noexcept
+    size_t platform_octets_text(const uint8_t* octets, char* text) noexcept
+    int platform_parse_octets(const char* text, uint8_t* octets) noexcept
     void platform_name_thread(const char* name) noexcept
 
     int wake_open_pipe(wake_t* wake) noexcept

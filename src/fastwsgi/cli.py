@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from fastwsgi import __version__
-from fastwsgi.config import OPTIONS, Option, did_you_mean, merge
+from fastwsgi.config import OPTIONS, Option, did_you_mean, from_environment, merge
 from fastwsgi.errors import AppLoadError, ConfigError
 
 STOPPED = 0
@@ -103,7 +103,10 @@ def help_text(width: int = 96) -> str:
         for option in OPTIONS.values():
             if option.group == group:
                 usage = f"{', '.join(option.flags)} {option.kind.metavar}"
-                lines += describe(usage, f"{option.help} [{option.shown_default}]", width)
+                default = option.shown_default
+                if option.variable:
+                    default = f"${option.variable}, or {default}"
+                lines += describe(usage, f"{option.help} [{default}]", width)
     lines += ["", "And:"]
     lines += describe(", ".join(VERSION), "print the version", width)
     lines += describe(", ".join(HELP), "print this", width)
@@ -138,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return say(f"fastwsgi {__version__} (Python {sys.version.split()[0]})\n")
         if arguments.application is None:
             raise ConfigError(f"which application? {USAGE}; see fastwsgi --help")
-        settings = merge(arguments.settings)
+        settings = merge(from_environment(os.environ), arguments.settings)
         from fastwsgi.worker import serve
 
         serve(arguments.application, settings)

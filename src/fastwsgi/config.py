@@ -1,10 +1,11 @@
 """The settings. Each option is declared once, as a field of `Settings`: name, type, unit, default, help.
 
 The command line, `--help` and the checks come from these declarations. Values are merged as
-defaults < command line.
+defaults < environment < command line.
 """
 
 import difflib
+import ipaddress
 import re
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,6 +40,7 @@ class Option:
     help: str
     group: str
     repeatable: bool
+    variable: str | None
 
     def read(self, value: object, where: str) -> object:
         """Return the checked value; raise ConfigError, saying where, if it is not one."""
@@ -136,6 +138,81 @@ def text(metavar: str) -> Kind:
     return Kind(metavar, read)
 
 
+def networks() -> Kind:
+    """Whom to trust: a list of addresses and networks, and the words *, unix and none."""
+
+    def read(value: object) -> tuple[str, ...]:
+        given = value.split(",") if isinstance(value, str) else value
+        if not isinstance(given, (tuple, list)) or not all(isinstance(one, str) for one in given):
+            raise ValueError("a list of addresses")
+        # No address at all is what an empty list has with gunicorn too: then unix sockets are left.
+        words = tuple(word for word in map(str.strip, given) if word) or ("unix",)
+        for word in words:
+            if word not in ("*", "unix", "none"):
+                read_network(word)
+        if "none" in words and len(words) > 1:
+            raise ValueError("a list: none stands alone")
+        return words
+
+    return Kind("ADDRESSES", read, ",".join)
+
+
+def read_network(text: str) -> None:
+    """Raise ValueError, with the expectation as its message, for what is no address and no network."""
+    try:
+        if "%" in text:  # an address with a zone
+            raise ValueError
+        ipaddress.ip_network(text)
+    except ValueError:
+        expected = "addresses, networks such as 10.0.0.0/8, *, unix or none, separated by commas"
+        try:
+            expected += (
+                f": {text} has bits beyond its prefix, {ipaddress.ip_network(text, strict=False)} has not"
+            )
+        except ValueError:
+            expected += f": what is {text}?"
+        raise ValueError(expected) from None
+
+
+def field_names() -> Kind:
+    """Field names, in upper case."""
+
+    def read(value: object) -> tuple[str, ...]:
+        given = value.split(",") if isinstance(value, str) else value
+        if not isinstance(given, (tuple, list)) or not all(isinstance(one, str) for one in given):
+            raise ValueError("a list of field names")
+        names = tuple(name.upper() for name in map(str.strip, given) if name)
+        if not all(re.fullmatch("[A-Z0-9_-]+", name) for name in names):
+            raise ValueError("a list of field names, separated by commas")
+        return names
+
+    return Kind("NAMES", read, ",".join)
+
+
+def mode(high: int) -> Kind:
+    """Bits of a file mode: text is octal."""
+
+    def read(value: object) -> int:
+        digits = re.fullmatch("(?:0o)?([0-7]{1,4})", value.strip()) if isinstance(value, str) else None
+        number = int(digits[1], 8) if digits else value
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= high:
+            raise ValueError(f"an octal number from 0 to {high:o}")
+        return number
+
+    return Kind("MODE", read, lambda value: f"{value:03o}")
+
+
+def name_or_number(metavar: str) -> Kind:
+    """The name of a user or a group, or its number, as text."""
+
+    def read(value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return str(value)
+        return text(metavar).read(value)
+
+    return Kind(metavar, read)
+
+
 def several(kind: Kind) -> Kind:
     """A tuple of values of a kind; one value alone counts as a tuple of one."""
 
@@ -153,9 +230,27 @@ def optional(kind: Kind) -> Kind:
     return Kind(kind.metavar, lambda value: None if value is None else kind.read(value), kind.show)
 
 
-def option(default: T, kind: Kind, group: str, help: str, *flags: str, repeatable: bool = False) -> T:
-    """Declare a field of `Settings`; `flags` are those besides `--name-of-the-field`."""
-    metadata = {"kind": kind, "group": group, "help": help, "flags": flags, "repeatable": repeatable}
+def option(
+    default: T,
+    kind: Kind,
+    group: str,
+    help: str,
+    *flags: str,
+    repeatable: bool = False,
+    variable: str | None = None,
+) -> T:
+    """Declare a field of `Settings`; `flags` are those besides `--name-of-the-field`.
+
+    `variable`: of the environment; its value counts where the command line has none.
+    """
+    metadata = {
+        "kind": kind,
+        "group": group,
+        "help": help,
+        "flags": flags,
+        "repeatable": repeatable,
+        "variable": variable,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -163,6 +258,7 @@ ADDRESSES = "Where to listen"
 CREW = "Threads and time"
 MEMORY = "Memory and disk"
 LIMITS = "What clients may send, and how slowly"
+TRUST = "Whom to trust"
 APPLICATION = "The application"
 LOGS = "Logs"
 
@@ -285,6 +381,61 @@ class Settings:
     keep_alive_requests: int = option(
         1000, count(1, 1 << 30), LIMITS, "requests of one connection, which is closed after the last"
     )
+    forwarded_allow_ips: tuple[str, ...] = option(
+        ("127.0.0.1", "::1"),
+        networks(),
+        TRUST,
+        "peers whose Forwarded and X-Forwarded fields are believed, and removed from any other: addresses, "
+        "networks, * for every peer; unix sockets are always among them, but for none",
+        variable="FORWARDED_ALLOW_IPS",
+    )
+    proxy_protocol: str = option(
+        "off",
+        choice("off", "v1", "v2", "auto"),
+        TRUST,
+        "the header of the PROXY protocol that connections begin with; auto is either version",
+    )
+    proxy_allow_from: tuple[str, ...] | None = option(
+        None,
+        optional(networks()),
+        TRUST,
+        "peers that have to send it, and from others it is refused; those of --forwarded-allow-ips if this "
+        "is not given",
+    )
+    header_map: str = option(
+        "drop",
+        choice("drop", "refuse", "dangerous"),
+        TRUST,
+        "field names with an underscore: drop them, refuse them with 400, or mix them with those that have "
+        "a hyphen there",
+    )
+    forwarder_headers: tuple[str, ...] = option(
+        ("SCRIPT_NAME", "PATH_INFO"),
+        field_names(),
+        TRUST,
+        "names with an underscore that are taken from peers of --forwarded-allow-ips all the same",
+    )
+    user: str | None = option(
+        None,
+        optional(name_or_number("USER")),
+        TRUST,
+        "run as this user, a name or a number, once the addresses and log files are open",
+        "-u",
+    )
+    group: str | None = option(
+        None,
+        optional(name_or_number("GROUP")),
+        TRUST,
+        "run as this group; none with --user: the groups of that user",
+        "-g",
+    )
+    umask: int | None = option(
+        None,
+        optional(mode(0o777)),
+        TRUST,
+        "bits of the mode that new files, unix sockets among them, do not get",
+        "-m",
+    )
     chdir: str | None = option(
         None, optional(text("DIRECTORY")), APPLICATION, "change to it before the import"
     )
@@ -327,11 +478,27 @@ def declared_options() -> Iterator[Option]:
         flags = tuple(sorted((named, *row.metadata["flags"]), key=lambda flag: flag.startswith("--")))
         meta = row.metadata
         yield Option(
-            row.name, flags, meta["kind"], row.default, meta["help"], meta["group"], meta["repeatable"]
+            row.name,
+            flags,
+            meta["kind"],
+            row.default,
+            meta["help"],
+            meta["group"],
+            meta["repeatable"],
+            meta["variable"],
         )
 
 
 OPTIONS = {declared.name: declared for declared in declared_options()}
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    """Return the settings that variables of the environment have; raise ConfigError for a wrong value."""
+    return {
+        declared.name: declared.read(environment[declared.variable], declared.variable)
+        for declared in OPTIONS.values()
+        if declared.variable is not None and declared.variable in environment
+    }
 
 
 def merge(*layers: Mapping[str, object]) -> Settings:

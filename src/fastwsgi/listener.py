@@ -75,6 +75,17 @@ class Listener:
             return f"http://127.0.0.1:{port} (every address)"
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
+    def give_to(self, uid: int, gid: int) -> None:
+        """Let a user and a group own its socket file, if it has one; raise ConfigError if that fails."""
+        if self._file is not None:
+            try:
+                os.chown(self._file[0], uid, gid, follow_symlinks=False)
+            except OSError as error:
+                raise ConfigError(
+                    f"--user, --group: cannot give {self._file[0]} to user {uid} and group {gid}: "
+                    f"{error.strerror}"
+                ) from None
+
     def close(self) -> None:
         """Close it, and unlink its socket file if that is still the one it made."""
         self.socket.close()

@@ -4,14 +4,36 @@ import errno
 import logging
 import logging.handlers
 import os
+import re
+import stat
 import sys
 
 from fastwsgi.errors import ConfigError
 
 LOG = logging.getLogger("fastwsgi")
 
+# What moves a cursor, changes colours or begins a line: C0 but for line ends and tabs, DEL, C1, and the
+# separators of Unicode.
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
 FORMAT = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"
 DATE_FORMAT = "%Y-%m-%d %H:%M:%S %z"
+
+
+class SafeFormatter(logging.Formatter):
+    """One record, one line that begins with a bracket: what else belongs to it is indented, tracebacks too.
+
+    Control characters are escaped. The text of an exception of the application may be a client's, and shall
+    neither reach a terminal nor pass for a record of ours.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        safe = CONTROLS.sub(lambda found: escape(found[0]), super().format(record))
+        return safe.replace("\n", "\n  ")
+
+
+def escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def set_up_error_log(file: str, level: str) -> None:
@@ -30,11 +52,30 @@ def set_up_error_log(file: str, level: str) -> None:
             handler = logging.handlers.WatchedFileHandler(file, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise ConfigError(f"--error-logfile {file}: {error.strerror}") from None
-    handler.setFormatter(logging.Formatter(FORMAT, DATE_FORMAT))
+    handler.setFormatter(SafeFormatter(FORMAT, DATE_FORMAT))
     LOG.addHandler(handler)
     LOG.setLevel(level.upper())
     # What the application does with the root logger shall not print our messages twice.
     LOG.propagate = False
+
+
+def give_error_log_to(uid: int, gid: int) -> None:
+    """Let a user and a group own the file, so that they can open it anew."""
+    for handler in LOG.handlers:
+        if isinstance(handler, logging.FileHandler) and handler.stream is not None:
+            give_file(handler.stream.fileno(), handler.baseFilename, uid, gid)
+
+
+def give_file(fd: int, path: str, uid: int, gid: int) -> None:
+    """Change the owner of a file that is ours; pipes, devices and the files of others stay as they are."""
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+        try:
+            os.fchown(fd, uid, gid)
+        except OSError as error:
+            raise ConfigError(
+                f"--user, --group: cannot give {path} to user {uid} and group {gid}: {error.strerror}"
+            ) from None
 
 
 class AccessLog:
@@ -60,6 +101,11 @@ class AccessLog:
             new = self._open(self._path)
             os.dup2(new, self.fd, inheritable=False)
             os.close(new)
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Let a user and a group own the file, so that they can open it anew."""
+        if self._path is not None:
+            give_file(self.fd, self._path, uid, gid)
 
     def close(self) -> None:
         if self.fd >= 0:

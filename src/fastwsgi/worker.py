@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
 from fastwsgi import __version__, loader
 from fastwsgi._crew import Crew
-from fastwsgi.config import Settings, merge
+from fastwsgi.config import Settings, from_environment, merge
 from fastwsgi.errors import ConfigError
 from fastwsgi.listener import Listener, longest_backlog, open_listeners
-from fastwsgi.logs import LOG, AccessLog, set_up_error_log
+from fastwsgi.logs import LOG, AccessLog, give_error_log_to, set_up_error_log
+from fastwsgi.privileges import Identity
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -43,6 +44,9 @@ NOT_FOR_SERVERS = {
     "pythonpath": "the application is loaded already",
     "error_logfile": "set up the logger 'fastwsgi'",
     "log_level": "set up the logger 'fastwsgi'",
+    "user": "the process is yours",
+    "group": "the process is yours",
+    "umask": "the process is yours",
 }
 
 
@@ -53,10 +57,19 @@ _workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
 class Worker:
     """Serves an application at listeners that are bound already, and that the caller closes afterwards."""
 
-    def __init__(self, app: "WSGIApplication", listeners: Sequence[Listener], settings: Settings) -> None:
-        """Make ready; raise ConfigError if the access log cannot be opened or has a wrong format."""
+    def __init__(
+        self,
+        app: "WSGIApplication",
+        listeners: Sequence[Listener],
+        settings: Settings,
+        access_log: AccessLog | None = None,
+    ) -> None:
+        """Make ready; opens the access log if none is given.
+
+        Raises ConfigError if it cannot be opened or has a wrong format.
+        """
         self._settings = settings
-        self._access_log = AccessLog(settings.access_logfile)
+        self._access_log = AccessLog(settings.access_logfile) if access_log is None else access_log
         sockets = [listener.socket for listener in listeners]
         try:
             self._crew = Crew(app, sockets, settings, LOG, self._access_log.fd)
@@ -285,11 +298,14 @@ def run(app: "WSGIApplication | str", **options: Any) -> None:
     ConfigError or AppLoadError when it cannot start. If a request is still running at the end of the
     grace, the process ends here.
     """
-    serve(app, merge(options))
+    serve(app, merge(from_environment(os.environ), options))
 
 
 def serve(app: "WSGIApplication | str", settings: Settings) -> None:
     """Load, bind, announce, serve, drain: what `run` and the command line share; see `run`."""
+    identity = Identity.find(settings.user, settings.group)
+    if settings.umask is not None:
+        os.umask(settings.umask)
     loader.prepare_path(settings.chdir, settings.pythonpath)
     set_up_error_log(settings.error_logfile, settings.log_level)
     if settings.backlog > longest_backlog():
@@ -300,25 +316,40 @@ def serve(app: "WSGIApplication | str", settings: Settings) -> None:
         )
     raise_open_files()
     in_main = in_main_thread()
-    listeners = open_listeners(settings.bind, settings.backlog)
+    access_log = AccessLog(settings.access_logfile)
+    listeners: list[Listener] = []
     try:
+        listeners = open_listeners(settings.bind, settings.backlog)
+        if identity is not None:
+            # The application is not even imported with more rights than it shall have.
+            hand_over(identity, listeners, access_log)
         # Until the worker heeds it, TERM does what Ctrl-C does: process 1 would not be ended by it at all.
         with heeding({signal.SIGTERM: signal.default_int_handler}) if in_main else nullcontext():
             application = loader.load(app) if isinstance(app, str) else app
             # The application's logging.config may have disabled every logger that it found.
             LOG.disabled = False
-            worker = Worker(application, listeners, settings)
+            worker = Worker(application, listeners, settings, access_log)
             with worker.signals() if in_main else nullcontext():
                 announce(app, listeners, settings)
                 worker.run()
-            worker.close()
     finally:
+        access_log.close()
         close_all(listeners)
     LOG.info(worker.summary())
     if worker.lost_threads:
         LOG.warning("%s did not come back from the application", plural(worker.lost_threads, "thread"))
     if worker.lost_threads or worker.is_exhausted:
         leave(THREADS_LOST if worker.is_exhausted else 0)
+
+
+def hand_over(identity: Identity, listeners: Iterable[Listener], access_log: AccessLog) -> None:
+    """Give what was opened to a user and a group, and become them; raise ConfigError if that fails."""
+    if not identity.is_ours:
+        for listener in listeners:
+            listener.give_to(identity.uid, identity.gid)
+        access_log.give_to(identity.uid, identity.gid)
+        give_error_log_to(identity.uid, identity.gid)
+    identity.take()
 
 
 def raise_open_files() -> None:

@@ -253,25 +253,37 @@ static inline size_t platform_ipv4_text(const unsigned char *octets, char *text)
     return (size_t)(out - text) - 1;
 }
 
-/* The address as text, at least INET6_ADDRSTRLEN of room ("" for a unix socket) and its port; returns the length of the text. */
-static inline size_t platform_address_text(const struct sockaddr_storage *address, char *text, size_t room, int *port) {
+/* The address as 16 octets, IPv4 as ::ffff:a.b.c.d: an IPv4 client of a dual-stack listener is what it is. 0 where there
+   is none, as on a unix socket. */
+static inline int platform_address_octets(const struct sockaddr_storage *address, unsigned char *octets, int *port) {
     *port = 0;
-    text[0] = 0;
     if (address->ss_family == AF_INET) {
         const struct sockaddr_in *in = (const struct sockaddr_in *)address;
+        memcpy(octets, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12);
+        memcpy(octets + 12, &in->sin_addr, 4);
         *port = ntohs(in->sin_port);
-        return platform_ipv4_text((const unsigned char *)&in->sin_addr, text);
+        return 1;
     } else if (address->ss_family == AF_INET6) {
         const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)address;
+        memcpy(octets, &in->sin6_addr, 16);
         *port = ntohs(in->sin6_port);
-        /* An IPv4 client of a dual-stack listener is shown as what it is. */
-        if (IN6_IS_ADDR_V4MAPPED(&in->sin6_addr)) {
-            return platform_ipv4_text(&in->sin6_addr.s6_addr[12], text);
-        } else if (inet_ntop(AF_INET6, &in->sin6_addr, text, (socklen_t)room) == NULL) {
-            text[0] = 0;
-        }
+        return 1;
     }
+    return 0;
+}
+
+/* Those octets as text, 40 octets of room: the canonical form of IPv6 takes no more with its zero, since what ends in
+   IPv4 is short. Returns its length. */
+static inline size_t platform_octets_text(const unsigned char *octets, char *text) {
+    if (memcmp(octets, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0) return platform_ipv4_text(octets + 12, text);
+    if (inet_ntop(AF_INET6, octets, text, 40) == NULL) text[0] = 0;
     return strlen(text);
+}
+
+/* And back: 1, or 0 for what is no address. */
+static inline int platform_parse_octets(const char *text, unsigned char *octets) {
+    memcpy(octets, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12);
+    return inet_pton(AF_INET, text, octets + 12) == 1 || inet_pton(AF_INET6, text, octets) == 1;
 }
 
 /* An unlinked file in directory, for reading and writing, close-on-exec; -1 with errno. */

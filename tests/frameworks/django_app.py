@@ -75,7 +75,13 @@ def index(request):
 
 def about(request, name):
     return JsonResponse(
-        {"name": name, "query": dict(request.GET.items()), "url": request.build_absolute_uri()}
+        {
+            "name": name,
+            "query": dict(request.GET.items()),
+            "url": request.build_absolute_uri(),
+            "secure": request.is_secure(),
+            "ip": request.META["REMOTE_ADDR"],
+        }
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connections
+from django.test import override_settings
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,3 +104,22 @@ def test_errors_are_answered_by_django(client):
 
 def test_csrf_is_refused(client):
     assert client.post("/about/x", data={"a": "b"}).status_code == 403
+
+
+@pytest.mark.parametrize("header", [None, ("HTTP_X_FORWARDED_PROTO", "https")], ids=["server", "django"])
+@pytest.mark.parametrize("is_trusted", [True, False], ids=["trusted", "untrusted"])
+def test_behind_a_proxy(serve, is_trusted, header):
+    # SECURE_PROXY_SSL_HEADER is safe even where clients come directly: the server has removed the field.
+    allowed = "127.0.0.1" if is_trusted else "192.0.2.0/24"
+    server = serve(django_app.application, validate=False, forwarded_allow_ips=allowed)
+    server.log.allow("not in --forwarded-allow-ips")
+    fields = {
+        "X-Forwarded-For": "192.0.2.1",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "shop.example",
+    }
+    with override_settings(SECURE_PROXY_SSL_HEADER=header):
+        answer = httpx.get(f"{server.url}/about/x", headers=fields, trust_env=False).json()
+    assert answer["secure"] == is_trusted
+    assert answer["ip"] == ("192.0.2.1" if is_trusted else "127.0.0.1")
+    assert answer["url"] == ("https://shop.example/about/x" if is_trusted else f"{server.url}/about/x")

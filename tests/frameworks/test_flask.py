@@ -1,8 +1,11 @@
 """Flask: forms, uploads, streams, sessions, files with ranges and conditions."""
 
+import json
+
 import httpx
 import pytest
 from flask_app import DOWNLOAD, app
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 
 @pytest.fixture
@@ -139,3 +142,36 @@ def test_an_error_while_streaming_cuts_the_answer(client):
         client.get("/fail/while/streaming")
     client.server.log.expect("ZeroDivisionError: in a stream")
     assert client.get("/").status_code == 200
+
+
+FORWARDED = {
+    "X-Forwarded-For": "198.51.100.9, 192.0.2.1",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Host": "shop.example",
+}
+
+
+@pytest.mark.parametrize("application", [app, ProxyFix(app, x_host=1)], ids=["alone", "ProxyFix"])
+def test_behind_a_proxy(serve, application):
+    # An application that sees to it itself comes to the same result.
+    server = serve(application, validate=False)
+    answer = httpx.get(f"{server.url}/path/x", headers=FORWARDED, trust_env=False).json()
+    assert answer["ip"] == "192.0.2.1"
+    assert answer["host"] == "shop.example"
+    assert answer["url"] == "https://shop.example/path/x"
+
+
+@pytest.mark.parametrize("application", [app, ProxyFix(app, x_host=1)], ids=["alone", "ProxyFix"])
+def test_behind_nothing(serve, application):
+    server = serve(application, validate=False, forwarded_allow_ips="192.0.2.0/24")
+    answer = httpx.get(f"{server.url}/path/x", headers=FORWARDED, trust_env=False).json()
+    assert answer["ip"] == "127.0.0.1"
+    assert answer["url"] == f"{server.url}/path/x"
+    server.log.expect("not in --forwarded-allow-ips")
+
+
+def test_under_a_prefix(serve):
+    server = serve(app, validate=False)
+    with server.connect() as client:
+        answer = client.ask("/shop/path/x", fields=[("SCRIPT_NAME", "/shop")])
+    assert json.loads(answer.content)["url"] == "http://test.example/shop/path/x"

@@ -1,5 +1,6 @@
 """Requests that the server refuses: the right status, readable, and nothing of what follows is run."""
 
+import contextlib
 import threading
 
 import pytest
@@ -88,6 +89,42 @@ def test_the_refusal_comes_after_the_answers_before_it_and_nothing_comes_after(s
         client.expect_end()
     server.log.expect(words)
     assert server.count("requests") == 2
+
+
+@refused
+def test_what_is_sent_after_a_refusal_is_not_run(serve, data, reason):
+    server = serve(text())
+    server.log.allow("refused with")
+    with server.connect() as client:
+        client.send(data)
+        assert client.read_response().closes
+        # In segments of their own: the server has seen the end of nothing yet.
+        with contextlib.suppress(ConnectionError):
+            client.send(request("/never"))
+            client.send(request("/never") * 2)
+        client.expect_gone()
+    server.wait_count("connections", 0)
+    assert server.count("requests") == 0
+    assert server.count("refused") == 1
+
+
+def test_what_is_sent_after_a_failure_of_the_application_is_not_run(serve):
+    called = []
+
+    def application(environ, start_response):
+        called.append(environ["PATH_INFO"])
+        raise ZeroDivisionError
+
+    server = serve(application)
+    server.log.allow("the application failed")
+    with server.connect() as client:
+        client.send(request("/fails") + request("/never"))
+        assert client.read_response().status == 500
+        with contextlib.suppress(ConnectionError):
+            client.send(request("/never"))
+        client.expect_gone()
+    server.wait_count("connections", 0)
+    assert called == ["/fails"]
 
 
 @pytest.mark.parametrize(

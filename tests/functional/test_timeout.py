@@ -6,6 +6,8 @@ import re
 import threading
 import time
 
+import pytest
+
 import fastwsgi
 from conftest import with_threads
 from support import TEXT, Body, Client, Gate, Incomplete, request, text, wait_until
@@ -189,6 +191,8 @@ def test_slow_requests_are_logged_with_their_stack(serve):
     assert server.count("timeouts") == 0
 
 
+# It may be raised in what the garbage collector calls back, where Python drops it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @with_threads(4)
 def test_at_the_very_moment(serve):
     """Exchanges that last about as long as they may: 200 or 503, and the exception only in those."""

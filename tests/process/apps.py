@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import ctypes
 import functools
+import json
 import logging
 import os
 import sqlite3
@@ -29,6 +30,13 @@ def wait_for(name):
 def hello(environ, start_response):
     start_response("200 OK", TEXT)
     return [b"hello"]
+
+
+def tell(environ, start_response):
+    """Who asks, and how, as JSON."""
+    keys = ("REMOTE_ADDR", "REMOTE_PORT", "fastwsgi.peer_addr", "wsgi.url_scheme", "HTTP_HOST", "SERVER_PORT")
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps({key: environ.get(key) for key in keys}).encode()]
 
 
 def wait(environ, start_response):
@@ -73,6 +81,11 @@ def lose_threads(environ, start_response):
 
 def fail(environ, start_response):
     raise ZeroDivisionError("in the application")
+
+
+def fail_with_words(environ, start_response):
+    """As many applications do: with what the client has sent."""
+    raise ValueError(f"no such thing: {environ['PATH_INFO']} {environ.get('HTTP_X_WORDS')}")
 
 
 def complain(environ, start_response):

@@ -94,6 +94,32 @@ def test_what_clients_send_cannot_forge_lines(start):
     assert server.stdout.isascii()
 
 
+FORGED = "/%1b%5b2J%0d%0a%5b2026-01-01%5d%20forged%c2%9b%e2%80%a8%7f%00"
+
+
+def test_what_clients_send_cannot_forge_records(start):
+    access = "%(r)s|%(U)s|%({PATH_INFO}e)s|%({x-words}i)s|%({HTTP_X_WORDS}e)s"
+    server = start("--access-logfile", "-", "--access-logformat", access, "apps:fail_with_words")
+    assert (
+        server.ask(FORGED, fields=[("X-Words", "\x9b2J\x85\xff"), ("X_Y", "\x9b"), ("Via", "\t\x9b")]).status
+        == 500
+    )
+    with server.connect() as client:
+        client.send(b"GET /\x1b[2J\x9b HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert client.read_response().status == 400
+    with server.connect() as client:
+        client.send("GET /\x9b\xc2\x9b HTTP/1.1\r\nHost: h\r\nX-Words: \x9b\r\n\r\n")
+        assert client.read_response().status == 500
+    server.stop()
+    for line in server.stdout.splitlines():
+        assert line.isascii() and line.isprintable(), line
+    assert len(server.stdout.splitlines()) == 3
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028]", server.stderr)
+    assert all(line.startswith(("[20", "  ")) for line in server.lines)
+    assert "\n[2026-01-01] forged" not in server.stderr
+    assert "forged" in server.stderr
+
+
 def test_errors_of_the_application(start):
     server = start("--access-logfile", "-", "apps:fail")
     assert server.ask().status == 500

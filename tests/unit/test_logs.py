@@ -31,6 +31,23 @@ def test_lines_on_standard_error(capsys):
     )
 
 
+def test_what_clients_say_cannot_forge_records(tmp_path):
+    file = tmp_path / "error.log"
+    set_up_error_log(str(file), "info")
+    said = "\x1b[2J\x9b1m\x00\x7f\r\n[2026-01-01 00:00:00 +0000] [1] [ERROR] forged\u2028\u202f\ttab"
+    try:
+        raise ValueError(said)
+    except ValueError:
+        LOG.exception("said: %s", said)
+    written = file.read_text(encoding="utf-8")
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028]", written)
+    first, *rest = written.splitlines()
+    assert r"said: \x1b[2J\x9b1m\x00\x7f\r" in first
+    assert all(line.startswith("  ") for line in rest)
+    assert "  Traceback (most recent call last):" in rest
+    assert written.count("\ttab") == 2
+
+
 def test_nothing_twice(capsys):
     root = logging.StreamHandler()
     logging.getLogger().addHandler(root)
