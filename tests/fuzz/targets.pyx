@@ -258,6 +258,7 @@ cdef void check_framing(const parser_t* parser, const char* data) noexcept nogil
     insist(parser.has_content_length == lengths and parser.content_length == length, b"content_length")
     insist(parser.is_chunked == codings, b"is_chunked")
     insist(not codings or parser.version_minor == 1, b"no coding in HTTP/1.0")
+    insist(length <= parser.limits.content, b"the content is within its limit")
 
 
 cdef void check_head(const parser_t* parser, const limits_t* limits, const char* data, size_t size) noexcept nogil:
@@ -366,6 +367,7 @@ cdef int read_chunked(stream_t* stream, const limits_t* limits, buffer_t* said) 
     if result >= 0:
         insist(chunked.content + chunked.overhead == stream.begin - start, b"each octet is content or framing")
     insist(chunked.content == said.size - content, b"the content is counted")
+    insist(chunked.content <= limits.content, b"the content is within its limit")
     if result == CONTENT_DONE:
         check_chunked(stream.data + start, stream.data + stream.begin, said.data + content, chunked.content)
         insist(chunked_feed(&chunked, limits, said.data, 0, &consumed, &decoded) == CONTENT_DONE, b"done is done")
@@ -464,6 +466,7 @@ cdef void read_with_limits(reader_t reader, const char* data, size_t size) noexc
     limits.head_size = 120
     limits.chunk_line = 10
     limits.trailer_size = 30
+    limits.content = 20
     limits.chunk_overhead = 12
     read_in_ways(reader, &limits, data, size)
 
