@@ -92,6 +92,7 @@ cdef struct limits_t:
     uint32_t head_size      # from the first octet to the empty line
     uint32_t chunk_line     # chunk size and extensions
     uint32_t trailer_size
+    uint64_t content        # of one request
     uint32_t chunk_overhead # octets of chunk framing allowed beyond eight for each octet of content
 
 

@@ -63,6 +63,8 @@ cpdef enum refusal_t:
     REFUSAL_NO_MEMORY
     REFUSAL_REVOKED
     REFUSAL_STOPPING
+    REFUSAL_QUEUE_TIMEOUT
+    REFUSAL_TIMEOUT
     REFUSAL_APPLICATION_ERROR
     REFUSAL_END         # one past the last reason
 

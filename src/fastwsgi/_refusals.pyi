@@ -57,8 +57,10 @@ class refusal_t(IntEnum):
     REFUSAL_NO_MEMORY = 54
     REFUSAL_REVOKED = 55
     REFUSAL_STOPPING = 56
-    REFUSAL_APPLICATION_ERROR = 57
-    REFUSAL_END = 58
+    REFUSAL_QUEUE_TIMEOUT = 57
+    REFUSAL_TIMEOUT = 58
+    REFUSAL_APPLICATION_ERROR = 59
+    REFUSAL_END = 60
 
 REFUSALS: dict[str, tuple[int, str, str]]
 """Name of each reason to its status code, reason phrase and log text."""
