@@ -44,8 +44,8 @@ class Rule(NamedTuple):
     """Whether it is that: of the request as we read it and the octets, or as we and the other read it."""
 
 
-# A trailer field that would say something of framing or of the connection, were it not in the trailer section.
-ABOUT_FRAMING = rb"\r\n0[^\r\n]*\r\n(?:.+\r\n)*(?i:content-length|transfer-encoding|(?:proxy-)?connection):"
+# A trailer field that would be about framing or the connection, were it not a trailer field.
+ABOUT_FRAMING = rb"(?i)\r\n0[^\r\n]*\r\n(.+\r\n)*(content-length|transfer-encoding|(proxy-)?connection):"
 
 # They refuse what we accept.
 OTHERS_REFUSE = [
