@@ -145,7 +145,7 @@ cdef void enter_all() noexcept:
           b"request content larger than --limit-request-body")
     # 500: 507 belongs to WebDAV and speaks of the resource, this of the server's own disk.
     enter(REFUSAL_SPOOL_FULL, 500, b"Internal Server Error", b"REFUSAL_SPOOL_FULL",
-          b"request content could not be written to its spool file (disk full, or TMPDIR not writable)")
+          b"request content could not be written to its spool file (disk full, no descriptor left, or TMPDIR not writable)")
     enter(REFUSAL_NO_MEMORY, 503, b"Service Unavailable", b"REFUSAL_NO_MEMORY",
           b"out of memory")
     enter(REFUSAL_REVOKED, 503, b"Service Unavailable", b"REFUSAL_REVOKED",
