@@ -136,7 +136,8 @@ def row(*cells):
 def main(directory):
     total = Counter()
     differences = defaultdict(list)
-    server = Server(application, validate=False, threads=1)
+    # What is not limited here is not limited in `understand`.
+    server = Server(application, validate=False, threads=1, limit_request_body=0)
     server.log.allow("")
     print(row("suite", "requests", *COLUMNS), "|---" * (len(COLUMNS) + 2) + "|", sep="\n")
     for name, samples in read(directory):
