@@ -278,11 +278,15 @@ cdef int head_finish(const head_t* head, buffer_t* out, framing_t framing, bint 
 
 
 cdef int response_refuse(int reason, bint is_head_request, buffer_t* out, date_t* date, int64_t now) noexcept nogil:
-    """Append the whole answer to a request that is refused for `reason`; the connection closes after it."""
+    """Append the whole answer to a request that is refused for `reason`; the connection closes after it.
+
+    Its content tells a client what is wrong with its request, and nothing of what is wrong here.
+    """
     cdef const refusal_info_t* info = refusal_info(reason)
-    cdef size_t phrase_size = strlen(info.phrase)
+    cdef const char* text = info.text if info.status < 500 else info.phrase
+    cdef size_t phrase_size = strlen(info.phrase), text_size = strlen(text)
     cdef char* end
-    if buffer_reserve(out, 2 * phrase_size + TAIL_ROOM) < 0:
+    if buffer_reserve(out, phrase_size + text_size + TAIL_ROOM) < 0:
         return RESPONSE_NO_MEMORY
     end = put(out.data + out.size, b"HTTP/1.1 ", 9)
     end = put_number(end, <uint64_t>info.status)
@@ -291,12 +295,12 @@ cdef int response_refuse(int reason, bint is_head_request, buffer_t* out, date_t
     end = put(end, b"\r\n", 2)
     end = put_date(end, date, now)
     end = put(end, b"Server: fastwsgi\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ", 75)
-    end = put_number(end, phrase_size + 1)
+    end = put_number(end, text_size + 1)
     if reason == REFUSAL_QUEUE_TIMEOUT or reason == REFUSAL_STOPPING:
         end = put(end, b"\r\nRetry-After: 5", 16)
     end = put(end, b"\r\nConnection: close\r\n\r\n", 23)
     if not is_head_request:
-        end = put(end, info.phrase, phrase_size)
+        end = put(end, text, text_size)
         end = put(end, b"\n", 1)
     out.size = <size_t>(end - out.data)
     return RESPONSE_OK

@@ -189,7 +189,7 @@ cdef struct slot_t:
     atomic_word_t requests      # handed to the application so far
     atomic_word_t running       # 1 while one is in the application
     atomic_word_t began_ns      # when that one began; 0: it has not, or is over
-    atomic_word_t blocks        # given by applications so far
+    atomic_word_t blocks        # given by applications, and waits for clients that ended, so far
     atomic_word_t in_application    # the number of the exchange while code of the application runs; changed with the GIL
     bint is_raised              # RequestTimeout was raised in it; touched with the GIL
     cpu_clock_t clock           # CPU time of this thread; written before it leads or is free for the first time

@@ -27,7 +27,9 @@ def refusal_of(server, octets, status, words):
     server.log.allow(words)
     with server.connect() as client:
         client.send(octets)
-        assert client.read_response().status == status
+        response = client.read_response()
+        assert response.status == status
+        assert words in response.text
         client.expect_end()
     wait_until(lambda: server.log.matching(words), "the log line")
 

@@ -97,11 +97,11 @@ def test_waiting_for_the_client_is_progress(serve):
         for _ in range(40):
             yield b"x" * 500_000
 
-    server = serve(application, timeout=0.4, log_slow=0, response_buffer=0, response_spool=0, validate=False)
+    server = serve(application, timeout=1, log_slow=0, response_buffer=0, response_spool=0, validate=False)
     with server.connect(receive_buffer=4096) as client:
         client.send(request("/"))
         client.read_head()
-        time.sleep(1.2)
+        time.sleep(2.5)
         assert len(client.take_chunks()) == 20_000_000
 
 

@@ -115,7 +115,7 @@ def test_date(moment):
 
 @pytest.mark.parametrize("reason", list(REFUSALS), ids=str)
 def test_refusals(reason):
-    status, phrase, _ = REFUSALS[reason]
+    status, phrase, text = REFUSALS[reason]
     number = refusal_t[reason]
     answer = refuse(number)
     line, _, rest = answer.partition(b"\r\n")
@@ -123,6 +123,8 @@ def test_refusals(reason):
     fields, _, content = rest.partition(b"\r\n\r\n")
     assert f"Content-Length: {len(content)}".encode() in fields
     assert b"Connection: close" in fields
+    # A client hears what is wrong with its request, and nothing of what is wrong with the server.
+    assert content.decode() == (text if status < 500 else phrase) + "\n"
     assert refuse(number, is_head_request=True) == answer[: len(answer) - len(content)]
 
 
