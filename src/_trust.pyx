@@ -84,7 +84,7 @@ cdef bint is_forwarding(const char* data, const field_t* field) noexcept nogil:
         return trust_concerns(<uint64_t>1 << field.known)
     if is_word(data, field.name, b"x_real_ip"):
         return True
-    if field.name.length <= FORWARDING_SIZE:
+    if field.name.length < FORWARDING_SIZE:
         return False
     for i in range(FORWARDING_SIZE):
         if keyed(data[field.name.start + i]) != keyed(FORWARDING[i]):
