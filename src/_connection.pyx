@@ -30,10 +30,10 @@ from fastwsgi._parser cimport (
 )
 from fastwsgi._platform cimport (
     SHUT_RDWR, SHUT_WR, WATCH_READ, WATCH_WRITE, condition_init, head_push, iovec, line_load, line_replace, line_store,
-    platform_address_octets, platform_has_octets, platform_recv, platform_send, platform_send_pieces, platform_set_reset,
-    platform_wall_seconds, platform_would_block, poller_wake, poller_watch, pthread_cond_broadcast, pthread_cond_destroy,
-    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, shutdown, sockaddr_storage,
-    word_add, word_count, word_load, word_or, word_store, word_swap,
+    platform_address_octets, platform_has_octets, platform_recv, platform_send, platform_send_pieces,
+    platform_set_reset, platform_wall_seconds, platform_would_block, poller_wake, poller_watch,
+    pthread_cond_broadcast, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
+    pthread_mutex_unlock, shutdown, sockaddr_storage, word_add, word_count, word_load, word_or, word_store, word_swap,
 )
 from fastwsgi._proxy cimport PROXY_MISSING, PROXY_MORE, SOURCE_ADDRESS, SOURCE_PROXY, proxy_parse, proxy_t
 from fastwsgi._refusals cimport (
