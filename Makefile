@@ -3,11 +3,12 @@
 
 PORT ?= 8000
 PYTHON ?= $$(tools/find_python.sh)
+SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard src/*.pyx src/fastwsgi/*.pxd src/platform/*.h) setup.py
 
-.PHONY: serve test build lint bench asan cover annotate model wheel clean
+.PHONY: serve test build lint bench conformance index abuse asan fuzz cover annotate model wheel clean
 
 serve: $(VENV)/built $(VENV)/has-examples
 	@$(BIN)/fastwsgi --chdir examples --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
@@ -24,8 +25,20 @@ bench: $(VENV)/built $(VENV)/has-bench
 	PYTHON=$(BIN)/python benchmarks/setup.sh && $(BIN)/python benchmarks/run.py $(ARGS)
 	$(if $(ARGS),,$(BIN)/python benchmarks/instructions.py)
 
+conformance: $(VENV)/built $(VENV)/has-test
+	PYTHONPATH=tests $(BIN)/python -m conformance $(CORPORA)
+
+index: | $(BIN)/python
+	PYTHONPATH=tests $(BIN)/python -m conformance.index
+
+abuse: $(VENV)/built $(VENV)/has-test
+	$(BIN)/python tests/abuse $(ARGS)
+
 asan: $(VENV)/built $(VENV)/has-test
 	tools/asan.sh $(BIN)/python $(ARGS)
+
+fuzz: $(VENV)/built $(VENV)/has-test
+	$(BIN)/python tools/fuzz.py --seconds $(SECONDS) $(ARGS)
 
 cover: $(VENV)/built $(VENV)/has-test $(VENV)/has-cover
 	tools/cover.sh $(BIN) $(ARGS)

@@ -52,6 +52,7 @@ cdef void journal_record(journal_t* journal, int level, const char* text) noexce
     cdef size_t size = strlen(text)
     cdef int64_t second = platform_now_ns() // 1000000000
     cdef char mark = <char>level
+    cdef bint is_kept = False
     pthread_mutex_lock(&journal.mutex)
     if second != journal.second:
         journal.second = second
@@ -62,14 +63,21 @@ cdef void journal_record(journal_t* journal, int level, const char* text) noexce
     elif buffer_append(&journal.records, &mark, 1) < 0 or buffer_append(&journal.records, text, size + 1) < 0:
         journal.records.size = 0
         journal.lost_records += 1
+    else:
+        is_kept = True
     pthread_mutex_unlock(&journal.mutex)
-    wake_write(&journal.wake)
+    if is_kept:
+        wake_write(&journal.wake)
 
 
 cdef void journal_take(journal_t* journal, buffer_t* lines, buffer_t* records,
                        uint64_t* lost_lines, uint64_t* lost_records) noexcept nogil:
-    """Exchange the full buffers for the empty ones given."""
+    """Exchange the full buffers for the empty ones given.
+
+    Lost records are told of once a second, for that is a record too; until then they are counted on.
+    """
     cdef buffer_t swap
+    cdef int64_t second = platform_now_ns() // 1000000000
     lines.size = 0
     records.size = 0
     pthread_mutex_lock(&journal.mutex)
@@ -80,7 +88,10 @@ cdef void journal_take(journal_t* journal, buffer_t* lines, buffer_t* records,
     journal.records = records[0]
     records[0] = swap
     lost_lines[0] = journal.lost_lines
-    lost_records[0] = journal.lost_records
     journal.lost_lines = 0
-    journal.lost_records = 0
+    lost_records[0] = 0
+    if journal.lost_records and journal.told_second != second:
+        lost_records[0] = journal.lost_records
+        journal.lost_records = 0
+        journal.told_second = second
     pthread_mutex_unlock(&journal.mutex)

@@ -12,11 +12,11 @@ from libc.string cimport strerror
 from posix.unistd cimport close
 
 from fastwsgi._connection cimport (
-    ADVANCE_LOST, ADVANCE_SPILL, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE,
+    ADVANCE_LOST, ALARMS, ADVANCE_SPILL, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE,
     DEADLINE_SEND, DEADLINES, OWNER_LOOP, POST_FINISHED, STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE,
     STATE_LINGER, STATE_NEW, STATE_SENDING, connection_advance, connection_attend, connection_close,
-    connection_give_up, connection_gone, connection_enter, connection_free, connection_handle, connection_new,
-    connection_receive, connection_refuse, connection_send_ready, connection_settle, connection_t,
+    connection_enter, connection_free, connection_give_up, connection_gone, connection_handle, connection_heard,
+    connection_new, connection_receive, connection_refuse, connection_send_ready, connection_settle, connection_t,
     connection_watch, list_append, list_take, listener_t, loop_say, loop_t, request_t, slot_free, slot_init,
 )
 from fastwsgi._buffer cimport buffer_free
@@ -26,7 +26,7 @@ from fastwsgi._platform cimport (
     EVENT_GONE, SHUT_RDWR, WATCH_READ, WATCH_WRITE, event_t, head_load, head_take, line_load, line_store, listen,
     condition_init, platform_accept, platform_now_ns, platform_stop_hearing, platform_would_block, poller_close,
     poller_open, poller_wait, poller_watch, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init,
-    shutdown, sockaddr_storage, socklen_t, word_count, word_load, word_load_relaxed, word_store, word_swap,
+    shutdown, sockaddr_storage, socklen_t, word_count, word_load, word_load_relaxed, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
 from fastwsgi._trust cimport trust_free
@@ -215,13 +215,15 @@ cdef int loop_event(loop_t* loop, event_t* event) noexcept nogil:
     if connection.state == STATE_CLOSED:
         return 0
     if connection.owner != OWNER_LOOP:
+        # Not ours to read now; whoever takes it out of `done` watches it again.
         if event.flags & EVENT_GONE:
             connection_gone(loop, connection)
+            # Removed, because HUP and ERR cannot be masked and would come again and again.
+            connection_watch(loop, connection, 0)
         elif event.flags & WATCH_WRITE:
             return connection_send_ready(loop, connection)
-        # Not ours to read now. Removed, because HUP and ERR cannot be masked and would come again and again; whoever
-        # takes it out of `done` watches it again.
-        connection_watch(loop, connection, 0)
+        else:
+            connection_heard(loop, connection)
         return 0
     if connection.state == STATE_SENDING:
         return connection_send_ready(loop, connection)
@@ -337,11 +339,12 @@ cdef void free_closed(loop_t* loop) noexcept nogil:
 
 cdef int wait_ms(loop_t* loop) noexcept nogil:
     """How long the poller may wait: until the next deadline."""
-    cdef int64_t until = loop.alarm_ms
+    cdef int64_t until = 0
     cdef int kind
     cdef connection_t* first
-    if loop.queue_until_ms and (until == 0 or loop.queue_until_ms < until):
-        until = loop.queue_until_ms
+    for kind in range(<int>ALARMS):
+        if loop.alarms[kind] and (until == 0 or loop.alarms[kind] < until):
+            until = loop.alarms[kind]
     if loop.listens_until_ms and (until == 0 or loop.listens_until_ms < until):
         until = loop.listens_until_ms
     if loop.accept_paused and (until == 0 or loop.accept_again_ms < until):
@@ -433,7 +436,6 @@ cdef void loop_drain(loop_t* loop) noexcept nogil:
     cdef int i, reach
     cdef connection_t* connection
     cdef connection_t* following
-    word_store(&loop.draining, 1)
     loop.now_ms = now_ms()
     loop.deadlines[<int>DEADLINE_IDLE].duration_ms = DRAIN_IDLE_MS
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DRAIN_LINGER_MS

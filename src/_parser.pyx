@@ -400,6 +400,7 @@ cdef int target_other(parser_t* parser, const uint8_t* base, const uint8_t* star
         scheme_length = 4
     elif is_scheme(start, length, b"https", 5):
         scheme_length = 5
+        parser.target_is_https = 1
     else:
         at = <const uint8_t*>memchr(start, c':', length)
         if at != NULL and end - at >= 3 and at[1] == c'/' and at[2] == c'/':
@@ -1053,6 +1054,10 @@ cdef class RequestParser:
     @property
     def form(self) -> str:
         return ("origin", "absolute", "authority", "asterisk")[self.parser.target_form]
+
+    @property
+    def target_is_https(self) -> bool:
+        return self.parser.target_is_https != 0
 
     @property
     def path(self) -> bytes:

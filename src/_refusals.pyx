@@ -134,6 +134,9 @@ cdef void enter_all() noexcept:
     # so 501 and not 405, which would need an Allow field.
     enter(REFUSAL_CONNECT, 501, b"Not Implemented", b"REFUSAL_CONNECT",
           b"CONNECT request (this server is no proxy)")
+    # RFC 9110, 7.4: what is https must come over a connection that is secured for it.
+    enter(REFUSAL_MISDIRECTED, 421, b"Misdirected Request", b"REFUSAL_MISDIRECTED",
+          b"request target with https on a connection without TLS")
     enter(REFUSAL_HEAD_TIMEOUT, 408, b"Request Timeout", b"REFUSAL_HEAD_TIMEOUT",
           b"request head not complete within --header-timeout")
     enter(REFUSAL_CONTENT_TIMEOUT, 408, b"Request Timeout", b"REFUSAL_CONTENT_TIMEOUT",
@@ -142,7 +145,7 @@ cdef void enter_all() noexcept:
           b"request content larger than --limit-request-body")
     # 500: 507 belongs to WebDAV and speaks of the resource, this of the server's own disk.
     enter(REFUSAL_SPOOL_FULL, 500, b"Internal Server Error", b"REFUSAL_SPOOL_FULL",
-          b"request content could not be written to its spool file (disk full, or TMPDIR not writable)")
+          b"request content could not be written to its spool file (disk full, no descriptor left, or TMPDIR not writable)")
     enter(REFUSAL_NO_MEMORY, 503, b"Service Unavailable", b"REFUSAL_NO_MEMORY",
           b"out of memory")
     enter(REFUSAL_REVOKED, 503, b"Service Unavailable", b"REFUSAL_REVOKED",
@@ -151,6 +154,8 @@ cdef void enter_all() noexcept:
           b"server is stopping")
     enter(REFUSAL_QUEUE_TIMEOUT, 503, b"Service Unavailable", b"REFUSAL_QUEUE_TIMEOUT",
           b"all threads were busy for --queue-timeout")
+    enter(REFUSAL_TIMEOUT, 503, b"Service Unavailable", b"REFUSAL_TIMEOUT",
+          b"the application gave nothing for --timeout")
     enter(REFUSAL_APPLICATION_ERROR, 500, b"Internal Server Error", b"REFUSAL_APPLICATION_ERROR",
           b"application failed before its response began")
 

@@ -37,12 +37,13 @@ def skip_without_ipv6():
 class Process:
     """A running `python -m fastwsgi`: its output, its clients, its end."""
 
-    def __init__(self, arguments, directory, environment, interpreter=sys.executable):
+    def __init__(self, arguments, directory, environment, interpreter=sys.executable, wrapper=()):
+        """wrapper: a command that runs the command behind it in its own place, such as unshare."""
         self.directory = directory
         self.clients = []
         self.stdout = self.stderr = ""
         self.process = subprocess.Popen(
-            [interpreter, "-m", "fastwsgi", *arguments],
+            [*wrapper, interpreter, "-m", "fastwsgi", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

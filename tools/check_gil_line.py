@@ -18,6 +18,7 @@ BELOW = {
     "_loop",
     "_networks",
     "_outbox",
+    "_overdue",
     "_parser",
     "_proxy",
     "_refusals",

@@ -22,6 +22,7 @@ cdef struct journal_t:
     uint64_t lost_records   # past the rate, or did not fit
     int64_t second          # of the rate
     int rate                # records in that second
+    int64_t told_second     # when the main thread last heard of lost records
 
 
 cdef int journal_open(journal_t* journal) noexcept nogil

@@ -62,6 +62,7 @@ cpdef enum refusal_t:
     REFUSAL_BAD_PROXY_HEADER
     # The connection and what stands behind it.
     REFUSAL_CONNECT
+    REFUSAL_MISDIRECTED
     REFUSAL_HEAD_TIMEOUT
     REFUSAL_CONTENT_TIMEOUT
     REFUSAL_CONTENT_TOO_LARGE
@@ -70,6 +71,7 @@ cpdef enum refusal_t:
     REFUSAL_REVOKED
     REFUSAL_STOPPING
     REFUSAL_QUEUE_TIMEOUT
+    REFUSAL_TIMEOUT
     REFUSAL_APPLICATION_ERROR
     REFUSAL_END         # one past the last reason
 

@@ -301,6 +301,14 @@ class Settings:
         CREW,
         "how long a request may wait for a thread; then it is answered with 503",
     )
+    timeout: float = option(
+        30.0,
+        duration(86400.0),
+        CREW,
+        "how long a request may be in the application without giving anything to its client; then it is "
+        "answered with 503, and RequestTimeout is raised in its thread; 0 is for ever",
+        "-t",
+    )
     graceful_timeout: float = option(
         25.0, duration(86400.0), CREW, "how long requests in progress may take to finish after TERM"
     )
@@ -441,6 +449,9 @@ class Settings:
     )
     error_logfile: str = option(
         "-", text("FILE"), LOGS, "messages and tracebacks; - is the standard error", "--log-file"
+    )
+    log_slow: float = option(
+        5.0, duration(86400.0), LOGS, "requests that take longer are logged with their Python stack; 0 is off"
     )
     log_level: str = option(
         "info",

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 
+# The exit code of a worker that ended because too many of its threads were lost.
+THREADS_LOST = 5
+
 # What Ctrl-C leaves to requests in progress.
 INTERRUPT_GRACE = 5.0
 
@@ -88,13 +91,22 @@ class Worker:
         try:
             self._crew.start()
             while not self._crew.finished:
-                self._report(self._crew.attend())
+                self._attend()
+                if self._crew.is_exhausted and not self._stopping:
+                    LOG.error("Too many threads do not come back from the application: the worker ends")
+                    self.stop(self._settings.graceful_timeout)
         except BaseException:
             self._crew.stop(0)
             raise
         finally:
             while not self._crew.finished:
-                self._report(self._crew.attend())
+                self._attend()
+            self._attend()
+
+    def _attend(self) -> None:
+        """Wait for what the core has to say, and log it."""
+        # Where memory is out the messages are lost, and not the server with them.
+        with suppress(MemoryError):
             self._report(self._crew.attend())
 
     def stop(self, grace: float) -> None:
@@ -102,10 +114,11 @@ class Worker:
 
         Returns at once; `run` returns when it is done. From any thread, and from signal handlers.
         """
+        # Before all else: what comes after it may find no memory left.
+        self._crew.stop(grace)
         if not self._stopping:
             self._stopping = True
             self._left_running = self._crew.counters().get("exchanges", 0)
-        self._crew.stop(grace)
 
     def close(self) -> None:
         """Close the access log; after `run`, or instead of it."""
@@ -120,6 +133,11 @@ class Worker:
     def lost_threads(self) -> int:
         """After `run`: the threads that did not come back from the application in time."""
         return self._crew.lost_threads
+
+    @property
+    def is_exhausted(self) -> bool:
+        """So many threads were lost that it has ended by itself."""
+        return self._crew.is_exhausted
 
     def counters(self) -> dict[str, int]:
         """What the core counts: `requests` since the start, `connections` and `exchanges` of now, more."""
@@ -320,7 +338,8 @@ def serve(app: "WSGIApplication | str", settings: Settings) -> None:
     LOG.info(worker.summary())
     if worker.lost_threads:
         LOG.warning("%s did not come back from the application", plural(worker.lost_threads, "thread"))
-        leave(0)
+    if worker.lost_threads or worker.is_exhausted:
+        leave(THREADS_LOST if worker.is_exhausted else 0)
 
 
 def hand_over(identity: Identity, listeners: Iterable[Listener], access_log: AccessLog) -> None:

@@ -1,6 +1,7 @@
 """make_server as users of wsgiref.simple_server know it, and the addresses it can listen at."""
 
 import functools
+import logging
 import os
 import socket
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 import fastwsgi
 from conftest import CREWS, crew_id
-from support import Client, Gate, resources, target_of, text, wait_left_nothing
+from support import Client, Gate, resources, target_of, text, wait_left_nothing, wait_until
 
 linux_only = pytest.mark.skipif(not os.path.exists("/proc/self"), reason="Linux only")
 
@@ -177,6 +178,28 @@ def test_access_log(make_server, tmp_path):
 
 
 # Unix sockets.
+
+
+def test_a_message_for_which_there_is_no_memory_ends_nothing(make_server):
+    class Full(logging.Handler):
+        tried = 0
+
+        def emit(self, record):
+            self.tried += 1
+            raise MemoryError
+
+    handler = Full()
+    logging.getLogger("fastwsgi").addHandler(handler)
+    try:
+        with make_server("127.0.0.1", 0, text()) as server:
+            start(server)
+            with Client(server.server_address) as client:
+                client.send("not HTTP\r\n\r\n")
+                assert client.read_response().status == 400
+            wait_until(lambda: handler.tried, "the message")
+            assert get(server) == "hello"
+    finally:
+        logging.getLogger("fastwsgi").removeHandler(handler)
 
 
 def test_unix_socket(make_server, short_path):

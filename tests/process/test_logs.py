@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import threading
+import time
 from pathlib import Path
 
 from support import request, wait_until
@@ -215,3 +216,17 @@ def listening_ports(pid):
             if match and match[1] in sockets:
                 ports.append(sockets[match[1]])
     return ports
+
+
+def test_many_refusals_make_few_records(start):
+    server = start("apps:hello")
+    begun = time.monotonic()
+    for _ in range(300):
+        with server.connect() as client:
+            client.send("not HTTP\r\n\r\n")
+            assert client.read_response().status == 400
+    server.stop()
+    # Twenty in a second, and one that says how many more there were.
+    seconds = int(time.monotonic() - begun) + 2
+    assert 20 <= server.stderr.count("refused with 400") <= 20 * seconds
+    assert 1 <= server.stderr.count("more log records were left out") <= seconds
