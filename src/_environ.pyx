@@ -12,12 +12,12 @@ from libc.string cimport memcpy, memset
 
 from fastwsgi._buffer cimport span_t
 from fastwsgi._content cimport Input, input_empty, input_from_bytes
+from fastwsgi._forwarded cimport SCHEME_HTTPS
 from fastwsgi._parser cimport (
     HEAD_DONE, KNOWN_CONTENT_LENGTH, KNOWN_COOKIE, KNOWN_NONE, KNOWN_TRANSFER_ENCODING, METHOD_GET, METHOD_OTHER,
     TARGET_ABSOLUTE, TARGET_ASTERISK, field_t, known_name, known_name_t, limits_default, limits_t, parser_feed,
     parser_free, parser_init, parser_t,
 )
-from fastwsgi._forwarded cimport SCHEME_HTTPS
 from fastwsgi._trust cimport forwarded_t
 
 cdef extern from "Python.h":

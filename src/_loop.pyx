@@ -28,8 +28,8 @@ from fastwsgi._platform cimport (
     poller_open, poller_wait, poller_watch, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init,
     shutdown, sockaddr_storage, socklen_t, word_count, word_load, word_load_relaxed, word_swap,
 )
-from fastwsgi._trust cimport trust_free
 from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
+from fastwsgi._trust cimport trust_free
 
 cdef enum:
     EVENTS_MOST = 64

@@ -814,7 +814,7 @@ cdef int fields_feed(parser_t* parser, const uint8_t* base, size_t size) noexcep
                 at += 1
             if at != colon or length == 0:
                 return field_refused(parser, base, size, start, name_fault(start))
-            if kinds & IS_UNDERSCORE or (start[0] | 0x20 == c'x' and length > 12 and word_match(
+            if kinds & IS_UNDERSCORE or (start[0] | 0x20 == c'x' and length >= 12 and word_match(
                     start, <const uint8_t*>b"        x-forwarded-" + 8, 12)):
                 parser.known_seen |= 1
 

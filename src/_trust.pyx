@@ -15,7 +15,7 @@ from libc.string cimport memcmp, memcpy, memset, strlen
 
 from fastwsgi._buffer cimport span_t
 from fastwsgi._forwarded cimport (
-    HOPS_BAD, HOPS_CLIENT, HOPS_NONE, HOPS_TRUSTED, NODE_ADDRESS, SCHEME_BAD, SCHEME_HTTP, SCHEME_HTTPS, SCHEME_NONE,
+    HOPS_BAD, HOPS_CLIENT, HOPS_NONE, NODE_ADDRESS, SCHEME_BAD, SCHEME_HTTP, SCHEME_HTTPS, SCHEME_NONE,
     forwarded_elements, forwarded_for, hop_t, hops_t, is_host, last_element, port_parse, scheme_parse, scheme_t,
 )
 from fastwsgi._networks cimport address_t, address_text, networks_free, networks_set
@@ -84,7 +84,7 @@ cdef bint is_forwarding(const char* data, const field_t* field) noexcept nogil:
         return trust_concerns(<uint64_t>1 << field.known)
     if is_word(data, field.name, b"x_real_ip"):
         return True
-    if field.name.length <= FORWARDING_SIZE:
+    if field.name.length < FORWARDING_SIZE:
         return False
     for i in range(FORWARDING_SIZE):
         if keyed(data[field.name.start + i]) != keyed(FORWARDING[i]):
@@ -163,7 +163,8 @@ cdef int map_underscores(trust_t* trust, parser_t* parser, const char* data, bin
 
 # ---- what a trusted peer says ----
 
-cdef hops_t find_hop(const trust_t* trust, const parser_t* parser, const char* data, int known, hop_t* hop) noexcept nogil:
+cdef hops_t find_hop(const trust_t* trust, const parser_t* parser, const char* data, int known,
+                     hop_t* hop) noexcept nogil:
     """Go through the field lines of a name, the last one first, up to the hop that is the client."""
     cdef hops_t found = HOPS_NONE
     cdef hops_t result
@@ -350,7 +351,8 @@ cdef int trust_set(trust_t* trust, object settings) except -1:
     cdef bytes names = b"".join(name.lower().encode() + b"\0" for name in settings.forwarder_headers) + b"\0"
     networks_set(&trust.forwarders, settings.forwarded_allow_ips)
     networks_set(&trust.proxies, settings.proxy_allow_from or settings.forwarded_allow_ips)
-    trust.proxy_versions = {"off": 0, "v1": PROXY_V1, "v2": PROXY_V2, "auto": PROXY_V1 | PROXY_V2}[settings.proxy_protocol]
+    versions = {"off": 0, "v1": PROXY_V1, "v2": PROXY_V2, "auto": PROXY_V1 | PROXY_V2}
+    trust.proxy_versions = versions[settings.proxy_protocol]
     trust.header_map = {"drop": MAP_DROP, "refuse": MAP_REFUSE, "dangerous": MAP_DANGEROUS}[settings.header_map]
     free(trust.names)
     trust.names = <char*>malloc(len(names))
@@ -380,6 +382,7 @@ cdef class Trust:
         cdef const char* data = head
         cdef int result
         cdef uint32_t i
+        cdef span_t name
         limits_default(&limits)
         parser_init(&parser, &limits)
         try:
@@ -406,8 +409,11 @@ cdef class Trust:
             if forwarded.script_length:
                 said["script"] = data[parser.path.start:parser.path.start + forwarded.script_length].decode("latin-1")
             assert bool(said) == bool(forwarded.is_set)
-            names = [data[parser.fields[i].name.start:parser.fields[i].name.start + parser.fields[i].name.length].decode()
-                     for i in range(parser.field_count) if not parser.fields[i].is_left_out]
+            names = []
+            for i in range(parser.field_count):
+                name = parser.fields[i].name
+                if not parser.fields[i].is_left_out:
+                    names.append(data[name.start:name.start + name.length].decode())
             return said, names, remark.decode()
         finally:
             parser_free(&parser)

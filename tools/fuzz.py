@@ -52,6 +52,9 @@ SEEDS: dict[str, Callable[[], Iterable[bytes]]] = {
     "parser": vectors,
     "chunked": chunked_content,
     "response": files("response"),
+    "proxy": files("proxy"),
+    "forwarded": files("forwarded"),
+    "trust": files("trust"),
 }
 
 

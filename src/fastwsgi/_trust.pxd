@@ -50,9 +50,10 @@ cdef struct forwarded_t:
 cdef inline bint trust_concerns(uint64_t known_seen) noexcept nogil:
     """Only a head with one of these (parser_t.known_seen) is looked at here."""
     return known_seen & (
-        1 | <uint64_t>1 << KNOWN_FORWARDED | <uint64_t>1 << KNOWN_X_FORWARDED_FOR | <uint64_t>1 << KNOWN_X_FORWARDED_HOST
-        | <uint64_t>1 << KNOWN_X_FORWARDED_PORT | <uint64_t>1 << KNOWN_X_FORWARDED_PREFIX
-        | <uint64_t>1 << KNOWN_X_FORWARDED_PROTO | <uint64_t>1 << KNOWN_X_FORWARDED_SSL | <uint64_t>1 << KNOWN_X_REAL_IP
+        1 | <uint64_t>1 << KNOWN_FORWARDED | <uint64_t>1 << KNOWN_X_FORWARDED_FOR
+        | <uint64_t>1 << KNOWN_X_FORWARDED_HOST | <uint64_t>1 << KNOWN_X_FORWARDED_PORT
+        | <uint64_t>1 << KNOWN_X_FORWARDED_PREFIX | <uint64_t>1 << KNOWN_X_FORWARDED_PROTO
+        | <uint64_t>1 << KNOWN_X_FORWARDED_SSL | <uint64_t>1 << KNOWN_X_REAL_IP
     ) != 0
 
 

@@ -159,19 +159,15 @@ def networks() -> Kind:
 
 def read_network(text: str) -> None:
     """Raise ValueError, with the expectation as its message, for what is no address and no network."""
+    expected = "addresses, networks such as 10.0.0.0/8, *, unix or none, separated by commas"
     try:
-        if "%" in text:  # an address with a zone
-            raise ValueError
-        ipaddress.ip_network(text)
+        found = ipaddress.ip_interface(text)
     except ValueError:
-        expected = "addresses, networks such as 10.0.0.0/8, *, unix or none, separated by commas"
-        try:
-            expected += (
-                f": {text} has bits beyond its prefix, {ipaddress.ip_network(text, strict=False)} has not"
-            )
-        except ValueError:
-            expected += f": what is {text}?"
-        raise ValueError(expected) from None
+        raise ValueError(f"{expected}: what is {text}?") from None
+    if "%" in text:
+        raise ValueError(f"{expected}: {text} has a zone")
+    if found.ip != found.network.network_address:
+        raise ValueError(f"{expected}: {text} has bits beyond its prefix, {found.network} has not")
 
 
 def field_names() -> Kind:

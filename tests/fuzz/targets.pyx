@@ -17,8 +17,12 @@ from libc.time cimport gmtime_r, strftime, time_t, tm
 
 from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_reserve, buffer_t, span_t
 from fastwsgi._chunked cimport chunked_feed, chunked_reset, chunked_t
+from fastwsgi._forwarded cimport *
+from fastwsgi._networks cimport networks_match, networks_t, network_t
 from fastwsgi._parser cimport *
+from fastwsgi._proxy cimport *
 from fastwsgi._response cimport *
+from fastwsgi._trust cimport *
 
 
 cdef extern from "<ctype.h>" nogil:
@@ -217,7 +221,7 @@ cdef void check_field(const parser_t* parser, const field_t* field, const char* 
         is_ascii = is_ascii and <uint8_t>value[0] < 0x80
         value += 1
     insist(field.is_ascii == is_ascii, b"is_ascii")
-    insist(field.has_underscore == (memchr(line, c'_', field.name.length) != NULL), b"has_underscore")
+    insist(field.is_left_out == (memchr(line, c'_', field.name.length) != NULL), b"is_left_out")
     while True:
         entry = known_name(known)
         if entry == NULL or is_name(line, field.name.length, entry.name):
@@ -282,6 +286,8 @@ cdef void check_head(const parser_t* parser, const limits_t* limits, const char*
         check_field(parser, &parser.fields[i], data, line, stop, seen)
         if parser.fields[i].known:
             seen |= 1ULL << parser.fields[i].known
+        elif parser.fields[i].is_left_out or strncasecmp(line, b"x-forwarded-", 12) == 0:
+            seen |= 1
     insist(seen == parser.known_seen, b"known_seen")
     insist(line_end(stop + 2, end) == stop + 2 and stop + 4 == end, b"an empty line ends the head")
     check_framing(parser, data)
@@ -653,6 +659,143 @@ cdef void try_response(const char* data, size_t size) noexcept nogil:
     buffer_free(&head.lines)
 
 
+# --- whom to trust ------------------------------------------------------------------------------------------
+
+cdef int header_at(const char* data, size_t size, int versions, proxy_t* proxy) noexcept nogil:
+    cdef char* copy = copy_of(data, size)
+    cdef int found = proxy_parse(copy, size, versions, proxy)
+    free(copy)
+    return found
+
+
+cdef void try_proxy(const char* data, size_t size) noexcept nogil:
+    """The input: an octet for the versions, then what comes over a connection."""
+    cdef stream_t stream
+    cdef proxy_t proxy, again
+    cdef int versions, whole, found = PROXY_MORE
+    if size == 0:
+        return
+    versions = 1 + <uint8_t>data[0] % 3
+    data += 1
+    size -= 1
+    whole = header_at(data, size, versions, &proxy)
+    stream_open(&stream, data, size, True)
+    while found == PROXY_MORE and stream_more(&stream):
+        found = header_at(data, stream.arrived, versions, &again)
+    insist(found == whole and (whole <= 0 or memcmp(&proxy, &again, sizeof(proxy)) == 0),
+           b"how it is cut makes no difference")
+    if whole <= 0:
+        insist(whole == PROXY_MORE or whole == PROXY_MISSING or whole == PROXY_BAD, b"an outcome")
+        insist(whole != PROXY_MORE or size < 16 + 4096, b"a header has an end")
+        return
+    insist(<size_t>whole <= size, b"a header is no longer than what has come")
+    insist(header_at(data, <size_t>whole, versions, &again) == whole, b"what is behind a header does not count")
+    if data[0] == c'P':
+        insist(versions & PROXY_V1 and whole <= 107 and data[whole - 2] == c'\r' and data[whole - 1] == c'\n',
+               b"version 1 is one line")
+        insist(memchr(data, c'\n', <size_t>whole - 1) == NULL, b"and no more")
+    else:
+        insist(versions & PROXY_V2 and whole == 16 + ((<uint8_t>data[14]) << 8 | <uint8_t>data[15]),
+               b"version 2 says how long it is")
+
+
+cdef network_t private_network
+cdef networks_t trusted_networks
+
+
+cdef const networks_t* trusted() noexcept nogil:
+    """10.0.0.0/8, without Python."""
+    memcpy(private_network.address.octets, b"\0\0\0\0\0\0\0\0\0\0\xff\xff\x0a\0\0\0", 16)
+    private_network.bits = 104
+    trusted_networks.items = &private_network
+    trusted_networks.count = 1
+    return &trusted_networks
+
+
+cdef hops_t hops_in(bint is_forwarded, const char* data, size_t size, hop_t* hop) noexcept nogil:
+    cdef char* copy = copy_of(data, size)
+    cdef hops_t found
+    if is_forwarded:
+        found = forwarded_elements(copy, size, trusted(), hop)
+    else:
+        found = forwarded_for(copy, size, trusted(), hop)
+    if found == HOPS_CLIENT:
+        insist(hop.node.kind == NODE_HIDDEN or (
+            hop.node.kind == NODE_ADDRESS and not networks_match(trusted(), &hop.node.address)), b"a client is not trusted")
+    elif found == HOPS_TRUSTED:
+        insist(hop.node.kind == NODE_ADDRESS and networks_match(trusted(), &hop.node.address), b"a trusted hop is trusted")
+    if found > HOPS_NONE:
+        insist(hop.scheme < SCHEME_BAD, b"a scheme is one")
+        insist(hop.host.start + <size_t>hop.host.length <= size, b"a host is within the value")
+        insist(hop.host.length == 0 or is_host(copy + hop.host.start, hop.host.length), b"a host is one")
+    free(copy)
+    return found
+
+
+cdef void try_forwarded(const char* data, size_t size) noexcept nogil:
+    """The input: an octet for the field's name, then its value."""
+    cdef hop_t hop
+    cdef buffer_t value
+    cdef hops_t found
+    cdef bint is_forwarded
+    if size == 0:
+        return
+    is_forwarded = data[0] & 1
+    hops_in(is_forwarded, data + 1, size - 1, &hop)
+    # Whatever a client sends, what the proxy appends to it is what counts.
+    memset(&value, 0, sizeof(value))
+    note(&value, data + 1, size - 1)
+    if is_forwarded:
+        note(&value, b", for=192.0.2.1;proto=http", 26)
+    else:
+        note(&value, b", 192.0.2.1, 10.0.0.1", 21)
+    found = hops_in(is_forwarded, value.data, value.size, &hop)
+    insist(found == HOPS_CLIENT or (is_forwarded and found == HOPS_BAD), b"the proxy has the last word")
+    if found == HOPS_CLIENT:
+        insist(memcmp(hop.node.address.octets, b"\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\x02\x01", 16) == 0,
+               b"which names the client")
+        insist(not is_forwarded or hop.scheme == SCHEME_HTTP, b"and the scheme")
+    buffer_free(&value)
+
+
+cdef void try_trust(const char* data, size_t size) noexcept nogil:
+    """The input: an octet of flags, then a request head."""
+    cdef limits_t limits
+    cdef parser_t parser
+    cdef trust_t trust
+    cdef forwarded_t forwarded
+    cdef char remark[REMARK_ROOM]
+    cdef const char* names = b"script_name\0remote_user\0"
+    cdef char* copy
+    cdef const field_t* field
+    cdef bint is_trusted
+    cdef uint32_t i
+    cdef int result
+    if size == 0:
+        return
+    memset(&trust, 0, sizeof(trust))
+    trust.forwarders = trusted()[0]
+    trust.names = <char*>names
+    trust.header_map = <header_map_t>((<uint8_t>data[0] >> 1) % 3)
+    is_trusted = data[0] & 1
+    limits_default(&limits)
+    parser_init(&parser, &limits)
+    copy = copy_of(data + 1, size - 1)
+    if size > 1 and parser_feed(&parser, copy, size - 1) == HEAD_DONE and trust_concerns(parser.known_seen):
+        result = trust_head(&trust, &parser, copy, is_trusted, &forwarded, remark)
+        insist(result <= 0 and strlen(remark) < REMARK_ROOM, b"an outcome")
+        insist(is_text(remark, strlen(remark)), b"a remark has no control octet")
+        if result == 0:
+            insist(is_trusted or not forwarded.is_set, b"only trusted peers are believed")
+            insist(forwarded.script_length <= parser.path.length, b"a prefix of the path")
+            for i in range(parser.field_count):
+                field = &parser.fields[i]
+                insist(is_trusted or field.is_left_out or field.name.length < 12
+                       or strncasecmp(copy + field.name.start, b"x-forwarded-", 12) != 0, b"the others' fields are removed")
+    free(copy)
+    parser_free(&parser)
+
+
 # --- the program --------------------------------------------------------------------------------------------
 
 cdef void try_parser(const char* data, size_t size) noexcept nogil:
@@ -677,6 +820,12 @@ cdef target_t target_named(const char* name) noexcept nogil:
         return try_chunked
     if strcmp(name, b"response") == 0:
         return try_response
+    if strcmp(name, b"proxy") == 0:
+        return try_proxy
+    if strcmp(name, b"forwarded") == 0:
+        return try_forwarded
+    if strcmp(name, b"trust") == 0:
+        return try_trust
     return NULL
 
 

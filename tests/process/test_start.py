@@ -1,5 +1,6 @@
 """How a server starts, and what it says when it cannot."""
 
+import json
 import os
 import re
 import shutil
@@ -355,3 +356,22 @@ def test_run_from_a_script(start, tmp_path):
         output, _ = process.communicate(timeout=10)
     assert process.returncode == 0
     assert output == "after run\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "address"),
+    [((), "127.0.0.1"), (("--forwarded-allow-ips", "127.0.0.0/8"), "192.0.2.1")],
+    ids=["environment", "command line"],
+)
+def test_whom_to_trust_from_the_environment(start, arguments, address):
+    server = start(*arguments, "apps:tell", FORWARDED_ALLOW_IPS="10.0.0.0/8")
+    answer = server.ask(fields=[("X-Forwarded-For", "192.0.2.1")])
+    assert json.loads(answer.content)["REMOTE_ADDR"] == address
+    server.stop()
+
+
+def test_a_wrong_variable_is_one_line(start):
+    server = start("apps:tell", started=False, FORWARDED_ALLOW_IPS="10.0.0.1/8")
+    assert server.wait() == 1
+    [line] = server.lines
+    assert line.startswith("fastwsgi: FORWARDED_ALLOW_IPS: '10.0.0.1/8' is not")

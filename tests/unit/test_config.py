@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from fastwsgi.config import OPTIONS, Settings, did_you_mean, merge
+from fastwsgi.config import OPTIONS, Settings, did_you_mean, from_environment, merge
 from fastwsgi.errors import ConfigError
 
 
@@ -119,3 +119,81 @@ def test_what_is_shown_as_default_is_read_as_default(option):
         assert option.read(option.shown_default, "default") == default
     assert option.help
     assert f"--{option.name.replace('_', '-')}" in option.flags
+
+
+@pytest.mark.parametrize(
+    ("value", "networks"),
+    [
+        ("127.0.0.1", ("127.0.0.1",)),
+        (" 10.0.0.0/8, ::1 ,", ("10.0.0.0/8", "::1")),
+        (["10.0.0.0/8", "2001:db8::/32"], ("10.0.0.0/8", "2001:db8::/32")),
+        ("*", ("*",)),
+        ("*,192.0.2.1", ("*", "192.0.2.1")),
+        ("unix", ("unix",)),
+        ("none", ("none",)),
+        ("", ("unix",)),
+    ],
+)
+def test_whom_to_trust(value, networks):
+    settings = Settings(forwarded_allow_ips=value, proxy_allow_from=value)
+    assert settings.forwarded_allow_ips == settings.proxy_allow_from == networks
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("10.0.0.1/8", "10.0.0.1/8 has bits beyond its prefix, 10.0.0.0/8 has not"),
+        ("127.0.0.1, localhost", "what is localhost?"),
+        ("10.0.0.0/33", "what is 10.0.0.0/33?"),
+        ("fe80::1%eth0", "fe80::1%eth0 has a zone"),
+        ("10.0.0.1 10.0.0.2", "what is 10.0.0.1 10.0.0.2?"),
+        ("none,127.0.0.1", "none stands alone"),
+        (5, "a list of addresses"),
+        ([5], "a list of addresses"),
+    ],
+)
+def test_whom_nobody_can_trust(value, message):
+    with pytest.raises(ConfigError) as caught:
+        Settings(forwarded_allow_ips=value)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("forwarded_allow_ips: ")
+
+
+def test_forwarder_headers():
+    assert Settings(forwarder_headers="script_name, Remote_User").forwarder_headers == (
+        "SCRIPT_NAME",
+        "REMOTE_USER",
+    )
+    assert Settings(forwarder_headers="").forwarder_headers == ()
+    for wrong in ("*", "A B", "A\rB", 5, [5]):
+        with pytest.raises(ConfigError, match="field names"):
+            Settings(forwarder_headers=wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"), [("0", 0), ("022", 0o22), ("27", 0o27), ("0o777", 0o777), (0o7, 7)]
+)
+def test_umask(value, mode):
+    assert Settings(umask=value).umask == mode
+
+
+@pytest.mark.parametrize("value", ["8", "0x7", "1000", "", "rwx", -1, 0o1000, True, "00022"])
+def test_wrong_umask(value):
+    with pytest.raises(ConfigError, match=r"umask: .* is not an octal number from 0 to 777"):
+        Settings(umask=value)
+
+
+def test_users_and_groups():
+    assert Settings(user=33, group="www-data").user == "33"
+    for wrong in ("", True, -1, 1.5):
+        with pytest.raises(ConfigError, match="a valid user"):
+            Settings(user=wrong)
+
+
+def test_the_environment():
+    assert from_environment({}) == {}
+    found = from_environment({"FORWARDED_ALLOW_IPS": "10.0.0.0/8", "HOME": "/"})
+    assert found == {"forwarded_allow_ips": ("10.0.0.0/8",)}
+    assert merge(found, {"forwarded_allow_ips": "none"}).forwarded_allow_ips == ("none",)
+    with pytest.raises(ConfigError, match=r"^FORWARDED_ALLOW_IPS: 'proxy' is not addresses"):
+        from_environment({"FORWARDED_ALLOW_IPS": "proxy"})

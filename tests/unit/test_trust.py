@@ -32,6 +32,7 @@ FORWARDING = [
     "X-Real-IP",
     "X-Forwarded-User",
     "x-forwarded-anything",
+    "X-Forwarded-",
 ]
 
 
