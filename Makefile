@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard src/*.pyx src/fastwsgi/*.pxd src/platform/*.h) setup.py
 
-.PHONY: serve test build lint bench asan cover annotate model wheel clean
+.PHONY: serve test build lint bench asan tsan cover annotate model wheel clean
 
 serve: $(VENV)/built $(VENV)/has-examples
 	@$(BIN)/fastwsgi --chdir examples --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
@@ -26,6 +26,10 @@ bench: $(VENV)/built $(VENV)/has-bench
 
 asan: $(VENV)/built $(VENV)/has-test
 	tools/asan.sh $(BIN)/python $(ARGS)
+
+# Not the installation of this tree: `make tsan PYTHON=... VENV=...` names a Python of its own and where to install.
+tsan: $(VENV)/has-build $(VENV)/has-test
+	tools/tsan.sh $(BIN)/python $(ARGS)
 
 cover: $(VENV)/built $(VENV)/has-test $(VENV)/has-cover
 	tools/cover.sh $(BIN) $(ARGS)
