@@ -3,11 +3,12 @@
 
 PORT ?= 8000
 PYTHON ?= $$(tools/find_python.sh)
+SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard src/*.pyx src/fastwsgi/*.pxd src/platform/*.h) setup.py
 
-.PHONY: serve test build lint bench asan tsan cover annotate model wheel clean
+.PHONY: serve test build lint bench conformance index asan tsan fuzz cover annotate model wheel clean
 
 serve: $(VENV)/built $(VENV)/has-examples
 	@$(BIN)/fastwsgi --chdir examples --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
@@ -24,12 +25,21 @@ bench: $(VENV)/built $(VENV)/has-bench
 	PYTHON=$(BIN)/python benchmarks/setup.sh && $(BIN)/python benchmarks/run.py $(ARGS)
 	$(if $(ARGS),,$(BIN)/python benchmarks/instructions.py)
 
+conformance: $(VENV)/built $(VENV)/has-test
+	PYTHONPATH=tests $(BIN)/python -m conformance $(CORPORA)
+
+index: | $(BIN)/python
+	PYTHONPATH=tests $(BIN)/python -m conformance.index
+
 asan: $(VENV)/built $(VENV)/has-test
 	tools/asan.sh $(BIN)/python $(ARGS)
 
 # Not the installation of this tree: `make tsan PYTHON=... VENV=...` names a Python of its own and where to install.
 tsan: $(VENV)/has-build $(VENV)/has-test
 	tools/tsan.sh $(BIN)/python $(ARGS)
+
+fuzz: $(VENV)/built $(VENV)/has-test
+	$(BIN)/python tools/fuzz.py --seconds $(SECONDS) $(ARGS)
 
 cover: $(VENV)/built $(VENV)/has-test $(VENV)/has-cover
 	tools/cover.sh $(BIN) $(ARGS)

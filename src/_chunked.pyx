@@ -96,6 +96,9 @@ cdef int chunk_line_step(chunked_t* chunked, const limits_t* limits, uint8_t oct
             return -REFUSAL_BARE_CR
         if chunked.overhead > limits.chunk_overhead + OVERHEAD_PER_OCTET * chunked.content:
             return -REFUSAL_CHUNK_OVERHEAD
+        # The size of the chunk is known, and so is what is too much, before it comes.
+        if chunked.remaining > limits.content - chunked.content:
+            return -REFUSAL_CONTENT_TOO_LARGE
         chunked.is_last = chunked.remaining == 0
         chunked.line = 0
         chunked.digits = 0

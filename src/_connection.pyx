@@ -4,7 +4,7 @@ Everything here is called by the leader for a connection that the loop owns, exc
 post, claim: by the thread of an exchange). Knows the loop's structures, not its turn, and nothing of Python.
 """
 
-from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
 from libc.string cimport memmove, memset
@@ -28,14 +28,16 @@ from fastwsgi._parser cimport (
     parser_feed, parser_free, parser_init, parser_reset,
 )
 from fastwsgi._platform cimport (
-    SHUT_RDWR, SHUT_WR, WATCH_READ, WATCH_WRITE, condition_init, head_push, iovec, line_load, line_replace, line_store,
-    platform_address_text, platform_has_octets, platform_recv, platform_send, platform_send_pieces, platform_set_reset,
-    platform_wall_seconds, platform_would_block, poller_wake, poller_watch, pthread_cond_broadcast, pthread_cond_destroy,
-    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, shutdown, sockaddr_storage,
-    word_add, word_count, word_load, word_or, word_store, word_swap,
+    SHUT_RDWR, SHUT_WR, WATCH_GONE, WATCH_READ, WATCH_WRITE, condition_init, head_push, iovec, line_load,
+    line_replace, line_store, platform_address_text, platform_has_ended, platform_has_octets, platform_recv,
+    platform_send, platform_send_pieces, platform_set_reset, platform_wall_seconds, platform_would_block, poller_wake,
+    poller_watch, pthread_cond_broadcast, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init,
+    pthread_mutex_lock, pthread_mutex_unlock, shutdown, sockaddr_storage,
+    word_add, word_count, word_load, word_load_relaxed, word_or, word_store, word_swap,
 )
 from fastwsgi._refusals cimport (
-    REFUSAL_CONNECT, REFUSAL_NO_MEMORY, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
+    REFUSAL_CONNECT, REFUSAL_CONTENT_TIMEOUT, REFUSAL_MISDIRECTED, REFUSAL_NO_MEMORY, REFUSAL_SPOOL_FULL, refusal_info,
+    refusal_info_t,
 )
 from fastwsgi._response cimport response_refuse
 
@@ -127,7 +129,7 @@ cdef bint slot_claim(slot_t* slot) noexcept nogil:
     """
     cdef uint64_t quiet = slot.number << 2
     while not line_replace(&slot.word, quiet, quiet | SLOT_BUSY):
-        if line_load(&slot.word) & SLOT_MASK == SLOT_REVOKED:
+        if line_load(&slot.word) & SLOT_MASK >= SLOT_REVOKED:
             return False
         sched_yield()
     return True
@@ -217,6 +219,7 @@ cdef request_t* request_lease(loop_t* loop) noexcept nogil:
     request.is_parsing = True
     request.is_complete = False
     request.refusal = 0
+    request.content_began_ms = 0
     parser_reset(&request.parser)
     return request
 
@@ -259,6 +262,7 @@ cdef connection_t* connection_new(loop_t* loop, int fd, int listener, const sock
     if loop.connections != NULL:
         loop.connections.before = connection
     loop.connections = connection
+    loop.open_count += 1
     word_count(&loop.counters.accepted, 1)
     word_count(&loop.counters.connections, 1)
     connection_enter(loop, connection, STATE_NEW)
@@ -321,6 +325,7 @@ cdef void connection_close(loop_t* loop, connection_t* connection) noexcept nogi
     """Put it on the list of those that are closed and freed at the end of the turn: a late event meets STATE_CLOSED."""
     if connection.state == STATE_CLOSED:
         return
+    loop.open_count -= 1
     connection_enter(loop, connection, STATE_CLOSED)
     connection_watch(loop, connection, 0)
     list_append(&loop.closing, connection)
@@ -444,6 +449,8 @@ cdef int advance(loop_t* loop, connection_t* connection) noexcept nogil:
         request.is_parsing = False
         if request.parser.method == METHOD_CONNECT:
             return -<int>REFUSAL_CONNECT
+        if request.parser.target_is_https:
+            return -<int>REFUSAL_MISDIRECTED
         if not request.parser.is_chunked and not request.parser.content_length:
             request.is_inline = True
             request.content_start = request.end = request.parser.head_size
@@ -548,6 +555,17 @@ cdef int receive_linger(loop_t* loop, connection_t* connection) noexcept nogil:
     return ADVANCE_WAIT
 
 
+cdef bint content_is_slow(loop_t* loop, request_t* request, size_t received) noexcept nogil:
+    """More content has come, and not all: it took longer than its grace and a second for each loop.content_rate."""
+    if not request.content_began_ms:
+        request.content_began_ms = loop.now_ms
+        request.content_received = 0
+        return False
+    request.content_received += received
+    return loop.content_rate and (loop.now_ms - request.content_began_ms - RATE_GRACE_MS) > <int64_t>(
+        request.content_received * 1000 // loop.content_rate)
+
+
 cdef int connection_receive(loop_t* loop, connection_t* connection) noexcept nogil:
     """Receive once and go on as far as the bytes allow; see connection_handle for what is returned."""
     cdef ssize_t received = 1
@@ -559,6 +577,9 @@ cdef int connection_receive(loop_t* loop, connection_t* connection) noexcept nog
     else:
         outcome = receive_head(loop, connection, &received)
     if received > 0:
+        if outcome == ADVANCE_WAIT and connection.state == STATE_CONTENT and content_is_slow(
+                loop, connection.request, <size_t>received):
+            outcome = -<int>REFUSAL_CONTENT_TIMEOUT
         return connection_handle(loop, connection, outcome)
     if received < 0 and platform_would_block():
         if connection.state == STATE_NEW or connection.state == STATE_IDLE:
@@ -730,18 +751,35 @@ cdef transmit_t transmit(loop_t* loop, connection_t* connection, slot_t* slot,
     return TRANSMIT_DONE
 
 
+cdef void connection_log(loop_t* loop, connection_t* connection, int status, uint64_t content_bytes) noexcept nogil:
+    """Write the access log line of a request that no thread will write it for."""
+    cdef request_t* request = connection.request
+    cdef record_t record
+    if loop.access == NULL:
+        return
+    memset(&record, 0, sizeof(record))
+    if request != NULL and not request.is_parsing:
+        record.data = request.buffer.data + request.start
+        record.parser = &request.parser
+    record.peer = connection.peer_text
+    record.peer_size = connection.peer_size
+    record.status = status
+    record.content_bytes = content_bytes
+    record.unix_time = platform_wall_seconds()
+    slot_log(loop, &loop.own, &record)
+
+
 cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) noexcept nogil:
     """Answer with the refusal's status and close; logged and counted."""
     cdef const refusal_info_t* info = refusal_info(reason)
     cdef request_t* request = connection.request
     cdef bint is_head_request = request != NULL and not request.is_parsing and request.parser.method == METHOD_HEAD
     cdef slot_t* own = &loop.own
-    cdef record_t record
     cdef transmit_t sent = TRANSMIT_LOST
     cdef char line[160]
     word_count(&loop.counters.refused, 1)
     snprintf(line, sizeof(line), b"refused with %d %s", info.status, info.phrase)
-    if connection.state != STATE_CONTENT and connection.state != STATE_EXCHANGE:
+    if connection.state not in (STATE_CONTENT, STATE_QUEUED, STATE_EXCHANGE):
         connection.state = STATE_HEAD       # as soon as its bytes were seen
     loop_say(loop, LEVEL_WARNING, line, connection, info.text)
     connection.closes = True
@@ -749,16 +787,7 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) 
     own.out.size = own.out_sent = 0
     if response_refuse(reason, is_head_request, &own.out, &own.date, platform_wall_seconds()) == 0:
         sent = connection_flush(loop, connection, own)
-    if loop.access != NULL:
-        memset(&record, 0, sizeof(record))
-        if request != NULL and not request.is_parsing:
-            record.data = request.buffer.data + request.start
-            record.parser = &request.parser
-        record.peer = connection.peer_text
-        record.peer_size = connection.peer_size
-        record.status = info.status
-        record.unix_time = platform_wall_seconds()
-        slot_log(loop, own, &record)
+    connection_log(loop, connection, info.status, 0)
     if sent == TRANSMIT_LOST:
         connection_close(loop, connection)
     else:
@@ -773,6 +802,7 @@ cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil
     request.is_parsing = True
     request.is_complete = False
     request.refusal = 0
+    request.content_began_ms = 0
     content_free(&request.content)
     parser_reset(&request.parser)
     if request.start >= request.buffer.size:
@@ -786,7 +816,7 @@ cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogi
     Returns as connection_handle does.
     """
     if connection.outbox != NULL:
-        if connection.is_gone:
+        if word_load_relaxed(&connection.gone) & GONE_WHOLE:
             connection_close(loop, connection)
             return ADVANCE_WAIT
         if not outbox_is_empty(connection.outbox):
@@ -829,13 +859,14 @@ cdef void connection_unattend(loop_t* loop, connection_t* connection) noexcept n
     """The outbox of its running exchange is in other hands, or empty."""
     if connection.deadline != DEADLINE_NONE:
         deadline_leave(loop, connection)
-    connection_watch(loop, connection, 0)
+    # That the client leaves shall still be heard of, once: it cannot be masked.
+    connection_watch(loop, connection, 0 if word_load_relaxed(&connection.gone) & GONE_WHOLE else WATCH_GONE)
 
 
 cdef bint running_borrow(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil:
     """Hold the slot of a running exchange; False if its thread is at it, which then sees to the rest.
 
-    Until then the socket is not watched: it would be reported again and again.
+    Until then its room is not watched for: it would be reported again and again.
     """
     if slot == NULL:        # a leader is away for it: that comes back through `done`
         connection_unattend(loop, connection)
@@ -864,11 +895,37 @@ cdef void connection_attend(loop_t* loop, connection_t* connection) noexcept nog
 
 cdef void connection_gone(loop_t* loop, connection_t* connection) noexcept nogil:
     """The client of a running exchange has left."""
-    connection.is_gone = True
+    word_or(&connection.gone, GONE_WHOLE)
     if connection.deadline != DEADLINE_NONE:
         deadline_leave(loop, connection)
+    # If it waits for a thread, it need not any more.
+    connection.expires_ms = loop.now_ms
+    loop_remind(loop, ALARM_QUEUE, loop.now_ms)
     if connection.slot != NULL:
         slot_moved(connection.slot)
+
+
+cdef void connection_keep_watch(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Its request will wait, or its exchange takes a while: hear of it when the client leaves."""
+    if not connection.watched and not word_load_relaxed(&connection.gone):
+        connection_watch(loop, connection, WATCH_READ)
+
+
+cdef void connection_heard(loop_t* loop, connection_t* connection) noexcept nogil:
+    """The client of a request that waits or runs has sent something: the next request, or the end of its side."""
+    if platform_has_ended(connection.fd):
+        word_or(&connection.gone, GONE_HALF)
+        if connection.deadline == DEADLINE_NONE:
+            connection.expires_ms = min(connection.expires_ms, loop.now_ms + HALF_CLOSED_MS)
+            loop_remind(loop, ALARM_QUEUE, connection.expires_ms)
+    connection_watch(loop, connection, WATCH_GONE)
+
+
+cdef void connection_drop(loop_t* loop, connection_t* connection) noexcept nogil:
+    """The client has left before its request was begun."""
+    word_add(&loop.counters.left, 1)
+    connection_log(loop, connection, 499, 0)
+    connection_close(loop, connection)
 
 
 cdef void connection_give_up(loop_t* loop, connection_t* connection) noexcept nogil:

@@ -8,12 +8,14 @@ The GIL line runs through this module: the crew_ functions are below it, the cla
 
 import _thread
 import os
+import resource
 import sys
 import threading
+import traceback
 from contextlib import suppress
 
 from libc.errno cimport EINTR, ETIMEDOUT, errno
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset, strcpy, strlen
 from posix.unistd cimport close, usleep
@@ -21,29 +23,36 @@ from posix.unistd cimport close, usleep
 from fastwsgi._accesslog cimport LogFormat
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
-    ADVANCE_READY, DEADLINE_IDLE, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY,
-    SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TRANSMIT_LOST, connection_advance, connection_attend,
-    connection_close, connection_enter, connection_next, connection_post, connection_refuse, connection_settle,
-    connection_flush, connection_t, list_append, list_take, loop_say, loop_t, request_t, slot_borrow, slot_claim,
-    slot_free, slot_init, slot_moved, slot_quiet, slot_t, slot_waiting,
+    ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE,
+    DEADLINE_SEND, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK,
+    SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_MASK, TELL_SLOW, TRANSMIT_LOST, connection_advance,
+    connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_keep_watch,
+    connection_list_t, connection_next, connection_post, connection_refuse, connection_settle, connection_t,
+    list_append, list_take, loop_remind, loop_say, loop_t, request_t, slot_borrow, slot_claim, slot_free, slot_init,
+    slot_quiet, slot_t, slot_waiting,
 )
 from fastwsgi._environ cimport environ_template
 from fastwsgi._exchange cimport Context, exchange_run
 from fastwsgi._exchange import FileWrapper
-from fastwsgi._journal cimport LEVEL_WARNING, journal_take
+from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_take
 from fastwsgi._lead cimport LEAD_AWAY, lead_call, lead_leave, lead_next, lead_owner, lead_return
 from fastwsgi._loop cimport (
     TURN_DRAINED, TURN_IDLE, TURN_LOST, loop_close, loop_drain, loop_hurry, loop_listen, loop_open,
     loop_taken_over, loop_turn,
 )
 from fastwsgi._outbox cimport outbox_is_empty
+from fastwsgi._overdue cimport exchange_revoke, overdue_arm, overdue_look
 from fastwsgi._platform cimport (
     condition_wait, line_load, line_replace, line_store, platform_name_thread, platform_now_ns, platform_clock_ns,
     platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some, poller_close,
     pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock, wake_drain, wake_write,
     word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed, word_swap,
 )
-from fastwsgi._refusals cimport REFUSAL_REVOKED, REFUSAL_STOPPING
+from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
+from fastwsgi.errors import RequestTimeout
+
+cdef extern from "Python.h":
+    int PyThreadState_SetAsyncExc(unsigned long thread, object exception)
 
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size) noexcept
@@ -96,8 +105,9 @@ cdef int others_run(crew_t* crew, slot_t* slot) noexcept nogil:
     """How many other threads are in the application."""
     cdef int count = 0
     cdef int i
-    for i in range(1, crew.threads + 1):
-        if i != slot.index and word_load_relaxed(&crew.slots[i].running):
+    for i in range(1, <int>word_load_relaxed(&crew.overdue.used) + 1):
+        if (i != slot.index and word_load_relaxed(&crew.slots[i].running)
+                and line_load(&crew.slots[i].word) & SLOT_MASK != SLOT_LOST):
             count += 1
     return count
 
@@ -127,7 +137,7 @@ cdef inline void crew_unlock(crew_t* crew) noexcept nogil:
 
 
 cdef inline bint keeper_leads(crew_t* crew) noexcept nogil:
-    return lead_owner(line_load(&crew.loop.lead.word)) == <uint64_t>(crew.threads + 1)
+    return lead_owner(line_load(&crew.loop.lead.word)) == crew.keeper
 
 
 cdef inline bint queue_waits(crew_t* crew) noexcept nogil:
@@ -161,8 +171,12 @@ cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
         connection = list_take(&crew.loop.ready)
         if connection == NULL:
             break
+        connection.expires_ms = crew.loop.now_ms + crew.queue_ms
+        loop_remind(&crew.loop, ALARM_QUEUE, connection.expires_ms)
+        connection_keep_watch(&crew.loop, connection)
         list_append(&crew.queue, connection)
         count += 1
+    overdue_arm(&crew.loop, &crew.overdue)
     word_store(&crew.queued, word_load(&crew.queued) + <uint64_t>count)
     word_count(&crew.loop.counters.queued, count)
     locked_call_for_queue(crew)
@@ -203,7 +217,7 @@ cdef void locked_give_lead(crew_t* crew, bint to_keeper_too) noexcept nogil:
         line_store(&crew.loop.lead.word, lead_next(word, <uint64_t>heir.index))
         pthread_cond_signal(&heir.turn)
     elif to_keeper_too:
-        line_store(&crew.loop.lead.word, lead_next(word, <uint64_t>(crew.threads + 1)))
+        line_store(&crew.loop.lead.word, lead_next(word, crew.keeper))
         pthread_cond_signal(&crew.loop.lead.keeper)
 
 
@@ -213,7 +227,7 @@ cdef void crew_end(crew_t* crew) noexcept nogil:
     crew_lock(crew)
     crew.has_ended = True
     word_store(&crew.ended, 1)
-    for i in range(1, crew.threads + 1):
+    for i in range(1, <int>word_load_relaxed(&crew.overdue.used) + 1):
         pthread_cond_signal(&crew.slots[i].turn)
     pthread_cond_signal(&crew.loop.lead.keeper)
     crew_unlock(crew)
@@ -221,38 +235,6 @@ cdef void crew_end(crew_t* crew) noexcept nogil:
 
 
 # ---- what the leader sees to between turns ----
-
-cdef bint crew_revoke(crew_t* crew, slot_t* slot, uint64_t number) noexcept nogil:
-    """Take an exchange away from its thread: 503 if nothing has left, or else a reset; number 0: whichever it is.
-
-    False if the thread touches the connection at this moment: the leader has to look again.
-    """
-    cdef loop_t* loop = &crew.loop
-    cdef connection_t* connection
-    if not slot_borrow(slot):
-        return line_load(&slot.word) & SLOT_MASK == SLOT_REVOKED
-    connection = slot.connection
-    if connection == NULL or (number and number != slot.number):
-        slot_quiet(slot)
-        return True
-    if slot_waiting(slot):
-        connection_flush(loop, connection, slot)
-    slot.connection = NULL
-    connection.slot = NULL
-    connection.owner = OWNER_LOOP
-    connection.state = STATE_EXCHANGE       # for the log: from the queue it came without the leader's hand
-    word_count(&loop.counters.revoked, 1)
-    if slot.head_sent:
-        loop_say(loop, LEVEL_WARNING, b"an exchange was taken away from its thread and the connection reset",
-                 connection, NULL)
-        connection.wants_reset = True
-        connection_close(loop, connection)
-    else:
-        connection_refuse(loop, connection, REFUSAL_REVOKED)
-    line_store(&slot.word, (slot.number << 2) | SLOT_REVOKED)
-    slot_moved(slot)
-    return True
-
 
 cdef void crew_refuse_queued(crew_t* crew) noexcept nogil:
     cdef connection_t* connection
@@ -267,6 +249,66 @@ cdef void crew_refuse_queued(crew_t* crew) noexcept nogil:
         connection_refuse(&crew.loop, connection, REFUSAL_STOPPING)
 
 
+cdef void crew_sift_queue(crew_t* crew) noexcept nogil:
+    """Requests that waited too long for a thread are answered with 503, those whose client has left are dropped."""
+    cdef loop_t* loop = &crew.loop
+    cdef connection_list_t staying, leaving
+    cdef connection_t* connection
+    cdef uint64_t count = 0
+    memset(&staying, 0, sizeof(staying))
+    memset(&leaving, 0, sizeof(leaving))
+    loop.alarms[<int>ALARM_QUEUE] = 0
+    crew_lock(crew)
+    while True:
+        connection = list_take(&crew.queue)
+        if connection == NULL:
+            break
+        if connection.expires_ms <= loop.now_ms:
+            list_append(&leaving, connection)
+        else:
+            list_append(&staying, connection)
+            count += 1
+            loop_remind(loop, ALARM_QUEUE, connection.expires_ms)
+    crew.queue = staying
+    word_store(&crew.queued, count)
+    crew_unlock(crew)
+    while True:
+        connection = list_take(&leaving)
+        if connection == NULL:
+            return
+        connection.owner = OWNER_LOOP
+        if word_load_relaxed(&connection.gone):
+            connection_drop(loop, connection)
+        else:
+            connection_refuse(loop, connection, REFUSAL_QUEUE_TIMEOUT)
+
+
+cdef void crew_look_overdue(crew_t* crew) noexcept nogil:
+    """Look after the exchanges of other threads when it is time, and no more when there are none."""
+    cdef loop_t* loop = &crew.loop
+    if loop.now_ms >= loop.alarms[<int>ALARM_OVERDUE]:
+        loop.alarms[<int>ALARM_OVERDUE] = 0
+        if overdue_look(loop, &crew.overdue):
+            return
+    elif others_run(crew, &loop.own):
+        return
+    # Under the mutex: who takes from the queue is running by the time it is empty.
+    crew_lock(crew)
+    loop.alarms[<int>ALARM_OVERDUE] = 0
+    if crew.queue.first != NULL or others_run(crew, &loop.own):
+        overdue_arm(loop, &crew.overdue)
+    crew_unlock(crew)
+
+
+cdef inline void crew_see_to_alarms(crew_t* crew) noexcept nogil:
+    """What the leader sees to between turns, when it is time."""
+    cdef loop_t* loop = &crew.loop
+    if loop.alarms[<int>ALARM_QUEUE] and loop.now_ms >= loop.alarms[<int>ALARM_QUEUE]:
+        crew_sift_queue(crew)
+    if loop.alarms[<int>ALARM_OVERDUE]:
+        crew_look_overdue(crew)
+
+
 cdef void crew_look(crew_t* crew) noexcept nogil:
     """What the leader sees to between turns: stop, the end of the grace, exchanges to be revoked."""
     cdef loop_t* loop = &crew.loop
@@ -276,27 +318,28 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
     cdef uint64_t number
     cdef uint64_t stop = word_load(&crew.stop)
     if word_load(&crew.revokes) and word_swap(&crew.revokes, 0):
-        for i in range(1, crew.threads + 1):
+        for i in range(1, <int>word_load_relaxed(&crew.overdue.used) + 1):
             slot = &crew.slots[i]
             number = word_load(&slot.to_revoke)
             if not number:
                 continue
-            if crew_revoke(crew, slot, number):
+            if exchange_revoke(loop, slot, number, REFUSAL_REVOKED):
                 word_replace(&slot.to_revoke, number, 0)
             else:
                 is_pending = True
         if is_pending:
             word_store(&crew.revokes, 1)
-        loop.alarm_ms = loop.now_ms + HURRY_MS if is_pending else crew.grace_ends_ms
+        loop.alarms[<int>ALARM_STOP] = loop.now_ms + HURRY_MS if is_pending else crew.grace_ends_ms
     if not stop:
         return
-    if not word_load_relaxed(&loop.draining):
+    if not crew.drains:
+        crew.drains = True
         loop_drain(loop)
         crew.grace_ends_ms = loop.now_ms + <int64_t>word_load(&crew.grace_ms)
-        loop.alarm_ms = crew.grace_ends_ms
+        loop.alarms[<int>ALARM_STOP] = crew.grace_ends_ms
     elif loop.now_ms + <int64_t>word_load(&crew.grace_ms) < crew.grace_ends_ms:
         crew.grace_ends_ms = loop.now_ms + <int64_t>word_load(&crew.grace_ms)
-        loop.alarm_ms = crew.grace_ends_ms
+        loop.alarms[<int>ALARM_STOP] = crew.grace_ends_ms
     if loop.now_ms >= crew.grace_ends_ms:
         if not crew.grace_is_over:
             crew.grace_is_over = True
@@ -304,10 +347,10 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
                 loop_say(loop, LEVEL_WARNING, b"the grace is over: what still runs is cut (--graceful-timeout)",
                          NULL, NULL)
         crew_refuse_queued(crew)
-        for i in range(1, crew.threads + 1):
-            crew_revoke(crew, &crew.slots[i], 0)
+        for i in range(1, <int>word_load_relaxed(&crew.overdue.used) + 1):
+            exchange_revoke(loop, &crew.slots[i], 0, REFUSAL_REVOKED)
         loop_hurry(loop)
-        loop.alarm_ms = loop.now_ms + HURRY_MS
+        loop.alarms[<int>ALARM_STOP] = loop.now_ms + HURRY_MS
 
 
 # ---- an application thread ----
@@ -318,7 +361,8 @@ cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     slot_claim(slot)
     connection.slot = slot
     slot.connection = connection
-    slot.head_sent = False
+    slot.head_sent = slot.has_ended = False
+    connection.requests += 1
     slot.number += 1
     slot.cell = cell_of(connection)
     word_count(&slot.requests, 1)
@@ -342,6 +386,7 @@ cdef int crew_begin(crew_t* crew, slot_t* slot, connection_t* connection) noexce
                 connection_flush(&crew.loop, connection, slot)
                 if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
                     connection_attend(&crew.loop, connection)
+            connection_keep_watch(&crew.loop, connection)
             slot.away = 0
             word_count(&crew.loop.counters.passed, 1)
             crew_lock(crew)
@@ -360,6 +405,7 @@ cdef int crew_lead(crew_t* crew, slot_t* slot, bint has_gil) noexcept nogil:
     while True:
         if word_load_relaxed(&crew.stop) or word_load_relaxed(&crew.revokes):
             crew_look(crew)
+        crew_see_to_alarms(crew)
         if word_load_relaxed(&crew.queued) or loop.ready.first != NULL:
             if has_gil or word_replace(&crew.gil_wanted, 0, 1):
                 if word_load_relaxed(&crew.queued):
@@ -422,6 +468,7 @@ cdef int crew_wait(crew_t* crew, slot_t* slot, bint leads) noexcept nogil:
         leads = work == WORK_LEAD
         if leads:
             loop_taken_over(&crew.loop)
+            overdue_arm(&crew.loop, &crew.overdue)
 
 
 cdef void crew_has_gil(crew_t* crew) noexcept nogil:
@@ -433,8 +480,12 @@ cdef void crew_has_gil(crew_t* crew) noexcept nogil:
         crew_unlock(crew)
 
 
-cdef void crew_give_back(crew_t* crew, slot_t* slot) noexcept nogil:
-    """The exchange of a thread that does not lead is over: its connection returns through `done`."""
+cdef bint crew_give_back(crew_t* crew, slot_t* slot) noexcept nogil:
+    """The exchange of a thread that does not lead is over: its connection returns through `done`.
+
+    False if the thread was given up meanwhile: another one has its place.
+    """
+    cdef bint has_place = True
     cdef connection_t* connection
     if slot_claim(slot):
         connection = slot.connection
@@ -450,7 +501,10 @@ cdef void crew_give_back(crew_t* crew, slot_t* slot) noexcept nogil:
         # Revoked: the connection is the leader's, and what was still to be sent is dropped.
         slot.out.size = slot.out_sent = 0
         slot.number += 1
-        line_store(&slot.word, slot.number << 2)
+        has_place = line_replace(&slot.word, (slot.number - 1) << 2 | SLOT_REVOKED, slot.number << 2)
+        if not has_place:
+            line_store(&slot.word, slot.number << 2)
+    return has_place
 
 
 cdef void slot_rest(slot_t* slot) noexcept nogil:
@@ -494,7 +548,8 @@ cdef int crew_after(crew_t* crew, slot_t* slot) noexcept nogil:
     if leads:
         work = crew_after_leading(crew, slot)
         return crew_lead(crew, slot, True) if work == WORK_NONE else work
-    crew_give_back(crew, slot)
+    if not crew_give_back(crew, slot):
+        return WORK_END
     if not word_load(&crew.queued):
         return WORK_NONE
     crew_lock(crew)
@@ -524,6 +579,8 @@ cdef void keeper_took(crew_t* crew, slot_t* slot) noexcept nogil:
             connection_flush(loop, connection, slot)
             if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
                 connection_attend(loop, connection)
+        if connection != NULL:
+            connection_keep_watch(loop, connection)
         slot_quiet(slot)
 
 
@@ -546,7 +603,7 @@ cdef bint keeper_holds(crew_t* crew) noexcept nogil:
     cdef slot_t* slot
     cdef bint holds = False
     cdef int i
-    for i in range(1, crew.threads + 1):
+    for i in range(1, <int>word_load_relaxed(&crew.overdue.used) + 1):
         slot = &crew.slots[i]
         if not word_load_relaxed(&slot.running) or now - <int64_t>word_load_relaxed(&slot.began_ns) > HOLD_NS:
             continue
@@ -566,6 +623,7 @@ cdef void keeper_lead(crew_t* crew) noexcept nogil:
     """Lead while every thread is in the application, or the one that is computes."""
     cdef bint is_over = False
     loop_taken_over(&crew.loop)
+    overdue_arm(&crew.loop, &crew.overdue)
     while not is_over:
         crew.loop.nap_ms = 0
         if word_load(&crew.free):
@@ -583,6 +641,7 @@ cdef void keeper_lead(crew_t* crew) noexcept nogil:
             word_store(&crew.held, 0)
         crew_look(crew)
         crew_queue_ready(crew)
+        crew_see_to_alarms(crew)
         if loop_turn(&crew.loop, True) == TURN_DRAINED:
             word_store(&crew.held, 0)
             crew_end(crew)
@@ -606,7 +665,7 @@ cdef void crew_keep(crew_t* crew) noexcept nogil:
     cdef uint64_t word, seen = 0
     cdef int64_t now, seen_ns = 0, pause = crew.tick_ns
     cdef int idle = 0, calm = 0
-    cdef uint64_t myself = <uint64_t>(crew.threads + 1)
+    cdef uint64_t myself = crew.keeper
     crew_lock(crew)
     while not crew.has_ended:
         word = line_load(&crew.loop.lead.word)
@@ -660,11 +719,15 @@ cdef crew_t* crew_new(int threads) except NULL:
         raise MemoryError
     memset(crew, 0, sizeof(crew_t))
     crew.threads = threads
+    crew.most = threads + max(threads, <int>LOST_LEAST)
+    crew.keeper = <uint64_t>(crew.most + 1)
     crew.tick_ns = TICK_NS
-    if posix_memalign(<void**>&crew.slots, 64, <size_t>(threads + 1) * sizeof(slot_t)) or crew.slots == NULL:
+    if posix_memalign(<void**>&crew.slots, 64, <size_t>(crew.most + 1) * sizeof(slot_t)) or crew.slots == NULL:
         free(crew)
         raise MemoryError
-    for i in range(threads + 1):
+    crew.overdue.slots = crew.slots
+    word_store(&crew.overdue.used, <uint64_t>threads)
+    for i in range(crew.most + 1):
         if slot_init(&crew.slots[i], i) < 0:
             raise MemoryError
     return crew
@@ -676,6 +739,12 @@ cdef char* text_copy(bytes text) except NULL:
         raise MemoryError
     strcpy(copy, text)
     return copy
+
+
+def open_most():
+    """As many connections as a worker may hold: four fifths of the descriptors, 50,000 at most."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 50000 if files == resource.RLIM_INFINITY else min(50000, max(files * 4 // 5, 1))
 
 
 def server_name(listener):
@@ -709,6 +778,8 @@ cdef class Crew:
         self.listeners = list(listeners)
         self.log = log
         self.access_fd = access_fd
+        self.thread_ids = {}
+        self.timeout = settings.timeout
         self.context = Context()
         self.context.application = app
         self.context.log = log
@@ -723,6 +794,22 @@ cdef class Crew:
             raise OSError(errno, "the event loop could not be opened: no descriptors left?")
         self.is_closed = False
         loop.deadlines[<int>DEADLINE_IDLE].duration_ms = <int64_t>(settings.keep_alive * 1000)
+        loop.deadlines[<int>DEADLINE_HEAD].duration_ms = <int64_t>(settings.header_timeout * 1000)
+        loop.deadlines[<int>DEADLINE_CONTENT].duration_ms = <int64_t>(settings.body_timeout * 1000)
+        loop.deadlines[<int>DEADLINE_SEND].duration_ms = <int64_t>(settings.send_timeout * 1000)
+        self.crew.overdue.timeout_ms = <int64_t>(settings.timeout * 1000)
+        self.crew.overdue.slow_ms = <int64_t>(settings.log_slow * 1000)
+        self.crew.queue_ms = <int64_t>(settings.queue_timeout * 1000)
+        loop.open_most = settings.worker_connections or open_most()
+        loop.content_rate = settings.body_min_rate
+        loop.keep_alive_requests = settings.keep_alive_requests
+        loop.limits.request_line = settings.limit_request_line
+        loop.limits.fields = settings.limit_request_fields
+        loop.limits.field_size = settings.limit_request_field_size
+        loop.limits.head_size = settings.limit_request_head
+        loop.limits.trailer_size = settings.limit_request_trailer
+        loop.limits.chunk_overhead = settings.limit_chunk_overhead
+        loop.limits.content = settings.limit_request_body or UINT64_MAX
         # Not less than a receive buffer can hold.
         loop.request_memory = <size_t>max(settings.request_buffer, 128 * 1024)
         # Enough for a producer that waits to have something to wait for.
@@ -747,7 +834,7 @@ cdef class Crew:
         # No thread is left: each holds a reference to the crew.
         cdef int i
         if self.crew != NULL:
-            for i in range(self.crew.threads + 1):
+            for i in range(self.crew.most + 1):
                 slot_free(&self.crew.slots[i])
             if not self.is_closed:
                 loop_close(&self.crew.loop)
@@ -771,16 +858,28 @@ cdef class Crew:
         line_store(&self.crew.loop.lead.word, lead_next(0, 1))
         try:
             for i in range(1, self.crew.threads + 1):
-                word_add(&self.crew.alive, 1)
-                start_new_thread(self._work, (i,))
+                self._start_thread(i)
             word_add(&self.crew.alive, 1)
-            start_new_thread(self._keep, ())
+            try:
+                start_new_thread(self._keep, ())
+            except BaseException:
+                word_add(&self.crew.alive, -1)
+                raise
         except BaseException:
-            word_add(&self.crew.alive, -1)
             if word_load(&self.crew.alive):
                 self.stop(0)
             else:
                 word_store(&self.crew.ended, 1)
+            raise
+
+    def _start_thread(self, int index):
+        self.thread_ids[index] = 0
+        word_add(&self.crew.alive, 1)
+        try:
+            start_new_thread(self._work, (index,))
+        except BaseException:
+            del self.thread_ids[index]
+            word_add(&self.crew.alive, -1)
             raise
 
     def _keep(self):
@@ -803,6 +902,7 @@ cdef class Crew:
         thread._daemonic = False
         platform_name_thread(name.encode())
         slot.clock = platform_own_clock()
+        self.thread_ids[index] = get_ident()
         try:
             while True:
                 with nogil:
@@ -830,6 +930,7 @@ cdef class Crew:
             # The thread was not started by threading, which would otherwise list it for ever.
             with suppress(KeyError, AttributeError):
                 del threading._active[get_ident()]
+            del self.thread_ids[index]
             self._thread_ends()
 
     def _thread_ends(self):
@@ -846,8 +947,8 @@ cdef class Crew:
         cdef int stuck = 0
         if not word_load(&self.crew.ended):
             return False
-        for i in range(1, self.crew.threads + 1):
-            if line_load(&self.crew.slots[i].word) & SLOT_MASK == SLOT_REVOKED:
+        for i in range(1, <int>word_load(&self.crew.overdue.used) + 1):
+            if line_load(&self.crew.slots[i].word) & SLOT_MASK >= SLOT_REVOKED:
                 stuck += 1
         return word_load(&self.crew.alive) <= <uint64_t>stuck
 
@@ -894,9 +995,64 @@ cdef class Crew:
         if lost_lines:
             records.append((LEVEL_WARNING, f"{lost_lines} access log lines were lost: --access-logfile takes too long"
                             if error in (0, EINTR, ETIMEDOUT) else f"the access log cannot be written: {os.strerror(error)}"))
+        self._tell(records)
+        if word_load(&self.crew.overdue.fresh):
+            self._replace_lost(records)
         if self.finished:
             self._close()
         return records
+
+    def _tell(self, list records):
+        """Say what the leader found out about exchanges that take long, and interrupt those that took too long."""
+        cdef slot_t* slot
+        cdef uint64_t tells, to_raise
+        cdef int i
+        for i in range(1, <int>word_load(&self.crew.overdue.used) + 1):
+            slot = &self.crew.slots[i]
+            tells = word_load(&slot.tells)
+            to_raise = word_swap(&slot.to_raise, 0)
+            if tells:
+                what = (<bytes>slot.told).decode("ascii", "backslashreplace")
+                age = slot.told_age_ms / 1000.0
+                where = self._stack(i, word_load(&slot.in_application) == tells >> 2)
+                if tells & TELL_MASK == TELL_SLOW:
+                    records.append((LEVEL_WARNING, f"{what} is slow: after {age:.1f} s (--log-slow) it is {where}"))
+                else:
+                    records.append((LEVEL_ERROR, f"{what} made no progress for {self.timeout:g} s (--timeout) and was "
+                                    f"taken away from its thread, after {age:.1f} s in all, {where}"))
+                word_store(&slot.tells, 0)
+            # With the GIL, so what is in the application now stays there until it sees the exception.
+            if to_raise and word_load(&slot.in_application) == to_raise:
+                slot.is_raised = True
+                PyThreadState_SetAsyncExc(self.thread_ids[i], RequestTimeout)
+
+    def _stack(self, int index, bint is_running):
+        """Where a thread is, in words."""
+        frame = sys._current_frames().get(self.thread_ids.get(index)) if is_running else None
+        if frame is None:
+            return "at its end"
+        return f"in thread fastwsgi-{index} at\n{''.join(traceback.format_stack(frame))}".rstrip()
+
+    def _replace_lost(self, list records):
+        """Start a thread for each that was given up, as long as there are not too many of these."""
+        cdef int i
+        for _ in range(word_swap(&self.crew.overdue.fresh, 0)):
+            for i in range(1, self.crew.most + 1):
+                if i not in self.thread_ids:
+                    break
+            else:
+                i = 0
+            what = "there are too many of these"
+            if i:
+                word_store(&self.crew.overdue.used, max(<uint64_t>i, word_load(&self.crew.overdue.used)))
+                try:
+                    self._start_thread(i)
+                    what = f"fastwsgi-{i} takes its place"
+                except RuntimeError as error:
+                    what = str(error)
+                    i = 0
+            self.is_exhausted = self.is_exhausted or not i
+            records.append((LEVEL_ERROR, f"a thread does not come back from the application and is given up; {what}"))
 
     def _close(self):
         """Give back every descriptor; the memory goes with the object."""
@@ -916,6 +1072,7 @@ cdef class Crew:
             return
         if not word_load(&self.crew.stop) or grace_ms < word_load(&self.crew.grace_ms):
             word_store(&self.crew.grace_ms, grace_ms)
+        word_store(&self.crew.loop.draining, 1)
         word_store(&self.crew.stop, 1)
         if self.is_started:
             lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
@@ -925,7 +1082,7 @@ cdef class Crew:
     def revoke(self, int thread):
         """Take the exchange that runs on a thread (1 to N) away from it: 503, or a reset if the head has left."""
         cdef slot_t* slot
-        if self.is_closed or not 1 <= thread <= self.crew.threads:
+        if self.is_closed or not 1 <= thread <= <int>word_load(&self.crew.overdue.used):
             raise ValueError(f"no thread {thread}")
         slot = &self.crew.slots[thread]
         word_store(&slot.to_revoke, line_load(&slot.word) >> 2)
@@ -946,7 +1103,7 @@ cdef class Crew:
         cdef loop_t* loop = &self.crew.loop
         cdef int i
         cdef uint64_t requests = 0, exchanges = 0
-        for i in range(1, self.crew.threads + 1):
+        for i in range(1, <int>word_load(&self.crew.overdue.used) + 1):
             requests += word_load_relaxed(&self.crew.slots[i].requests)
             exchanges += word_load_relaxed(&self.crew.slots[i].running)
         return {
@@ -961,6 +1118,9 @@ cdef class Crew:
             "lead_taken": word_load_relaxed(&loop.counters.taken),
             "lead_passed": word_load_relaxed(&loop.counters.passed),
             "revoked": word_load_relaxed(&loop.counters.revoked),
+            "timeouts": word_load_relaxed(&loop.counters.timeouts),
+            "lost_threads": word_load_relaxed(&loop.counters.lost),
+            "left_queued": word_load_relaxed(&loop.counters.left),
         }
 
     def after_fork_in_child(self):

@@ -26,6 +26,9 @@ cdef enum:
     KNOWN_MOST = 64
     NAME_ROOM = 256
 
+# One object, so that setting it in a copy of the template finds it by identity.
+cdef str CLIENT_GONE = "fastwsgi.client_gone"
+
 # Constants, made at import: the environ keys of the known field names, and the names of the methods.
 cdef tuple known_keys
 cdef tuple method_names = ("", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
@@ -157,13 +160,15 @@ cdef dict environ_template(str server_name, str server_port, bint multithread, b
         ("wsgi.multiprocess", multiprocess),
         ("wsgi.run_once", False),
         ("wsgi.file_wrapper", file_wrapper),
+        (CLIENT_GONE, None),
     ):
         environ[key] = value
     return environ
 
 
 cdef dict environ_build(dict template, const parser_t* parser, const char* data,
-                        const char* peer, size_t peer_size, int peer_port, Input input, int64_t content_size):
+                        const char* peer, size_t peer_size, int peer_port, Input input, int64_t content_size,
+                        object client_gone):
     """The environ of a request, as PEP 3333, "environ Variables", has it."""
     cdef dict environ = PyDict_Copy(template)
     cdef const field_t* field
@@ -193,6 +198,7 @@ cdef dict environ_build(dict template, const parser_t* parser, const char* data,
         PyDict_SetItem(environ, "REMOTE_PORT", port_text(peer_port))
     if input is not None:
         PyDict_SetItem(environ, "wsgi.input", input)
+    PyDict_SetItem(environ, CLIENT_GONE, client_gone)
     for i in range(parser.field_count):
         field = &parser.fields[i]
         if field.known == KNOWN_NONE:
@@ -242,6 +248,6 @@ def environ_of(bytes request not None, *, str peer="127.0.0.1", int port=50000):
             content_size = <int64_t>parser.content_length
             input = input_from_bytes((<char*>request) + parser.head_size, parser.content_length)
         return environ_build(environ_template("localhost", "8000", False, False, None, None, "fastwsgi"), &parser,
-                             request, address, len(address), port, input, content_size)
+                             request, address, len(address), port, input, content_size, None)
     finally:
         parser_free(&parser)

@@ -31,7 +31,7 @@ from fastwsgi._outbox cimport OUTBOX_LOST, outbox_add, outbox_add_file, outbox_n
 from fastwsgi._parser cimport METHOD_HEAD, parser_t
 from fastwsgi._platform cimport (
     dup_cloexec, platform_now_ns, platform_wall_seconds, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock,
-    word_add, word_load_relaxed,
+    word_add, word_count, word_load_relaxed, word_store_relaxed,
 )
 from fastwsgi._refusals cimport REFUSAL_APPLICATION_ERROR
 from fastwsgi._response cimport (
@@ -39,6 +39,8 @@ from fastwsgi._response cimport (
     RESPONSE_BAD_STATUS, RESPONSE_BAD_STATUS_CODE, RESPONSE_NO_MEMORY, RESPONSE_OK, chunk_line, head_field,
     head_finish, head_framing, head_start, response_refuse,
 )
+
+from fastwsgi.errors import RequestTimeout
 
 cimport cython
 
@@ -51,6 +53,8 @@ cdef extern from "Python.h":
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject* text)
     bint PyTuple_Check(PyObject* item)
     Py_ssize_t PyTuple_GET_SIZE(PyObject* item)
+    unsigned long PyThread_get_thread_ident()
+    int PyThreadState_SetAsyncExc(unsigned long thread, PyObject* exception)
     PyObject* PyTuple_GET_ITEM(PyObject* item, Py_ssize_t index)
     Py_ssize_t PySequence_Fast_GET_SIZE(object items)
     PyObject* PySequence_Fast_GET_ITEM(object items, Py_ssize_t index)
@@ -127,6 +131,22 @@ cdef class Exchange:
         write = <Write>Write.__new__(Write)
         write.exchange = self
         return write
+
+    def is_set(self):
+        """True once the client has left, or ended its side of the connection, which may be just that.
+
+        As environ["fastwsgi.client_gone"]; from any thread, and after the exchange too.
+        """
+        cdef slot_t* slot
+        if not self.is_lost and self.slot != NULL:
+            try:
+                slot = self.claim()
+            except (ConnectionError, RuntimeError):
+                return self.is_lost
+            if word_load_relaxed(&slot.connection.gone):
+                self.is_gone = True
+            self.release()
+        return self.is_lost or self.is_gone
 
     cdef slot_t* claim(self) except NULL:
         """Hold the slot, and with it the connection; raises ConnectionError when the exchange was revoked."""
@@ -206,7 +226,9 @@ cdef class Exchange:
         elif self.framing == FRAMING_LENGTH:
             self.left = slot.head.content_length
         keep_alive = (connection.request.parser.keep_alive and not slot.head.closes
-                      and self.framing != FRAMING_CLOSE and not word_load_relaxed(&self.loop.draining))
+                      and self.framing != FRAMING_CLOSE
+                      and connection.requests < self.loop.keep_alive_requests
+                      and not word_load_relaxed(&self.loop.draining))
         if head_finish(&slot.head, &slot.out, self.framing, length_is_ours, size, keep_alive, self.version_minor,
                        &slot.date, platform_wall_seconds()) < 0:
             raise MemoryError
@@ -239,6 +261,7 @@ cdef class Exchange:
                         return 0
                 self.left -= size
                 self.is_finished = is_whole and not self.left
+                slot.has_ended = self.is_finished
             elif self.framing == FRAMING_CHUNKED:
                 if buffer_append(&slot.out, line, chunk_line(line, size)) < 0:
                     raise MemoryError
@@ -332,6 +355,7 @@ cdef class Exchange:
                     raise MemoryError
             elif self.framing == FRAMING_LENGTH and self.left:
                 slot.connection.closes = True
+            slot.has_ended = True
         finally:
             self.release()
         return self.flush()
@@ -405,6 +429,7 @@ cdef class Write:
             raise RuntimeError("write was called after the content had ended")
         if not isinstance(data, bytes):
             raise TypeError(f"write takes bytes, not {type(data).__name__}")
+        word_count(&self.exchange.slot.blocks, 1)
         if PyBytes_GET_SIZE(data):
             self.exchange.add(<bytes>data, False)
 
@@ -482,6 +507,7 @@ cdef int iterate(Exchange exchange, object iterable) except -1:
         if not isinstance(item, bytes):
             raise TypeError(f"the application's iterable gave {type(item).__name__}, not bytes")
         block = <bytes>item
+        word_count(&exchange.slot.blocks, 1)
         if PyBytes_GET_SIZE(block):
             exchange.add(block, length == 1)
             if exchange.drops_content:
@@ -519,7 +545,9 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     try:
         exchange.claim()
     except ConnectionError:
-        context.log.error("the application failed after its exchange was taken away", exc_info=error)
+        # What it was at has been said when it was taken away.
+        if not isinstance(error, RequestTimeout):
+            context.log.error("the application failed after its exchange was taken away", exc_info=error)
         return 0
     try:
         connection = slot.connection
@@ -531,7 +559,7 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
             if exchange.framing == FRAMING_CLOSE and not exchange.has_ended:
                 connection.wants_reset = True
         else:
-            slot.head_sent = True
+            slot.head_sent = slot.has_ended = True
             slot.head.lines.size = 0
             slot.status = 500
             if response_refuse(REFUSAL_APPLICATION_ERROR, exchange.is_head_request, &slot.out, &slot.date,
@@ -576,7 +604,7 @@ cdef int exchange_log(Context context, Exchange exchange, slot_t* slot, dict env
         record.values_size = slot.values.size
     record.duration_ns = <uint64_t>(platform_now_ns() - <int64_t>word_load_relaxed(&slot.began_ns))
     record.unix_time = platform_wall_seconds()
-    record.status = slot.status
+    record.status = 499 if exchange.is_lost else slot.status
     record.content_bytes = slot.sent
     record.head = slot.head.lines.data
     record.head_size = slot.head.lines.size
@@ -624,7 +652,8 @@ cdef dict exchange_environ(Context context, Exchange exchange, slot_t* slot):
     else:
         body = input_from_content(&request.content)
     return environ_build(<dict>context.templates[connection.listener], &request.parser, data,
-                         connection.peer_text, connection.peer_size, connection.peer_port, body, content_size)
+                         connection.peer_text, connection.peer_size, connection.peer_port, body, content_size,
+                         exchange)
 
 
 cdef int exchange_call(Context context, Exchange exchange, slot_t* slot, list environs) except -1:
@@ -636,6 +665,7 @@ cdef int exchange_call(Context context, Exchange exchange, slot_t* slot, list en
         exchange.release()
     if environs is not None:
         environs.append(environ)
+    word_store_relaxed(&slot.in_application, slot.number)
     iterable = context.application(environ, exchange)
     if context.is_forked:
         leave_child(context, None)
@@ -643,7 +673,17 @@ cdef int exchange_call(Context context, Exchange exchange, slot_t* slot, list en
         iterate(exchange, iterable)
         exchange.finish()
     finally:
+        leave_application(slot)
         close_iterable(iterable)
+    return 0
+
+
+cdef int leave_application(slot_t* slot) except -1:
+    """From here on RequestTimeout is not raised any more; nor is one that has not been seen yet."""
+    word_store_relaxed(&slot.in_application, 0)
+    if slot.is_raised:
+        slot.is_raised = False
+        PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), NULL)
     return 0
 
 
@@ -666,6 +706,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
             if context.is_forked:
                 leave_child(context, None)
         except BaseException as error:
+            leave_application(slot)
             if context.is_forked:
                 # A child of the application's iterable has no client to send to.
                 leave_child(context, None if exchange.is_lost else error)

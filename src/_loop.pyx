@@ -12,21 +12,21 @@ from libc.string cimport strerror
 from posix.unistd cimport close
 
 from fastwsgi._connection cimport (
-    ADVANCE_LOST, ADVANCE_SPILL, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE,
+    ADVANCE_LOST, ALARMS, ADVANCE_SPILL, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE,
     DEADLINE_SEND, DEADLINES, OWNER_LOOP, POST_FINISHED, STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE,
     STATE_LINGER, STATE_NEW, STATE_SENDING, connection_advance, connection_attend, connection_close,
-    connection_give_up, connection_gone, connection_enter, connection_free, connection_handle, connection_new,
-    connection_receive, connection_refuse, connection_send_ready, connection_settle, connection_t,
+    connection_enter, connection_free, connection_give_up, connection_gone, connection_handle, connection_heard,
+    connection_new, connection_receive, connection_refuse, connection_send_ready, connection_settle, connection_t,
     connection_watch, list_append, list_take, listener_t, loop_say, loop_t, request_t, slot_free, slot_init,
 )
 from fastwsgi._buffer cimport buffer_free
-from fastwsgi._journal cimport LEVEL_ERROR, journal_close, journal_open
+from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journal_open
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
     EVENT_GONE, SHUT_RDWR, WATCH_READ, WATCH_WRITE, event_t, head_load, head_take, line_load, line_store, listen,
     condition_init, platform_accept, platform_now_ns, platform_stop_hearing, platform_would_block, poller_close,
     poller_open, poller_wait, poller_watch, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init,
-    shutdown, sockaddr_storage, socklen_t, word_count, word_load, word_load_relaxed, word_store, word_swap,
+    shutdown, sockaddr_storage, socklen_t, word_count, word_load, word_load_relaxed, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
 
@@ -46,9 +46,6 @@ cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil:
     """Make it ready; 0, or -1 with errno. The memory is the caller's, zeroed."""
     loop.now_ms = now_ms()
     limits_default(&loop.limits)
-    loop.deadlines[<int>DEADLINE_HEAD].duration_ms = DEADLINE_HEAD_MS
-    loop.deadlines[<int>DEADLINE_CONTENT].duration_ms = DEADLINE_CONTENT_MS
-    loop.deadlines[<int>DEADLINE_SEND].duration_ms = DEADLINE_SEND_MS
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DEADLINE_LINGER_MS
     if pthread_mutex_init(&loop.lead.mutex, NULL) or condition_init(&loop.lead.keeper) or slot_init(&loop.own, 0):
         return -1
@@ -118,12 +115,30 @@ cdef void watch_listeners(loop_t* loop, bint on) noexcept nogil:
         watch_listener(loop, &loop.listeners[i], on)
 
 
-cdef void pause_accepting(loop_t* loop) noexcept nogil:
-    """Out of descriptors or memory: look again later, and do not spin meanwhile."""
+cdef void say_accepting_pauses(loop_t* loop, int level, const char* text, const char* detail) noexcept nogil:
     if loop.now_ms >= loop.accept_said_ms + ACCEPT_SAY_MS or not loop.accept_said_ms:
         loop.accept_said_ms = loop.now_ms
-        loop_say(loop, LEVEL_ERROR, b"no more connections can be accepted; raise the limit of open files (ulimit -n)",
-                 NULL, strerror(errno))
+        loop_say(loop, level, text, NULL, detail)
+
+
+cdef bint has_room(loop_t* loop) noexcept nogil:
+    """One connection more is within --worker-connections, or one that is idle can be closed for it."""
+    return loop.open_count < loop.open_most or loop.deadlines[<int>DEADLINE_IDLE].first != NULL
+
+
+cdef void pause_when_full(loop_t* loop) noexcept nogil:
+    """No room: go on when there is some (loop_turn)."""
+    say_accepting_pauses(loop, LEVEL_WARNING,
+                         b"as many connections as --worker-connections allows, and none of them idle: others wait", NULL)
+    loop.accept_full = True
+    watch_listeners(loop, False)
+
+
+cdef void pause_accepting(loop_t* loop) noexcept nogil:
+    """Out of descriptors or memory: look again later, and do not spin meanwhile."""
+    say_accepting_pauses(loop, LEVEL_ERROR,
+                         b"no more connections can be accepted; raise the limit of open files (ulimit -n)",
+                         strerror(errno))
     loop.accept_paused = True
     loop.accept_again_ms = loop.now_ms + ACCEPT_PAUSE_MS
     watch_listeners(loop, False)
@@ -137,6 +152,9 @@ cdef connection_t* accept_one(loop_t* loop, listener_t* listener) noexcept nogil
     cdef int fd
     while loop.accept_budget > 0:
         loop.accept_budget -= 1
+        if not has_room(loop):
+            pause_when_full(loop)
+            return NULL
         size = sizeof(address)
         fd = platform_accept(listener.fd, &address, &size)
         if fd >= 0:
@@ -144,6 +162,8 @@ cdef connection_t* accept_one(loop_t* loop, listener_t* listener) noexcept nogil
             if connection == NULL:
                 close(fd)
                 pause_accepting(loop)
+            elif loop.open_count > loop.open_most:
+                connection_close(loop, loop.deadlines[<int>DEADLINE_IDLE].first)    # the one that is idle for longest
             return connection
         if platform_would_block():
             return NULL
@@ -193,13 +213,15 @@ cdef int loop_event(loop_t* loop, event_t* event) noexcept nogil:
     if connection.state == STATE_CLOSED:
         return 0
     if connection.owner != OWNER_LOOP:
+        # Not ours to read now; whoever takes it out of `done` watches it again.
         if event.flags & EVENT_GONE:
             connection_gone(loop, connection)
+            # Removed, because HUP and ERR cannot be masked and would come again and again.
+            connection_watch(loop, connection, 0)
         elif event.flags & WATCH_WRITE:
             return connection_send_ready(loop, connection)
-        # Not ours to read now. Removed, because HUP and ERR cannot be masked and would come again and again; whoever
-        # takes it out of `done` watches it again.
-        connection_watch(loop, connection, 0)
+        else:
+            connection_heard(loop, connection)
         return 0
     if connection.state == STATE_SENDING:
         return connection_send_ready(loop, connection)
@@ -315,9 +337,12 @@ cdef void free_closed(loop_t* loop) noexcept nogil:
 
 cdef int wait_ms(loop_t* loop) noexcept nogil:
     """How long the poller may wait: until the next deadline."""
-    cdef int64_t until = loop.alarm_ms
+    cdef int64_t until = 0
     cdef int kind
     cdef connection_t* first
+    for kind in range(<int>ALARMS):
+        if loop.alarms[kind] and (until == 0 or loop.alarms[kind] < until):
+            until = loop.alarms[kind]
     if loop.listens_until_ms and (until == 0 or loop.listens_until_ms < until):
         until = loop.listens_until_ms
     if loop.accept_paused and (until == 0 or loop.accept_again_ms < until):
@@ -362,6 +387,9 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
     free_closed(loop)
     if loop.connections == NULL and not loop.listens and word_load_relaxed(&loop.draining):
         return TURN_DRAINED
+    if loop.accept_full and loop.listens and has_room(loop):
+        loop.accept_full = False
+        watch_listeners(loop, not loop.accept_paused)
     timeout = wait_ms(loop) if may_wait and loop.backlog.first == NULL else 0
     if timeout != 0:
         # Announce the sleep, look once more, sleep: whoever pushes or calls looks at the announcement after it.
@@ -379,7 +407,7 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
         line_store(&loop.lead.attention, 0)
     if loop.accept_paused and loop.now_ms >= loop.accept_again_ms:
         loop.accept_paused = False
-        watch_listeners(loop, True)
+        watch_listeners(loop, not loop.accept_full)
     if loop.listens_until_ms and loop.now_ms >= loop.listens_until_ms:
         stop_listening(loop, False)
     if (head_load(&loop.done) != NULL or loop.returned != NULL) and take_done(loop) == ADVANCE_LOST:
@@ -406,7 +434,6 @@ cdef void loop_drain(loop_t* loop) noexcept nogil:
     cdef int i, reach
     cdef connection_t* connection
     cdef connection_t* following
-    word_store(&loop.draining, 1)
     loop.now_ms = now_ms()
     loop.deadlines[<int>DEADLINE_IDLE].duration_ms = DRAIN_IDLE_MS
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DRAIN_LINGER_MS
@@ -430,6 +457,7 @@ cdef void accept_rest(loop_t* loop, listener_t* listener) noexcept nogil:
     """Accept all that the kernel has queued, or can be had now; the next turn sees what they bring."""
     cdef connection_t* connection
     loop.accept_budget = ACCEPT_REST
+    loop.open_most = ACCEPT_REST * 2        # those who are there already are answered
     while True:
         connection = accept_one(loop, listener)
         if connection == NULL:

@@ -12,6 +12,7 @@ could be understood in two ways is refused. Where the standard leaves a choice:
   zone).
 """
 
+from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset, strlen
 
@@ -259,6 +260,7 @@ cdef void limits_default(limits_t* limits) noexcept nogil:
     limits.chunk_line = 4096
     limits.trailer_size = 16384
     limits.chunk_overhead = 16384
+    limits.content = UINT64_MAX
 
 
 cdef int line_overrun(const parser_t* parser, size_t stop, size_t limit, int reason) noexcept nogil:
@@ -398,6 +400,7 @@ cdef int target_other(parser_t* parser, const uint8_t* base, const uint8_t* star
         scheme_length = 4
     elif is_scheme(start, length, b"https", 5):
         scheme_length = 5
+        parser.target_is_https = 1
     else:
         at = <const uint8_t*>memchr(start, c':', length)
         if at != NULL and end - at >= 3 and at[1] == c'/' and at[2] == c'/':
@@ -736,6 +739,8 @@ cdef int head_finish(parser_t* parser) noexcept nogil:
     parser.keep_alive = parser.version_minor == 1 or parser.connection_keep_alive
     if parser.connection_close:
         parser.keep_alive = 0
+    if parser.content_length > parser.limits.content:
+        return REFUSAL_CONTENT_TOO_LARGE
     parser.expects_continue = parser.expectation and (parser.is_chunked or parser.content_length > 0)
     return 0
 
@@ -1046,6 +1051,10 @@ cdef class RequestParser:
     @property
     def form(self) -> str:
         return ("origin", "absolute", "authority", "asterisk")[self.parser.target_form]
+
+    @property
+    def target_is_https(self) -> bool:
+        return self.parser.target_is_https != 0
 
     @property
     def path(self) -> bytes:

@@ -70,11 +70,11 @@ cdef void enter_all() noexcept:
     enter(REFUSAL_TOO_MANY_FIELDS, 431, b"Request Header Fields Too Large", b"REFUSAL_TOO_MANY_FIELDS",
           b"more field lines than --limit-request-fields")
     enter(REFUSAL_FIELD_TOO_LARGE, 431, b"Request Header Fields Too Large", b"REFUSAL_FIELD_TOO_LARGE",
-          b"field line longer than --limit-request-field_size")
+          b"field line longer than --limit-request-field-size")
     enter(REFUSAL_HEAD_TOO_LARGE, 431, b"Request Header Fields Too Large", b"REFUSAL_HEAD_TOO_LARGE",
-          b"request head larger than 64 KiB (not governed by --limit-request-field_size)")
+          b"request head larger than --limit-request-head")
     enter(REFUSAL_TRAILER_TOO_LARGE, 431, b"Request Header Fields Too Large", b"REFUSAL_TRAILER_TOO_LARGE",
-          b"trailer section of chunked content too large")
+          b"trailer section of chunked content larger than --limit-request-trailer")
 
     enter(REFUSAL_NO_HOST, 400, b"Bad Request", b"REFUSAL_NO_HOST",
           b"HTTP/1.1 request without a Host field")
@@ -114,16 +114,19 @@ cdef void enter_all() noexcept:
     enter(REFUSAL_BAD_CHUNK_END, 400, b"Bad Request", b"REFUSAL_BAD_CHUNK_END",
           b"chunk data not followed by CRLF (size and data disagree)")
     enter(REFUSAL_CHUNK_OVERHEAD, 400, b"Bad Request", b"REFUSAL_CHUNK_OVERHEAD",
-          b"chunked content is nearly all framing")
+          b"chunked content is nearly all framing (--limit-chunk-overhead)")
 
     # RFC 9110, 9.3.6: a tunnel, which no WSGI application can open. The method is not implemented at all,
     # so 501 and not 405, which would need an Allow field.
     enter(REFUSAL_CONNECT, 501, b"Not Implemented", b"REFUSAL_CONNECT",
           b"CONNECT request (this server is no proxy)")
+    # RFC 9110, 7.4: what is https must come over a connection that is secured for it.
+    enter(REFUSAL_MISDIRECTED, 421, b"Misdirected Request", b"REFUSAL_MISDIRECTED",
+          b"request target with https on a connection without TLS")
     enter(REFUSAL_HEAD_TIMEOUT, 408, b"Request Timeout", b"REFUSAL_HEAD_TIMEOUT",
-          b"request head not complete in time")
+          b"request head not complete within --header-timeout")
     enter(REFUSAL_CONTENT_TIMEOUT, 408, b"Request Timeout", b"REFUSAL_CONTENT_TIMEOUT",
-          b"request content came too slowly or not at all")
+          b"request content paused for --body-timeout, or slower than --body-min-rate")
     enter(REFUSAL_CONTENT_TOO_LARGE, 413, b"Content Too Large", b"REFUSAL_CONTENT_TOO_LARGE",
           b"request content larger than --limit-request-body")
     # 500: 507 belongs to WebDAV and speaks of the resource, this of the server's own disk.
@@ -135,6 +138,10 @@ cdef void enter_all() noexcept:
           b"exchange taken away from a thread that is stuck in the application")
     enter(REFUSAL_STOPPING, 503, b"Service Unavailable", b"REFUSAL_STOPPING",
           b"server is stopping")
+    enter(REFUSAL_QUEUE_TIMEOUT, 503, b"Service Unavailable", b"REFUSAL_QUEUE_TIMEOUT",
+          b"all threads were busy for --queue-timeout")
+    enter(REFUSAL_TIMEOUT, 503, b"Service Unavailable", b"REFUSAL_TIMEOUT",
+          b"the application gave nothing for --timeout")
     enter(REFUSAL_APPLICATION_ERROR, 500, b"Internal Server Error", b"REFUSAL_APPLICATION_ERROR",
           b"application failed before its response began")
 

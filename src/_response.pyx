@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset, strlen
 
 from fastwsgi._buffer cimport buffer_free, buffer_reserve, buffer_t
 from fastwsgi._octets cimport IN_TOKEN, IN_VALUE, is_blank, octet_kinds
-from fastwsgi._refusals cimport refusal_info, refusal_info_t
+from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_STOPPING, refusal_info, refusal_info_t
 
 cdef enum:
     LENGTH_DIGITS = 19      # of a Content-Length that always fits uint64_t
@@ -292,6 +292,8 @@ cdef int response_refuse(int reason, bint is_head_request, buffer_t* out, date_t
     end = put_date(end, date, now)
     end = put(end, b"Server: fastwsgi\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ", 75)
     end = put_number(end, phrase_size + 1)
+    if reason == REFUSAL_QUEUE_TIMEOUT or reason == REFUSAL_STOPPING:
+        end = put(end, b"\r\nRetry-After: 5", 16)
     end = put(end, b"\r\nConnection: close\r\n\r\n", 23)
     if not is_head_request:
         end = put(end, info.phrase, phrase_size)

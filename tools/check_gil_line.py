@@ -16,6 +16,7 @@ BELOW = {
     "_journal",
     "_loop",
     "_outbox",
+    "_overdue",
     "_parser",
     "_refusals",
     "_response",

@@ -83,7 +83,11 @@ def _built(pattern: str) -> str | None:
 def _fastwsgi(start: Start) -> Commands:
     bind = f"127.0.0.1:{start.port}"
     threads = str(start.threads)
-    return [[sys.executable, "-m", "fastwsgi", "--bind", bind, "--threads", threads, start.application]]
+    # The others keep a connection for as long as it is used, and so do the clients that count.
+    kept = ["--keep-alive-requests", "1000000000"]
+    return [
+        [sys.executable, "-m", "fastwsgi", "--bind", bind, "--threads", threads, *kept, start.application]
+    ]
 
 
 def _fastwsgi_log(start: Start) -> Commands:

@@ -7,14 +7,23 @@ fastwsgi.run(app, bind="127.0.0.1:8000", threads=4)
 from typing import TYPE_CHECKING, Any
 
 from fastwsgi.config import Settings
-from fastwsgi.errors import AppLoadError, ConfigError
+from fastwsgi.errors import AppLoadError, ConfigError, RequestTimeout
 
 if TYPE_CHECKING:
     from fastwsgi.worker import Worker, make_server, run
 
 __version__ = "0.1.0"
 
-__all__ = ["AppLoadError", "ConfigError", "Settings", "Worker", "__version__", "make_server", "run"]
+__all__ = [
+    "AppLoadError",
+    "ConfigError",
+    "RequestTimeout",
+    "Settings",
+    "Worker",
+    "__version__",
+    "make_server",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -51,3 +51,4 @@ cdef int accesslog_values(const log_format_t* format, dict environ, buffer_t* va
 cdef ssize_t accesslog_line(
     const log_format_t* format, const record_t* record, stamp_t* stamp, char* out, size_t capacity
 ) noexcept nogil
+cdef char* put_escaped(char* at, const char* end, const char* data, size_t size) noexcept nogil

@@ -1,7 +1,7 @@
 # A connection and what it needs: receive, parse, send, keep-alive, lingering close, deadlines. Declares the loop as
 # far as connections know it; _loop works it, _crew leads it.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastwsgi._accesslog cimport log_format_t, record_t, stamp_t
 from fastwsgi._buffer cimport buffer_t
@@ -59,7 +59,26 @@ cdef enum:
     SLOT_QUIET          # nobody touches the connection
     SLOT_BUSY           # its thread, or the leader, does
     SLOT_REVOKED        # the connection was taken away; it is the leader's
+    SLOT_LOST           # and the thread has not come back since
     SLOT_MASK = 3
+
+# connection_t.gone
+cdef enum:
+    GONE_HALF = 1       # the client has ended its side; it may still read
+    GONE_WHOLE = 2      # it reads no more
+
+# When the leader has to look at something, apart from the deadlines of connections.
+cdef enum alarm_t:
+    ALARM_STOP          # the grace is over, or something could not be revoked yet
+    ALARM_QUEUE         # a request has waited long enough for a thread
+    ALARM_OVERDUE       # exchanges are looked at
+    ALARMS
+
+# slot_t.tells: what the main thread shall say of an exchange; its number << 2, and one of these.
+cdef enum:
+    TELL_SLOW = 1       # it takes longer than --log-slow
+    TELL_TIMEOUT        # it was revoked: --timeout
+    TELL_MASK = 3
 
 cdef enum advance_t:
     ADVANCE_WAIT        # more has to be received
@@ -79,6 +98,9 @@ cdef enum:
     OUT_MOST = 64 * 1024        # of answers that may wait for the end of their exchange
     RESPONSE_DIRECT = 16 * 1024 # a block from this size on is not copied but sent from where it is
     PIPELINE_MOST = 16          # requests of one connection in one turn
+    RATE_GRACE_MS = 15000       # of content, before its rate counts
+    HALF_CLOSED_MS = 1000       # a request waits for a thread after its client has ended its side
+    TOLD_ROOM = 1400
 
 
 cdef struct request_t:
@@ -93,6 +115,8 @@ cdef struct request_t:
     content_t content       # content that did not fit the buffer
     chunked_t chunked
     bint is_inline          # the content, if any, is in the buffer
+    int64_t content_began_ms    # when its first part was waited for; 0: not yet
+    uint64_t content_received   # octets since then, framing included
     bint is_parsing         # the head is not complete
     bint is_complete        # head and content are here
     int refusal             # what connection_advance said for good: -reason; 0: nothing wrong so far
@@ -105,7 +129,6 @@ cdef struct connection_t:
     uint8_t owner
     uint8_t deadline            # the queue it is in
     uint8_t watched             # what the poller watches; a fact of the lead, not of the owner
-    uint8_t is_gone             # the poller saw an error or both sides closed
     uint8_t closes              # after this answer
     uint8_t lingers             # close only after the peer has ended
     uint8_t wants_reset
@@ -115,6 +138,7 @@ cdef struct connection_t:
     uint8_t peer_size           # of peer_text; 0: a unix socket
     uint8_t inline_count        # requests in this turn
     uint8_t is_answered         # the request in the lease has had its exchange
+    uint32_t requests           # that were handed to the application
     connection_t* next          # in one of: ready, queue, backlog, closing, spare
     connection_t* next_done     # in `done`
     connection_t* earlier       # in its deadline queue
@@ -126,6 +150,7 @@ cdef struct connection_t:
     outbox_t* outbox            # owned; NULL unless the socket was full
     slot_t* slot                # of its exchange
     atomic_word_t post          # POST_ bits; not zero: in `done`
+    atomic_word_t gone          # GONE_ bits; written by the leader
     char peer_text[46]          # INET6_ADDRSTRLEN
 
 
@@ -136,6 +161,7 @@ cdef struct slot_t:
     buffer_t out                # wire bytes that have not been offered to the kernel; touched only with BUSY
     size_t out_sent
     bint head_sent              # the head of this exchange is in `out` or beyond
+    bint has_ended              # and all of its content; touched only with BUSY, as the three above
     uint64_t number             # of the exchange
     uint64_t away               # the lead word its thread went away with; 0 when it did not lead
     int index                   # 1 to N; 0: the loop's own
@@ -157,12 +183,27 @@ cdef struct slot_t:
     atomic_word_t requests      # handed to the application so far
     atomic_word_t running       # 1 while one is in the application
     atomic_word_t began_ns      # when that one began; 0: it has not, or is over
+    atomic_word_t blocks        # given by applications so far
+    atomic_word_t in_application    # the number of the exchange while code of the application runs; changed with the GIL
+    bint is_raised              # RequestTimeout was raised in it; touched with the GIL
     cpu_clock_t clock           # CPU time of this thread; written before it leads or is free for the first time
     # The keeper's: what it last saw of the exchange.
     uint64_t seen_number
     int64_t seen_ns
     int64_t seen_cpu_ns
     atomic_word_t to_revoke     # the number of an exchange that is to be taken away
+    # The leader's: how far an exchange is (_overdue), and since when.
+    uint64_t watched_number
+    uint64_t watched_blocks
+    int64_t watched_since_ms
+    int64_t progress_ms
+    int64_t revoked_ms
+    uint64_t told_number        # was told of as slow
+    # From the leader to the main thread, which clears `tells` when it has read the others.
+    atomic_word_t tells
+    atomic_word_t to_raise      # the number of an exchange in which RequestTimeout is to be raised
+    int64_t told_age_ms
+    char told[TOLD_ROOM]        # method, target and client, escaped
     # Of the crew.
     pthread_cond_t turn         # waits here for work or the lead
     slot_t* next_free
@@ -191,6 +232,9 @@ cdef struct counters_t:
     atomic_word_t passed        # times the lead was passed on before a request that waits
     atomic_word_t queued        # requests that waited for a thread
     atomic_word_t revoked
+    atomic_word_t timeouts      # of them for --timeout
+    atomic_word_t lost          # threads given up, for good or until they came back
+    atomic_word_t left          # clients that left while their request waited for a thread
 
 
 cdef struct listener_t:
@@ -210,6 +254,9 @@ cdef struct loop_t:
     int64_t now_ms
     listener_t* listeners
     int listener_count
+    int open_count              # connections that are not on the closing list
+    int open_most
+    bint accept_full            # open_most is reached, and none of them is idle
     bint listens
     int64_t listens_until_ms    # while draining; 0: no end is set
     bint accept_paused          # no descriptors left
@@ -227,6 +274,8 @@ cdef struct loop_t:
     int spare_connection_count
     int spare_request_count
     limits_t limits
+    uint64_t content_rate       # least octets of content a second; 0: any
+    uint32_t keep_alive_requests
     size_t request_memory
     size_t response_memory
     uint64_t response_spool
@@ -234,9 +283,9 @@ cdef struct loop_t:
     log_format_t* access        # borrowed; NULL: no access log
     journal_t journal
     slot_t own                  # for answers of the loop itself
-    atomic_word_t draining
+    atomic_word_t draining      # from the call for it on: answers say that the connection is closed
     bint may_block              # this turn does not hold the GIL
-    int64_t alarm_ms            # when the leader has to look again; 0: never
+    int64_t alarms[ALARMS]      # when the leader has to look again; 0: never
     int64_t nap_ms              # the longest wait; 0: any
     counters_t counters
 
@@ -257,8 +306,12 @@ cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogi
 cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_attend(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_gone(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void connection_keep_watch(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void connection_heard(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void connection_drop(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_give_up(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) noexcept nogil
+cdef void connection_log(loop_t* loop, connection_t* connection, int status, uint64_t content_bytes) noexcept nogil
 cdef void connection_linger(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_close(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_post(loop_t* loop, connection_t* connection, uint64_t why) noexcept nogil
@@ -276,6 +329,12 @@ cdef void slot_attend(loop_t* loop, slot_t* slot) noexcept nogil
 cdef void slot_make_up(loop_t* loop, slot_t* slot) noexcept nogil
 cdef void slot_moved(slot_t* slot) noexcept nogil
 cdef uint64_t slot_waiting(const slot_t* slot) noexcept nogil
+
+
+cdef inline void loop_remind(loop_t* loop, alarm_t alarm, int64_t at_ms) noexcept nogil:
+    """The leader has to look at something at that time at the latest."""
+    if not loop.alarms[<int>alarm] or at_ms < loop.alarms[<int>alarm]:
+        loop.alarms[<int>alarm] = at_ms
 
 
 cdef inline void list_append(connection_list_t* list, connection_t* connection) noexcept nogil:

@@ -1,10 +1,11 @@
 # The threads of a worker over one loop: who leads it, who is in the application, how the lead passes on.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from fastwsgi._buffer cimport buffer_t
 from fastwsgi._connection cimport connection_list_t, loop_t, slot_t
 from fastwsgi._exchange cimport Context
+from fastwsgi._overdue cimport overdue_t
 from fastwsgi._platform cimport atomic_word_t
 
 
@@ -17,6 +18,7 @@ cdef enum:
     HOLD_NAP_MS = 1             # between two looks at it
     SAMPLE = 64                 # one exchange of so many runs inline all the same, to measure afresh
     CELLS = 256
+    LOST_LEAST = 4              # replacements that there are at least; and as many as threads
 
 # What a thread does next.
 cdef enum work_t:
@@ -35,8 +37,12 @@ cdef struct cell_t:
 
 cdef struct crew_t:
     loop_t loop
-    slot_t* slots               # [1] to [threads]; [0] is not used
-    int threads
+    slot_t* slots               # [1] to [most]; [0] is not used, those behind overdue.used not yet
+    int threads                 # of the application
+    int most                    # threads and replacements of those that were lost
+    uint64_t keeper             # its number in the lead word
+    overdue_t overdue
+    int64_t queue_ms            # a request may wait for a thread
     int64_t tick_ns             # TICK_NS, or what a stress test has set
     # Under loop.lead.mutex:
     connection_list_t queue     # complete requests that wait for a thread, in order
@@ -54,6 +60,7 @@ cdef struct crew_t:
     atomic_word_t held          # the keeper leads and holds free threads back
     int64_t grace_ends_ms       # the leader's
     bint grace_is_over
+    bint drains
     cell_t cells[CELLS]
 
 
@@ -69,3 +76,6 @@ cdef class Crew:
     cdef bint is_started
     cdef bint is_closed
     cdef readonly int lost_threads
+    cdef readonly bint is_exhausted
+    cdef double timeout         # seconds, as the log says it
+    cdef dict thread_ids        # of the threads that have not ended, by slot; 0: not running yet

@@ -20,6 +20,8 @@ class Crew:
     """Every thread has ended and every connection is closed, or the grace is over."""
     tick: float
     """After so many seconds away the leader loses the lead (0.001); set before `start`, for stress tests."""
+    is_exhausted: bool
+    """So many threads were given up that there is no place for another one: the worker has to end."""
     lost_threads: int
     """After the end: threads that are still in the application."""
 

@@ -31,6 +31,7 @@ cdef class Exchange:
     cdef bint is_started        # start_response was called
     cdef bint is_head_request
     cdef bint is_lost           # the client left, or the exchange was revoked
+    cdef bint is_gone           # the client has left, or ended its side: what is_set() has seen
     cdef bint is_revoked        # the slot is not to be touched any more
     cdef bint is_finished       # all of the content was given in one block
     cdef bint has_ended         # the iterable has given all its blocks

@@ -16,6 +16,12 @@ class Exchange:
     ) -> Callable[[bytes], object]:
         """start_response of PEP 3333; returns write()."""
 
+    def is_set(self) -> bool:
+        """True once the client has left, or ended its side of the connection, which may be just that.
+
+        As environ["fastwsgi.client_gone"]; from any thread, and after the exchange too.
+        """
+
 @final
 class Write:
     """The write callable of PEP 3333."""

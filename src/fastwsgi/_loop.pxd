@@ -12,9 +12,6 @@ cdef enum turn_t:
     TURN_DRAINED        # draining, and the last connection is closed
 
 cdef enum:
-    DEADLINE_HEAD_MS = 15000
-    DEADLINE_CONTENT_MS = 30000
-    DEADLINE_SEND_MS = 60000
     DEADLINE_LINGER_MS = 5000
     # While draining: how long connections are still accepted whose handshake had begun (a round trip and the first
     # octets, over the network or on this machine), ...

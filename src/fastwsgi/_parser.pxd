@@ -92,6 +92,7 @@ cdef struct limits_t:
     uint32_t head_size      # from the first octet to the empty line
     uint32_t chunk_line     # chunk size and extensions
     uint32_t trailer_size
+    uint64_t content        # of one request
     uint32_t chunk_overhead # octets of chunk framing allowed beyond eight for each octet of content
 
 
@@ -117,6 +118,7 @@ cdef struct parser_t:
     uint8_t method          # method_t
     uint8_t target_form     # target_form_t
     uint8_t version_minor   # 0 or 1; a higher one is taken for 1 (RFC 9110, 2.5)
+    uint8_t target_is_https # of TARGET_ABSOLUTE
     uint8_t has_query       # there is a "?", even with nothing after it
     uint8_t path_needs_decoding     # there is a "%" in the path
     uint8_t path_is_ascii   # no raw octet of 0x80 or above in it (a "%" may hide one)

@@ -59,6 +59,7 @@ cdef extern from "platform/platform.h" nogil:
     void platform_set_reset(int fd) noexcept
     bint platform_would_block() noexcept
     bint platform_has_octets(int fd) noexcept
+    bint platform_has_ended(int fd) noexcept
     ssize_t platform_recv(int fd, char* data, size_t size) noexcept
     ssize_t platform_send(int fd, const char* data, size_t size, int more) noexcept
     ssize_t platform_send_pieces(int fd, iovec* pieces, int count) noexcept
@@ -94,6 +95,7 @@ cdef extern from "platform/platform.h" nogil:
 cdef extern from "platform/poller.h" nogil:
     enum: WATCH_READ
     enum: WATCH_WRITE
+    enum: WATCH_GONE
     enum: EVENT_GONE
     ctypedef struct event_t:
         void* item

@@ -55,6 +55,7 @@ cpdef enum refusal_t:
     REFUSAL_CHUNK_OVERHEAD
     # The connection and what stands behind it.
     REFUSAL_CONNECT
+    REFUSAL_MISDIRECTED
     REFUSAL_HEAD_TIMEOUT
     REFUSAL_CONTENT_TIMEOUT
     REFUSAL_CONTENT_TOO_LARGE
@@ -62,6 +63,8 @@ cpdef enum refusal_t:
     REFUSAL_NO_MEMORY
     REFUSAL_REVOKED
     REFUSAL_STOPPING
+    REFUSAL_QUEUE_TIMEOUT
+    REFUSAL_TIMEOUT
     REFUSAL_APPLICATION_ERROR
     REFUSAL_END         # one past the last reason
 

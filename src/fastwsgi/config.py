@@ -78,31 +78,37 @@ def show_in_units(value: float, units: dict[str, Any]) -> str:
     return f"{number:g}{unit}"
 
 
-def size(high: int) -> Kind:
-    """Bytes: a whole number, or one with k, m, g or t (powers of 1024)."""
+def size(high: int, low: int = 0) -> Kind:
+    """Bytes: a whole number from low to high, or one with k, m, g or t (powers of 1024)."""
 
     def read(value: object) -> int:
         number: object = value
         if isinstance(value, str):
             match = re.fullmatch(r"([0-9]+)([kmgt]?)(?:i?b)?", value.strip().lower())
             number = int(match[1]) * SIZE_UNITS[match[2]] if match else None
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= high:
-            raise ValueError(f"a size such as 64k, 100m or 1g (at most {show_in_units(high, SIZE_UNITS)})")
+        if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
+            least = f"at least {show_in_units(low, SIZE_UNITS)}, " if low else ""
+            raise ValueError(
+                f"a size such as 64k, 100m or 1g ({least}at most {show_in_units(high, SIZE_UNITS)})"
+            )
         return number
 
     return Kind("SIZE", read, lambda value: show_in_units(value, SIZE_UNITS))
 
 
-def duration(high: float) -> Kind:
-    """Seconds: a number, or one with ms, s, m, h or d."""
+def duration(high: float, low: float = 0.0) -> Kind:
+    """Seconds: a number from low to high, or one with ms, s, m, h or d."""
 
     def read(value: object) -> float:
         number: object = value
         if isinstance(value, str):
             match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d|)", value.strip().lower())
             number = float(match[1]) * TIME_UNITS[match[2]] if match else None
-        if not isinstance(number, (int, float)) or isinstance(number, bool) or not 0 <= number <= high:
-            raise ValueError(f"a time such as 250ms, 30s or 2h (at most {show_in_units(high, TIME_UNITS)})")
+        if not isinstance(number, (int, float)) or isinstance(number, bool) or not low <= number <= high:
+            least = f"at least {show_in_units(low, TIME_UNITS)}, " if low else ""
+            raise ValueError(
+                f"a time such as 250ms, 30s or 2h ({least}at most {show_in_units(high, TIME_UNITS)})"
+            )
         return float(number)
 
     return Kind("TIME", read, lambda value: show_in_units(value, TIME_UNITS))
@@ -156,6 +162,7 @@ def option(default: T, kind: Kind, group: str, help: str, *flags: str, repeatabl
 ADDRESSES = "Where to listen"
 CREW = "Threads and time"
 MEMORY = "Memory and disk"
+LIMITS = "What clients may send, and how slowly"
 APPLICATION = "The application"
 LOGS = "Logs"
 
@@ -180,6 +187,13 @@ class Settings:
     backlog: int = option(
         2048, count(1, 65535), ADDRESSES, "connections the kernel may queue; net.core.somaxconn caps it"
     )
+    worker_connections: int | None = option(
+        None,
+        optional(count(1, 1 << 20)),
+        ADDRESSES,
+        "connections at a time; at the limit the longest idle ones are closed, then accepting pauses; "
+        "none: as many as open files allow, 50000 at most",
+    )
     threads: int = option(
         4, count(1, 1024), CREW, "threads that run the application: at most so many requests run at a time"
     )
@@ -188,6 +202,20 @@ class Settings:
         duration(86400.0),
         CREW,
         "how long an idle connection is kept; choose more than a balancer in front does",
+    )
+    queue_timeout: float = option(
+        30.0,
+        duration(86400.0, 0.1),
+        CREW,
+        "how long a request may wait for a thread; then it is answered with 503",
+    )
+    timeout: float = option(
+        30.0,
+        duration(86400.0),
+        CREW,
+        "how long a request may be in the application without giving anything to its client; then it is "
+        "answered with 503, and RequestTimeout is raised in its thread; 0 is for ever",
+        "-t",
     )
     graceful_timeout: float = option(
         25.0, duration(86400.0), CREW, "how long requests in progress may take to finish after TERM"
@@ -207,6 +235,56 @@ class Settings:
     response_spool: int = option(
         1 << 30, size(1 << 50), MEMORY, "and on disk after that; when both are full, the application waits"
     )
+    limit_request_line: int = option(
+        8190, size(1 << 20, 64), LIMITS, "the request line; a longer one is refused with 414"
+    )
+    limit_request_fields: int = option(
+        100, count(1, 32767), LIMITS, "field lines of a request; more are refused with 431"
+    )
+    limit_request_field_size: int = option(
+        16 << 10,
+        size(1 << 20, 64),
+        LIMITS,
+        "one field line; a longer one is refused with 431",
+        "--limit-request-field_size",
+    )
+    limit_request_head: int = option(
+        64 << 10, size(16 << 20, 256), LIMITS, "request line and all field lines together; 431"
+    )
+    limit_request_trailer: int = option(
+        16 << 10, size(16 << 20), LIMITS, "the trailer section behind chunked content; 431"
+    )
+    limit_chunk_overhead: int = option(
+        16 << 10,
+        size(1 << 30),
+        LIMITS,
+        "chunk framing beyond eight octets for each octet of content; 400",
+    )
+    limit_request_body: int = option(
+        100 << 20,
+        size(1 << 50),
+        LIMITS,
+        "request content; more is refused with 413, before it is received where the client says how much; "
+        "0 is no limit",
+    )
+    header_timeout: float = option(
+        15.0, duration(86400.0, 0.1), LIMITS, "how long a request head may take in all; 408"
+    )
+    body_timeout: float = option(
+        30.0, duration(86400.0, 0.1), LIMITS, "how long request content may pause; 408"
+    )
+    body_min_rate: int = option(
+        500,
+        size(1 << 40),
+        LIMITS,
+        "octets of content a second, after the first 15 s; slower is 408; 0 is any",
+    )
+    send_timeout: float = option(
+        60.0, duration(86400.0, 0.1), LIMITS, "how long a client may read nothing of its answer"
+    )
+    keep_alive_requests: int = option(
+        1000, count(1, 1 << 30), LIMITS, "requests of one connection, which is closed after the last"
+    )
     chdir: str | None = option(
         None, optional(text("DIRECTORY")), APPLICATION, "change to it before the import"
     )
@@ -224,6 +302,9 @@ class Settings:
     )
     error_logfile: str = option(
         "-", text("FILE"), LOGS, "messages and tracebacks; - is the standard error", "--log-file"
+    )
+    log_slow: float = option(
+        5.0, duration(86400.0), LOGS, "requests that take longer are logged with their Python stack; 0 is off"
     )
     log_level: str = option(
         "info",

@@ -6,6 +6,7 @@
 import atexit
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
+
+# The exit code of a worker that ended because too many of its threads were lost.
+THREADS_LOST = 5
 
 # What Ctrl-C leaves to requests in progress.
 INTERRUPT_GRACE = 5.0
@@ -75,6 +79,9 @@ class Worker:
             self._crew.start()
             while not self._crew.finished:
                 self._report(self._crew.attend())
+                if self._crew.is_exhausted and not self._stopping:
+                    LOG.error("Too many threads do not come back from the application: the worker ends")
+                    self.stop(self._settings.graceful_timeout)
         except BaseException:
             self._crew.stop(0)
             raise
@@ -106,6 +113,11 @@ class Worker:
     def lost_threads(self) -> int:
         """After `run`: the threads that did not come back from the application in time."""
         return self._crew.lost_threads
+
+    @property
+    def is_exhausted(self) -> bool:
+        """So many threads were lost that it has ended by itself."""
+        return self._crew.is_exhausted
 
     def counters(self) -> dict[str, int]:
         """What the core counts: `requests` since the start, `connections` and `exchanges` of now, more."""
@@ -279,6 +291,7 @@ def serve(app: "WSGIApplication | str", settings: Settings) -> None:
             settings.backlog,
             longest_backlog(),
         )
+    raise_open_files()
     in_main = in_main_thread()
     listeners = open_listeners(settings.bind, settings.backlog)
     try:
@@ -297,7 +310,17 @@ def serve(app: "WSGIApplication | str", settings: Settings) -> None:
     LOG.info(worker.summary())
     if worker.lost_threads:
         LOG.warning("%s did not come back from the application", plural(worker.lost_threads, "thread"))
-        leave(0)
+    if worker.lost_threads or worker.is_exhausted:
+        leave(THREADS_LOST if worker.is_exhausted else 0)
+
+
+def raise_open_files() -> None:
+    """Raise the soft limit of descriptors as far as 50,000 connections need it and the hard one allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(65536, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def announce(app: "WSGIApplication | str", listeners: Sequence[Listener], settings: Settings) -> None:

@@ -154,6 +154,12 @@ static inline int platform_has_octets(int fd) {
     return recv(fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
+/* The peer has ended its side, and everything before that was read. */
+static inline int platform_has_ended(int fd) {
+    char octet;
+    return recv(fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static inline ssize_t platform_send(int fd, const char *data, size_t size, int more) {
     ssize_t n;
     do n = send(fd, data, size, MSG_NOSIGNAL | (more ? MSG_MORE : 0)); while (n < 0 && errno == EINTR);

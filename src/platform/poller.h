@@ -6,7 +6,8 @@
 
 #include "platform.h"
 
-enum { WATCH_READ = 1, WATCH_WRITE = 2, EVENT_GONE = 4 };
+/* WATCH_GONE alone: nothing but the end of the connection, which cannot be masked. */
+enum { WATCH_READ = 1, WATCH_WRITE = 2, EVENT_GONE = 4, WATCH_GONE = 8 };
 
 typedef struct { void *item; int flags; } event_t;
 

@@ -142,7 +142,7 @@ def test_one_connection_has_one_exchange_at_a_time(serve):
 
 
 def test_a_pipelining_client_does_not_keep_others_waiting(serve):
-    server = serve(text())
+    server = serve(text(), keep_alive_requests=2000)
     with server.connect() as greedy, server.connect() as modest:
         greedy.send(request("/") * 2000)
         assert modest.ask().text == "hello"

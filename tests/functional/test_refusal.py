@@ -52,6 +52,7 @@ REFUSED = {
     "many fields": (request("/", fields=[("A", "a")] * 200), "TOO_MANY_FIELDS"),
     "large head": (request("/", fields=[("A", "a" * 10_000)] * 10), "HEAD_TOO_LARGE"),
     "connect": (b"CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\n\r\n", "CONNECT"),
+    "https without TLS": (request("https://test.example/"), "MISDIRECTED"),
     "expectation": (request("/", "POST", [("Expect", "gold"), ("Content-Length", "1")]), "EXPECTATION"),
     "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), "TLS_ON_PLAIN_PORT"),
     "http/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP2_PREFACE"),

@@ -44,6 +44,10 @@ def test_accepted(serve):
                 # The parser understands it; the server is no proxy.
                 assert client.read_response().status == 501, name
                 continue
+            if expected["requests"][:1] and expected["requests"][0].get("target_is_https"):
+                # And this connection has no TLS.
+                assert client.read_response().status == 421, name
+                continue
             for wanted in expected["requests"]:
                 response = client.read_response()
                 check(name, response, wanted)

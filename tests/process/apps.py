@@ -1,6 +1,8 @@
 """Applications for the tests of the process; served as `apps:NAME`."""
 
 import atexit
+import contextlib
+import ctypes
 import functools
 import logging
 import os
@@ -52,6 +54,21 @@ def stuck(environ, start_response):
     open(os.path.join(HERE, "stuck.waits"), "w").close()
     while True:
         time.sleep(1)
+
+
+def hold_gil(environ, start_response):
+    """/gil is in C for two seconds without letting go of the GIL."""
+    if environ["PATH_INFO"] == "/gil":
+        ctypes.PyDLL(None).usleep(2_000_000)
+    return hello(environ, start_response)
+
+
+def lose_threads(environ, start_response):
+    """/lose does not come back, whatever is raised in it."""
+    while environ["PATH_INFO"] == "/lose":
+        with contextlib.suppress(BaseException):
+            time.sleep(0.05)
+    return hello(environ, start_response)
 
 
 def fail(environ, start_response):

@@ -1,0 +1,194 @@
+"""Exchanges that take too long: told of, taken away from their threads, and the threads given up that do not return.
+
+All by the leader, between turns, without the GIL: a thread that holds it for ever stops nothing of this. What needs the
+GIL, the stack of the thread and the exception in it, is the main thread's, who is told through the slot.
+"""
+
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
+
+from fastwsgi._accesslog cimport put_escaped
+from fastwsgi._buffer cimport span_t
+from fastwsgi._connection cimport (
+    ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_SLOW, TELL_TIMEOUT,
+    connection_close, connection_flush, connection_log, connection_refuse, connection_settle, connection_t, loop_remind,
+    loop_say, loop_t, request_t, slot_borrow, slot_moved, slot_quiet, slot_t, slot_waiting,
+)
+from fastwsgi._journal cimport LEVEL_WARNING
+from fastwsgi._platform cimport (
+    line_load, line_replace, line_store, wake_write, word_add, word_count, word_load, word_load_relaxed, word_store,
+)
+from fastwsgi._refusals cimport REFUSAL_TIMEOUT
+
+cdef enum:
+    # Octets of a request that are told; slot_t.told has room for them, escaped, and for the rest.
+    METHOD_SHOWN = 16
+    TARGET_SHOWN = 300
+
+
+cdef int64_t pause_ms(const overdue_t* overdue) noexcept nogil:
+    """Between two looks."""
+    cdef int64_t pause = LOOK_MOST_MS
+    if overdue.timeout_ms:
+        pause = min(pause, overdue.timeout_ms // LOOKS)
+    if overdue.slow_ms:
+        pause = min(pause, overdue.slow_ms // LOOKS)
+    return max(pause, 1)
+
+
+cdef void overdue_arm(loop_t* loop, const overdue_t* overdue) noexcept nogil:
+    """Exchanges may be running on other threads: look after them."""
+    if overdue.timeout_ms or overdue.slow_ms:
+        loop_remind(loop, ALARM_OVERDUE, loop.now_ms + pause_ms(overdue))
+
+
+cdef char* put_start(char* at, const char* data, span_t span, size_t most) noexcept nogil:
+    """Write a span, escaped, or only its beginning; an octet takes four at most."""
+    cdef size_t size = min(span.length, most)
+    at = put_escaped(at, at + 4 * size, data + span.start, size)
+    if size < span.length:
+        memcpy(at, b"...", 3)
+        at += 3
+    return at
+
+
+cdef void write_told(slot_t* slot, connection_t* connection, int64_t age_ms) noexcept nogil:
+    """Method, target and client; with the slot held, and read by the main thread only after `tells`."""
+    cdef request_t* request = connection.request
+    cdef const char* data = request.buffer.data + request.start
+    cdef const char* client = connection.peer_text
+    cdef size_t client_size = connection.peer_size
+    cdef char* at = slot.told
+    if not client_size:
+        client = b"a unix socket"
+        client_size = 13
+    at = put_start(at, data, request.parser.method_name, METHOD_SHOWN)
+    at[0] = c" "
+    at = put_start(at + 1, data, request.parser.target, TARGET_SHOWN)
+    memcpy(at, b" from ", 6)
+    memcpy(at + 6, client, client_size)
+    at[6 + client_size] = 0
+    slot.told_age_ms = age_ms
+
+
+cdef bint tell_slow(loop_t* loop, slot_t* slot, uint64_t number) noexcept nogil:
+    """Have the main thread say where an exchange is; False if that has to wait."""
+    cdef bint is_told = False
+    if word_load(&slot.tells) or not slot_borrow(slot):
+        return False
+    if slot.connection != NULL and slot.number == number:
+        write_told(slot, slot.connection, loop.now_ms - slot.watched_since_ms)
+        is_told = True
+    slot_quiet(slot)
+    if is_told:
+        word_store(&slot.tells, number << 2 | TELL_SLOW)
+        wake_write(&loop.journal.wake)
+    return True
+
+
+cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reason) noexcept nogil:
+    """Take an exchange away from its thread: 503 if nothing has left, or else a reset; number 0: whichever it is.
+
+    One whose answer is complete, while its close() is running, ends as it would have. False if the thread touches the
+    connection at this moment: the leader has to look again.
+    """
+    cdef connection_t* connection
+    cdef bint is_told = False
+    if not slot_borrow(slot):
+        return line_load(&slot.word) & SLOT_MASK >= SLOT_REVOKED
+    connection = slot.connection
+    if connection == NULL or (number and number != slot.number):
+        slot_quiet(slot)
+        return True
+    number = slot.number
+    if slot_waiting(slot):
+        connection_flush(loop, connection, slot)
+    slot.connection = NULL
+    connection.slot = NULL
+    connection.owner = OWNER_LOOP
+    connection.state = STATE_EXCHANGE       # for the log: from the queue it came without the leader's hand
+    slot.revoked_ms = loop.now_ms
+    word_count(&loop.counters.revoked, 1)
+    if reason == REFUSAL_TIMEOUT:
+        word_count(&loop.counters.timeouts, 1)
+        is_told = not word_load(&slot.tells)
+        if is_told:
+            write_told(slot, connection, loop.now_ms - slot.watched_since_ms)
+    if slot.has_ended:
+        connection_log(loop, connection, slot.status, slot.sent)
+        connection.is_answered = True
+        connection.closes = True
+        connection.lingers = True
+        connection_settle(loop, connection)
+    elif slot.head_sent:
+        loop_say(loop, LEVEL_WARNING, b"an exchange was taken away from its thread and the connection reset",
+                 connection, NULL)
+        connection_log(loop, connection, slot.status, slot.sent)
+        connection.wants_reset = True
+        connection_close(loop, connection)
+    else:
+        connection_refuse(loop, connection, reason)
+    line_store(&slot.word, number << 2 | SLOT_REVOKED)
+    slot_moved(slot)
+    loop_remind(loop, ALARM_OVERDUE, loop.now_ms + LOST_MS)
+    if reason == REFUSAL_TIMEOUT:
+        word_store(&slot.to_raise, number)
+        if is_told:
+            word_store(&slot.tells, number << 2 | TELL_TIMEOUT)
+        wake_write(&loop.journal.wake)
+    return True
+
+
+cdef void give_up_thread(loop_t* loop, overdue_t* overdue, slot_t* slot, uint64_t number) noexcept nogil:
+    """It has not come back from an exchange that was taken away from it: the main thread starts another one."""
+    # The thread takes REVOKED away when it comes back; one of us is first.
+    if line_replace(&slot.word, number << 2 | SLOT_REVOKED, number << 2 | SLOT_LOST):
+        word_count(&loop.counters.lost, 1)
+        word_add(&overdue.fresh, 1)
+        wake_write(&loop.journal.wake)
+
+
+cdef void see(slot_t* slot, uint64_t number, int64_t now_ms) noexcept nogil:
+    """How far an exchange is: what it does for its client is progress, and so is waiting for the client."""
+    cdef uint64_t blocks = word_load_relaxed(&slot.blocks)
+    cdef int64_t began_ms
+    if number != slot.watched_number:
+        # Its thread may still wait for the GIL.
+        began_ms = <int64_t>word_load_relaxed(&slot.began_ns) // 1000000
+        slot.watched_number = number
+        slot.watched_since_ms = slot.progress_ms = began_ms if began_ms else now_ms
+    elif blocks != slot.watched_blocks or word_load(&slot.waits):
+        slot.progress_ms = now_ms
+    slot.watched_blocks = blocks
+
+
+cdef bint overdue_look(loop_t* loop, overdue_t* overdue) noexcept nogil:
+    """See to all exchanges; True while there are some, and the next look is due."""
+    cdef slot_t* slot
+    cdef uint64_t word, number
+    cdef int64_t pause = pause_ms(overdue)
+    cdef bint some = False
+    cdef int i
+    for i in range(1, <int>word_load(&overdue.used) + 1):
+        slot = &overdue.slots[i]
+        word = line_load(&slot.word)
+        number = word >> 2
+        if not word_load(&slot.running) or word & SLOT_MASK == SLOT_LOST:
+            continue
+        some = True
+        if word & SLOT_MASK == SLOT_REVOKED:
+            # One that waits for the GIL is not lost.
+            if (loop.now_ms - slot.revoked_ms >= LOST_MS and word_load_relaxed(&slot.began_ns)
+                    and not word_load_relaxed(&loop.draining)):
+                give_up_thread(loop, overdue, slot, number)
+            continue
+        see(slot, number, loop.now_ms)
+        if overdue.timeout_ms and loop.now_ms - slot.progress_ms >= overdue.timeout_ms:
+            if not exchange_revoke(loop, slot, number, REFUSAL_TIMEOUT):
+                pause = REVOKE_AGAIN_MS
+        elif overdue.slow_ms and slot.told_number != number and loop.now_ms - slot.watched_since_ms >= overdue.slow_ms:
+            if tell_slow(loop, slot, number):
+                slot.told_number = number
+    if some:
+        loop.alarms[<int>ALARM_OVERDUE] = loop.now_ms + pause
+    return some

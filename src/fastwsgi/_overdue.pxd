@@ -1,0 +1,26 @@
+# Exchanges that take too long: told of, taken away from their threads, and the threads given up that do not come back.
+
+from libc.stdint cimport int64_t, uint64_t
+
+from fastwsgi._connection cimport loop_t, slot_t
+from fastwsgi._platform cimport atomic_word_t
+
+
+cdef enum:
+    LOST_MS = 1000              # a thread may take to come back from an exchange that was revoked
+    REVOKE_AGAIN_MS = 5         # when its thread was at the connection at that moment
+    LOOKS = 8                   # in the time that is watched for ...
+    LOOK_MOST_MS = 1000         # ... but at least one in so long
+
+
+cdef struct overdue_t:
+    slot_t* slots               # borrowed; [1] to [used]
+    atomic_word_t used
+    atomic_word_t fresh         # threads that were given up and not replaced yet
+    int64_t timeout_ms          # without progress; 0: any time
+    int64_t slow_ms             # in all; 0: is not told of
+
+
+cdef void overdue_arm(loop_t* loop, const overdue_t* overdue) noexcept nogil
+cdef bint overdue_look(loop_t* loop, overdue_t* overdue) noexcept nogil
+cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reason) noexcept nogil
