@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard src/*.pyx src/fastwsgi/*.pxd src/platform/*.h) setup.py
 
-.PHONY: serve test build lint bench conformance index abuse asan fuzz cover annotate model wheel clean
+.PHONY: serve test build lint bench conformance index abuse asan tsan fuzz cover annotate model wheel clean
 
 serve: $(VENV)/built $(VENV)/has-examples
 	@$(BIN)/fastwsgi --chdir examples --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
@@ -36,6 +36,10 @@ abuse: $(VENV)/built $(VENV)/has-test
 
 asan: $(VENV)/built $(VENV)/has-test
 	tools/asan.sh $(BIN)/python $(ARGS)
+
+# Not the installation of this tree: `make tsan PYTHON=... VENV=...` names a Python of its own and where to install.
+tsan: $(VENV)/has-build $(VENV)/has-test
+	tools/tsan.sh $(BIN)/python $(ARGS)
 
 fuzz: $(VENV)/built $(VENV)/has-test
 	$(BIN)/python tools/fuzz.py --seconds $(SECONDS) $(ARGS)

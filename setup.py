@@ -10,11 +10,10 @@ from setuptools.command.build_ext import build_ext
 FLAGS = {
     "plain": ["-O3"],
     "asan": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover"],
+    "tsan": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread"],
     "cover": ["-O0", "-g", "--coverage"],
 }
-VARIANT = (
-    "asan" if "FASTWSGI_SANITIZE" in os.environ else "cover" if "FASTWSGI_COVERAGE" in os.environ else "plain"
-)
+VARIANT = os.environ.get("FASTWSGI_VARIANT", "plain")
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,

@@ -967,14 +967,15 @@ cdef void connection_attend(loop_t* loop, connection_t* connection) noexcept nog
 
 cdef void connection_gone(loop_t* loop, connection_t* connection) noexcept nogil:
     """The client of a running exchange has left."""
+    cdef slot_t* slot = connection_slot(connection)
     word_or(&connection.gone, GONE_WHOLE)
     if connection.deadline != DEADLINE_NONE:
         deadline_leave(loop, connection)
     # If it waits for a thread, it need not any more.
     connection.expires_ms = loop.now_ms
     loop_remind(loop, ALARM_QUEUE, loop.now_ms)
-    if connection.slot != NULL:
-        slot_moved(connection.slot)
+    if slot != NULL:
+        slot_moved(slot)
 
 
 cdef void connection_keep_watch(loop_t* loop, connection_t* connection) noexcept nogil:
@@ -1012,7 +1013,7 @@ cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept 
     Returns as connection_handle does.
     """
     cdef outbox_t* outbox
-    cdef slot_t* slot = connection.slot
+    cdef slot_t* slot = connection_slot(connection)
     cdef bint is_running = connection.owner != OWNER_LOOP
     cdef bint may_block
     cdef uint64_t away = 0

@@ -44,9 +44,9 @@ from fastwsgi._outbox cimport outbox_is_empty
 from fastwsgi._overdue cimport exchange_revoke, overdue_arm, overdue_look
 from fastwsgi._platform cimport (
     condition_wait, line_load, line_replace, line_store, platform_name_thread, platform_now_ns, platform_clock_ns,
-    platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some, poller_close,
-    pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock, wake_drain, wake_write,
-    word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed, word_swap,
+    platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some, pointer_store_relaxed,
+    poller_close, pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock, wake_drain,
+    wake_write, word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
 from fastwsgi._trust cimport trust_set
@@ -360,7 +360,7 @@ cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     """The request of a connection becomes the exchange of a slot."""
     # The leader may hold it for a moment, for a connection that it had before.
     slot_claim(slot)
-    connection.slot = slot
+    pointer_store_relaxed(&connection.slot, slot)
     slot.connection = connection
     slot.head_sent = slot.has_ended = False
     connection.requests += 1
@@ -520,7 +520,7 @@ cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
     cdef connection_t* connection = slot.connection
     cdef request_t* request = connection.request
     slot.connection = NULL
-    connection.slot = NULL
+    pointer_store_relaxed(&connection.slot, NULL)
     connection.owner = OWNER_LOOP
     connection.is_answered = True
     if (request.start + request.end < request.buffer.size and connection.outbox == NULL and not connection.closes

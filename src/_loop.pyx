@@ -16,8 +16,8 @@ from fastwsgi._connection cimport (
     DEADLINE_SEND, DEADLINES, OWNER_LOOP, POST_FINISHED, STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE,
     STATE_LINGER, STATE_NEW, STATE_SENDING, connection_advance, connection_attend, connection_close,
     connection_enter, connection_free, connection_give_up, connection_gone, connection_handle, connection_heard,
-    connection_new, connection_receive, connection_refuse, connection_send_ready, connection_settle, connection_t,
-    connection_watch, list_append, list_take, listener_t, loop_say, loop_t, request_t, slot_free, slot_init,
+    connection_new, connection_receive, connection_refuse, connection_send_ready, connection_settle, connection_slot,
+    connection_t, connection_watch, list_append, list_take, listener_t, loop_say, loop_t, request_t, slot_free, slot_init,
 )
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journal_open
@@ -25,8 +25,8 @@ from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
     EVENT_GONE, SHUT_RDWR, WATCH_READ, WATCH_WRITE, event_t, head_load, head_take, line_load, line_store, listen,
     condition_init, platform_accept, platform_now_ns, platform_stop_hearing, platform_would_block, poller_close,
-    poller_open, poller_wait, poller_watch, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init,
-    shutdown, sockaddr_storage, socklen_t, word_count, word_load, word_load_relaxed, word_swap,
+    pointer_store_relaxed, poller_open, poller_wait, poller_watch, pthread_cond_destroy, pthread_mutex_destroy,
+    pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, word_count, word_load, word_load_relaxed, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
 from fastwsgi._trust cimport trust_free
@@ -258,14 +258,14 @@ cdef int take_done(loop_t* loop) noexcept nogil:
             continue                # revoked while it was in `done`
         if why & POST_FINISHED:
             connection.owner = OWNER_LOOP
-            connection.slot = NULL
+            pointer_store_relaxed(&connection.slot, NULL)
             if connection.state == STATE_CONTENT and connection.request.spill_error:
                 connection_refuse(loop, connection, REFUSAL_SPOOL_FULL)
             elif connection.state == STATE_CONTENT:
                 outcome = connection_handle(loop, connection, connection_advance(loop, connection))
             else:
                 outcome = connection_settle(loop, connection)
-        elif connection.owner != OWNER_LOOP and connection.slot != NULL:
+        elif connection.owner != OWNER_LOOP and connection_slot(connection) != NULL:
             connection_attend(loop, connection)
     return outcome
 

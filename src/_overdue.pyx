@@ -16,7 +16,8 @@ from fastwsgi._connection cimport (
 )
 from fastwsgi._journal cimport LEVEL_WARNING
 from fastwsgi._platform cimport (
-    line_load, line_replace, line_store, wake_write, word_add, word_count, word_load, word_load_relaxed, word_store,
+    line_load, line_replace, line_store, pointer_store_relaxed, wake_write, word_add, word_count, word_load,
+    word_load_relaxed, word_store,
 )
 from fastwsgi._refusals cimport REFUSAL_TIMEOUT
 
@@ -108,7 +109,7 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
     if slot_waiting(slot):
         connection_flush(loop, connection, slot)
     slot.connection = NULL
-    connection.slot = NULL
+    pointer_store_relaxed(&connection.slot, NULL)
     connection.owner = OWNER_LOOP
     connection.state = STATE_EXCHANGE       # for the log: from the queue it came without the leader's hand
     slot.revoked_ms = loop.now_ms

@@ -3,7 +3,7 @@
 set -e
 python=$1
 shift
-FASTWSGI_SANITIZE=1 "$python" setup.py -q build --build-base build/asan
+FASTWSGI_VARIANT=asan "$python" setup.py -q build --build-base build/asan
 export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
 export PYTHONPATH=$(echo "$PWD"/build/asan/lib*)
 # Python's own allocator hides overruns; what Python keeps until the end is no leak of ours.

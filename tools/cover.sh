@@ -2,7 +2,7 @@
 # Runs the suite on a build that counts lines, C and Python, and prints a table per file; $1 is where the tools are.
 bin=$1
 shift
-FASTWSGI_COVERAGE=1 "$bin/python" setup.py -q build --build-base build/cover || exit 1
+FASTWSGI_VARIANT=cover "$bin/python" setup.py -q build --build-base build/cover || exit 1
 find build/cover -name '*.gcda' -delete
 export PYTHONPATH=$(echo "$PWD"/build/cover/lib*) COVERAGE_FILE=build/cover/python
 "$bin/coverage" run --source fastwsgi -m pytest "$@"

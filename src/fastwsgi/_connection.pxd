@@ -13,7 +13,8 @@ from fastwsgi._networks cimport ADDRESS_ROOM
 from fastwsgi._outbox cimport outbox_t
 from fastwsgi._parser cimport limits_t, parser_t
 from fastwsgi._platform cimport (
-    atomic_head_t, atomic_line_t, atomic_word_t, cpu_clock_t, event_t, poller_t, pthread_cond_t, pthread_mutex_t, sockaddr_storage,
+    atomic_head_t, atomic_line_t, atomic_pointer_t, atomic_word_t, cpu_clock_t, event_t, pointer_load_relaxed, poller_t,
+    pthread_cond_t, pthread_mutex_t, sockaddr_storage,
 )
 from fastwsgi._response cimport date_t, head_t
 from fastwsgi._trust cimport forwarded_t, trust_t
@@ -153,7 +154,7 @@ cdef struct connection_t:
     connection_t* after
     request_t* request          # leased; NULL when idle
     outbox_t* outbox            # owned; NULL unless the socket was full
-    slot_t* slot                # of its exchange
+    atomic_pointer_t slot       # of its exchange; a thread that took it from the queue writes it while the leader looks
     atomic_word_t post          # POST_ bits; not zero: in `done`
     atomic_word_t gone          # GONE_ bits; written by the leader
     char* proxy_text            # owned: the address that it was accepted from, where peer_text is by its PROXY header
@@ -353,6 +354,11 @@ cdef inline void record_client(record_t* record, connection_t* connection) noexc
     else:
         record.peer = connection.peer_text
         record.peer_size = connection.peer_size
+
+
+cdef inline slot_t* connection_slot(connection_t* connection) noexcept nogil:
+    """The slot of its exchange, or NULL: a hint, to be held against slot.connection with the slot held."""
+    return <slot_t*>pointer_load_relaxed(&connection.slot)
 
 
 cdef inline void list_append(connection_list_t* list, connection_t* connection) noexcept nogil:

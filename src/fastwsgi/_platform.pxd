@@ -9,6 +9,8 @@ cdef extern from "platform/atomic.h" nogil:
         pass
     ctypedef struct atomic_line_t:
         pass
+    ctypedef struct atomic_pointer_t:
+        pass
     ctypedef struct atomic_head_t:
         pass
 
@@ -24,6 +26,8 @@ cdef extern from "platform/atomic.h" nogil:
     uint64_t line_load(atomic_line_t* line) noexcept
     void line_store(atomic_line_t* line, uint64_t value) noexcept
     bint line_replace(atomic_line_t* line, uint64_t old, uint64_t new) noexcept
+    void* pointer_load_relaxed(atomic_pointer_t* pointer) noexcept
+    void pointer_store_relaxed(atomic_pointer_t* pointer, void* value) noexcept
     void* head_load(atomic_head_t* head) noexcept
     void* head_take(atomic_head_t* head) noexcept
     void head_push(atomic_head_t* head, void* item, void** next) noexcept

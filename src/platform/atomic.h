@@ -1,5 +1,6 @@
 /* Words that threads share. Each is a struct of its own, so that plain access does not compile; every
-   operation is sequentially consistent unless its name says `relaxed` (counters and averages only). */
+   operation is sequentially consistent unless its name says `relaxed` (counters, averages, and hints that
+   are looked at again under something stronger). */
 #ifndef FASTWSGI_ATOMIC_H
 #define FASTWSGI_ATOMIC_H
 
@@ -10,6 +11,7 @@
 
 typedef struct { _Atomic uint64_t value; } atomic_word_t;
 typedef struct { _Atomic uint64_t value; char pad[CACHE_LINE - sizeof(uint64_t)]; } atomic_line_t;
+typedef struct { _Atomic(void *) value; } atomic_pointer_t;
 typedef struct { _Atomic(void *) value; char pad[CACHE_LINE - sizeof(void *)]; } atomic_head_t;
 
 static inline uint64_t word_load(atomic_word_t *word) { return atomic_load(&word->value); }
@@ -36,6 +38,13 @@ static inline uint64_t line_load(atomic_line_t *line) { return atomic_load(&line
 static inline void line_store(atomic_line_t *line, uint64_t value) { atomic_store(&line->value, value); }
 static inline int line_replace(atomic_line_t *line, uint64_t from, uint64_t to) {
     return atomic_compare_exchange_strong(&line->value, &from, to);
+}
+
+static inline void *pointer_load_relaxed(atomic_pointer_t *pointer) {
+    return atomic_load_explicit(&pointer->value, memory_order_relaxed);
+}
+static inline void pointer_store_relaxed(atomic_pointer_t *pointer, void *value) {
+    atomic_store_explicit(&pointer->value, value, memory_order_relaxed);
 }
 
 /* A stack that many push to and one empties at once. */

@@ -3,9 +3,11 @@
 import logging
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,8 @@ def mixed(environ, start_response):
     kind = environ["PATH_INFO"].strip("/")
     if kind == "sleep":
         time.sleep(0.0005)
+    elif kind == "nap":
+        time.sleep(0.00001)
     elif kind == "compute":
         sum(range(5000))
     elif kind == "content":
@@ -51,11 +55,11 @@ ANSWERS = {
 }
 
 
-def use(address, seed, until, wrong, counts):
+def use(address, seed, stop, wrong, counts):
     """Ask for random things over kept connections, pipelined now and then, and look at every answer."""
     choice = random.Random(seed)
     asked = 0
-    while time.monotonic() < until:
+    while not stop.is_set():
         with Client(address) as client:
             for _ in range(choice.randrange(1, 30)):
                 kinds = choice.choices(
@@ -79,19 +83,67 @@ def use(address, seed, until, wrong, counts):
 
 def test_the_lead_is_taken_all_the_time(serve):
     server = serve(mixed, validate=False, tick=0.00002)
-    wrong, counts, until = [], [], time.monotonic() + 3
+    wrong, counts, stop = [], [], threading.Event()
     users = [
-        threading.Thread(target=use, args=(server.address, seed, until, wrong, counts), daemon=True)
+        threading.Thread(target=use, args=(server.address, seed, stop, wrong, counts), daemon=True)
         for seed in range(6)
     ]
     for user in users:
         user.start()
+    time.sleep(3)
+    try:
+        wait_until(lambda: server.count("lead_taken") > 100, server.server.counters, 60)
+    finally:
+        stop.set()
     for user in users:
         user.join(60)
     assert wrong == []
     assert len(counts) == len(users), "a client got stuck or a connection broke"
-    assert server.count("lead_taken") > 100
     assert server.count("requests") == sum(counts)
+
+
+def leave(address, seed, until):
+    """Ask for random things, some of which need the disk, and reset before or amid the answer."""
+    choice = random.Random(seed)
+    while time.monotonic() < until:
+        client = Client(address, receive_buffer=4096)
+        try:
+            kind = choice.choice(("nap", "stream", "much", "content"))
+            if kind == "content":
+                sent = request("/content", "POST", content=ANSWERS["content"])
+                client.send(sent[: choice.choice((20_000, len(sent)))])
+            else:
+                client.send(request(f"/{kind}") * choice.choice((1, 4)))
+            if client.readable(choice.choice((0, 0.0002, 0.002))):
+                client.socket.recv(1000)
+        finally:
+            client.reset()
+
+
+def test_the_lead_is_taken_thousands_of_times_a_second(serve):
+    """From exchanges that nap, while clients leave amid others."""
+    server = serve(
+        mixed,
+        validate=False,
+        tick=0.000001,
+        request_buffer=16384,
+        response_buffer=16384,
+        keep_alive_requests=1 << 30,
+    )
+    hammer = [sys.executable, Path(__file__).with_name("hammer.py"), str(server.port), "/nap", "nap", "16"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    hammers = [subprocess.Popen(hammer, **pipes) for _ in range(2)]
+    try:
+        wait_until(lambda: server.count("requests") > 100, "the first of them")
+        began, taken = time.monotonic(), server.count("lead_taken")
+        leave(server.address, server.threads, began + 1)
+        wait_until(lambda: server.count("lead_taken") - taken > 5000, server.server.counters, 60)
+        seconds = time.monotonic() - began
+    finally:
+        asked = [int(hammer.communicate(timeout=60)[0] or 0) for hammer in hammers]
+    print(f"the lead was taken {(server.count('lead_taken') - taken) / seconds:.0f} times a second")
+    assert all(asked), "a wrong answer, or none"
+    assert server.count("requests") >= sum(asked)
 
 
 def test_pipelining_clients_do_not_keep_it_from_stopping(serve):
