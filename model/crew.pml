@@ -64,7 +64,7 @@ end_unborn:
 #endif
 next:                                                   /* crew_next */
 #ifdef REPLACE
-    assert(st[i] == IDLE || st[i] == HELD);
+    assert((st[i] == IDLE || st[i] == HELD) && ABLE <= N);
 #endif
     LOCK;
 look:
@@ -205,6 +205,9 @@ begin:
 #ifdef DEADLINE
     if
     :: HOSTILE(c) -> over[i] = LATE                     /* before it runs, or while it does */
+#ifdef REPLACE
+    :: HOSTILE(c) -> over[i] = LATE_BACK                /* while it waits for the GIL */
+#endif
     :: skip
     fi;
 #endif
@@ -314,9 +317,9 @@ begin:
         WHEN(HAS(whole, i) && st[i] == QUIET, over[i] = LATE_IN_CLOSE);
 #endif
 #ifdef RAISE
-        if                                              /* it takes an exception, or a write that fails */
-        :: HAS(pend, i)
+        if                                              /* a write fails; or nothing but the exception can end it */
         :: st[i] >= REVOKED
+        :: over[i] == LATE -> HAS(pend, i)
         fi;
 #else
         st[i] >= REVOKED;
@@ -325,7 +328,7 @@ begin:
         if
         :: skip
         :: over[i] = LATE_BACK
-        :: over[i] = LATE_BACK; st[i] == LOST
+        :: over[i] = LATE_BACK; st[i] == LOST || end
 #ifndef BOTH_HOSTILE
         :: atomic { over[i] = LATE_BACK; forever = forever | BIT(i) };
 end_forever: false
@@ -555,8 +558,8 @@ finish:
 /* ... and starts a thread for one that was lost, on a slot that no thread has. */
 #ifdef REPLACE
 #define MAIN_STARTS(i) \
-    :: atomic { repl && !end && !HAS(work, i) -> repl--; started++; live++; assert(live <= N); \
-        assert(st[i] == IDLE || st[i] == LOST); st[i] = IDLE; sx[i]++; work = work | BIT(i) }
+    :: atomic { repl && !end && !HAS(work, i) -> repl--; started++; \
+        assert(st[i] == IDLE || st[i] == LOST); st[i] = IDLE; sx[i]++; work = work | BIT(i); assert(ABLE <= N) }
 #else
 #define MAIN_STARTS(i)
 #endif
@@ -653,7 +656,10 @@ active proctype world() {
     od;
     assert(GONEALL && !ready && !queue && !done);
 #ifdef REPLACE
-    ended + AWAY_FOREVER == started + 1;
+    do                                                  /* in fact the process ends now */
+    MAIN_DUTIES
+    :: ended + AWAY_FOREVER == started + 1 -> break
+    od;
 #endif
     assert(GONEALL && !ready && !queue && !done && gil == 0 && gw == 0);
     assert(got[0] == answered[0] || HAS(hup, 0));

@@ -161,7 +161,12 @@ byte nq;                          /* the count of the queue */
 #define COUNT(n) skip
 #endif
 #ifdef REPLACE
-byte live = N;                    /* threads that may run the application */
+#define IS_ABLE(i) (HAS(work, i) && st[i] != LOST)
+#if N == 1
+#define ABLE (IS_ABLE(0) + IS_ABLE(1))
+#else
+#define ABLE (IS_ABLE(0) + IS_ABLE(1) + IS_ABLE(2))
+#endif
 byte forever;                     /* threads that will never come back */
 byte started = N;
 #endif
@@ -468,10 +473,10 @@ inline revoke(p, s, x) {
 inline lose(s) {
 #ifdef X_LOSE_BY_STORE
     if
-    :: st[s] == REVOKED -> st[s] = LOST; live--; repl++
+    :: st[s] == REVOKED -> st[s] = LOST; repl++
 #else
     if
-    :: atomic { st[s] == REVOKED && sx[s] == noted[s] -> st[s] = LOST; live-- }; repl++
+    :: atomic { st[s] == REVOKED && sx[s] == noted[s] -> st[s] = LOST }; repl++
 #endif
     :: else
     fi
