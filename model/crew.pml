@@ -14,6 +14,8 @@
  *
  * Configuration (-D): N threads (1..3), C connections, R requests on each, EARLY early pass, OUTBOX blocks,
  * FULL the kernel refuses a send once, REVOKE, GONE clients that leave, AWAYSTEP other blocking steps (TLS, spool),
+ * DEADLINE exchanges that are late are revoked; with it ENDED (needs OUTBOX) answers that are complete before close(),
+ * REPLACE lost threads, RAISE exceptions raised by main, BOTH_HOSTILE; QDROP requests are dropped from the queue,
  * STOPANY stop at any moment, PIPE pipelined requests, SPURIOUS wake-ups, NOPOP a signalled thread stays on the free
  * stack until it runs. Hostile applications: DEPEND (0 waits until 1 is served), OWED (1 waits until the client of 0
  * has every byte).
@@ -310,8 +312,7 @@ begin:
 
 #ifdef DEADLINE
     if
-    :: over[i] == ON_TIME
-    :: over[i]
+    :: true                                             /* comes back by itself */
     :: over[i] == LATE -> gil = 0;                      /* stuck until it is revoked */
 #ifdef ENDED
         WHEN(HAS(whole, i) && st[i] == QUIET, over[i] = LATE_IN_CLOSE);

@@ -76,7 +76,7 @@ byte wwatch;                      /* set: watched for being writable; of the loo
 #define QUIET 1
 #define BUSY 2
 #define REVOKED 3
-#define LOST 4                  /* given up: another thread does its work, and it ends when it comes back */
+#define LOST 4                    /* given up: another thread does its work, and it ends when it comes back */
 #define HELD 5                    /* BUSY, but without an exchange: borrowed by a leader that comes too late */
 byte st[S];
 byte sc[S];
@@ -92,7 +92,11 @@ byte noted[S];                    /* the leader's: number of the exchange that i
 #define NUMBER(i) skip
 #endif
 #define BOUND(i, c) ((st[i] == QUIET || st[i] == BUSY) && sc[i] == (c))
+#ifdef X_REVOKED_DOES_NOT_RUN
+#define RUNS(i) (st[i] == QUIET || st[i] == BUSY)
+#else
 #define RUNS(i) (st[i] == QUIET || st[i] == BUSY || st[i] == REVOKED)
+#endif
 #ifdef ENDED
 byte whole;                       /* set of slots: the answer is complete, only close() still runs */
 #ifdef X_WHOLE_STAYS
@@ -100,7 +104,7 @@ byte whole;                       /* set of slots: the answer is complete, only 
 #else
 #define CLEAR_WHOLE(i) whole = whole & ~BIT(i); entire = entire & ~BIT(i)
 #endif
-byte entire;                        /* the same, for the properties */
+byte entire;                      /* the same, for the properties */
 byte closes;                      /* set of connections: to be closed when the outbox is empty */
 #else
 #define CLEAR_WHOLE(i) skip
@@ -424,12 +428,15 @@ inline through_slot(t) {
 #define TAKE(s, c) REFUSE(c)
 #endif
 
-#ifdef DEADLINE
+#ifdef REVOKE
+#define IS_LATE(s) 1              /* main may revoke any */
+#else
 #define IS_LATE(s) over[s]
+#endif
+#ifdef DEADLINE
 /* Slot s needs the leader. While it is BUSY a look changes nothing: the next one comes later. */
 #define DUE(s) ((over[s] && st[s] == QUIET) || (over[s] == LATE_BACK && st[s] == REVOKED))
 #else
-#define IS_LATE(s) 1
 #define DUE(s) 0
 #endif
 
@@ -474,6 +481,9 @@ inline lose(s) {
 #ifdef X_LOSE_BY_STORE
     if
     :: st[s] == REVOKED -> st[s] = LOST; repl++
+#elif defined(X_REPLACE_REVOKED)
+    if
+    :: noted[s] -> noted[s] = 0; repl++
 #else
     if
     :: atomic { st[s] == REVOKED && sx[s] == noted[s] -> st[s] = LOST }; repl++
@@ -540,8 +550,6 @@ inline drop_queued(p) {
     :: else -> break
     od
 }
-#else
-#define drop_queued(p) skip
 #endif
 
 /* First half of a turn: what came back, what main asked for, what the poller said. */
@@ -602,8 +610,11 @@ inline turn(p) {
         WHEN(stop && !draining, draining = 1; EACH(drain_conn));
         EACH(event);
         evs = 0; inslot = 0
-    };
+    }
+#ifdef QDROP
+    ;
     drop_queued(p)
+#endif
 }
 
 inline queued(c) {
