@@ -1,7 +1,7 @@
 #!/bin/sh
 # Checks the model of the crew with spin.
 #   run.sh            every clean configuration (some ninety seconds on two cores that are free, less than 4 GB)
-#   run.sh long       larger ones (some ten minutes)
+#   run.sh long       larger ones (some fifteen minutes)
 #   run.sh mutants    deliberate faults: spin has to find each of them
 #   run.sh trace "-DN=1 -DOUTBOX -DX_NO_FLUSH"    the shortest counter-example, step by step
 # A line is: kind | what | -D flags. Kinds: safe (assertions, owners, no deadlock), ends (no run goes on for ever).
