@@ -14,11 +14,20 @@
  *
  * Configuration (-D): N threads (1..3), C connections, R requests on each, EARLY early pass, OUTBOX blocks,
  * FULL the kernel refuses a send once, REVOKE, GONE clients that leave, AWAYSTEP other blocking steps (TLS, spool),
+ * DEADLINE exchanges that are late are revoked; with it ENDED (needs OUTBOX) answers that are complete before close(),
+ * REPLACE lost threads, RAISE exceptions raised by main, BOTH_HOSTILE; QDROP requests are dropped from the queue,
  * STOPANY stop at any moment, PIPE pipelined requests, SPURIOUS wake-ups, NOPOP a signalled thread stays on the free
  * stack until it runs. Hostile applications: DEPEND (0 waits until 1 is served), OWED (1 waits until the client of 0
  * has every byte).
  * Mutants (-D): every name that begins with X_.
  */
+
+/* Whose applications are stuck, late or revoked. */
+#ifdef BOTH_HOSTILE
+#define HOSTILE(c) 1
+#else
+#define HOSTILE(c) ((c) == 0)
+#endif
 #include "loop.pml"
 
 /* The thread's compare-and-swap QUIET to BUSY: ok = 0 when the exchange was revoked. `touch` needs the connection. */
@@ -51,16 +60,27 @@ proctype app(byte i) {
     byte c, t, evs, taken, inslot;
     bit ld, ok, mine;
 
+#ifdef REPLACE
+end_unborn:
+    atomic { HAS(work, i) -> skip };
+#endif
 next:                                                   /* crew_next */
+#ifdef REPLACE
+    assert((st[i] == IDLE || st[i] == HELD) && ABLE <= N);
+#endif
     LOCK;
 look:
     atomic {
         freem = freem & ~BIT(i);
         if
         :: end -> UNLOCK; goto finish
-        :: !end && l_own == i -> assert(!l_away); UNLOCK; goto lead
+        :: !end && l_own == i -> assert(!l_away); UNLOCK;
+#ifndef X_NO_ARM_THREAD
+            ARM;
+#endif
+            goto lead
         :: !end && l_own != i && queue && gw == 0 ->    /* of a slow kind */
-            gw = i + 1; pick(queue, c); queue = queue & ~BIT(c); own[c] = THREAD; goto taken_q
+            gw = i + 1; pick(queue, c); queue = queue & ~BIT(c); COUNT(-1); own[c] = THREAD; goto taken_q
         :: !end && l_own != i -> skip                   /* nothing there, or a quick one: the leader's */
         fi
     };
@@ -78,7 +98,7 @@ look:
     goto look;
 
 taken_q:                                                /* under M: an exchange as a non-leader */
-    atomic { st[i] = QUIET; sc[i] = c; buf[c]--; NUMBER(i); ONE_OWNER(c); UNLOCK; ld = 0 };
+    atomic { st[i] == IDLE -> st[i] = QUIET; sc[i] = c; buf[c]--; NUMBER(i); ONE_OWNER(c); UNLOCK; ld = 0 };
     goto begin;
 
 lead:
@@ -148,7 +168,7 @@ serve:
         LOCK;
         atomic {
             if
-            :: queue -> pick(queue, c); queue = queue & ~BIT(c); own[c] = THREAD; UNLOCK
+            :: queue -> pick(queue, c); queue = queue & ~BIT(c); COUNT(-1); own[c] = THREAD; UNLOCK
             :: else ->
                 UNLOCK;
                 WHEN(gw == i + 1, gw = 0);
@@ -184,6 +204,15 @@ serve:
     fi;
 
 begin:
+#ifdef DEADLINE
+    if
+    :: HOSTILE(c) -> over[i] = LATE                     /* before it runs, or while it does */
+#ifdef REPLACE
+    :: HOSTILE(c) -> over[i] = LATE_BACK                /* while it waits for the GIL */
+#endif
+    :: skip
+    fi;
+#endif
     if
     :: gil == i + 1
     :: else ->
@@ -209,6 +238,16 @@ begin:
     fi;
 
     /* ---- the application, with the GIL */
+#ifdef DEADLINE
+#if defined(RAISE) && !defined(X_MARK_LATE)
+    mark[i] = sx[i];
+#endif
+    atomic { st[i] != BUSY -> if :: st[i] == QUIET -> skip :: else -> goto returned fi };      /* revoked by now? */
+#if defined(RAISE) && defined(X_MARK_LATE)
+    gil = 0; atomic { gil == 0 -> gil = i + 1 };
+    mark[i] = sx[i];
+#endif
+#endif
 #ifdef OUTBOX
     if
     :: c == 0 ->
@@ -228,11 +267,19 @@ begin:
             fi
         :: else
         fi;
+#ifdef ENDED
+        if                                              /* it was the last block; nothing is held */
+        :: ok -> atomic { whole = whole | BIT(i); entire = entire | BIT(i) }
+        :: else
+        fi;
+#endif
         ok = 0; mine = 0;
+#ifndef ENDED
         if
         :: skip
-        :: gil = 0; !HAS(ob, c) || st[i] == REVOKED || HAS(hup, c); atomic { gil == 0 -> gil = i + 1 }
+        :: gil = 0; !HAS(ob, c) || st[i] >= REVOKED || HAS(hup, c); atomic { gil == 0 -> gil = i + 1 }
         fi
+#endif
     :: else
     fi;
 #endif
@@ -261,6 +308,53 @@ begin:
     :: skip
     :: c == 0 -> gil = 0; st[i] == REVOKED || stop; atomic { gil == 0 -> gil = i + 1 }      /* stuck until revoked */
     fi;
+#endif
+
+#ifdef DEADLINE
+    if
+    :: true                                             /* comes back by itself */
+    :: over[i] == LATE -> gil = 0;                      /* stuck until it is revoked */
+#ifdef ENDED
+        WHEN(HAS(whole, i) && st[i] == QUIET, over[i] = LATE_IN_CLOSE);
+#endif
+#ifdef RAISE
+        if                                              /* a write fails; or nothing but the exception can end it */
+        :: st[i] >= REVOKED
+        :: over[i] == LATE -> HAS(pend, i)
+        fi;
+#else
+        st[i] >= REVOKED;
+#endif
+#ifdef REPLACE
+        if
+        :: skip
+        :: over[i] = LATE_BACK
+        :: over[i] = LATE_BACK; st[i] == LOST || end
+#ifndef BOTH_HOSTILE
+        :: atomic { over[i] = LATE_BACK; forever = forever | BIT(i) };
+end_forever: false
+#endif
+        fi;
+#endif
+        atomic { gil == 0 -> gil = i + 1 }
+    fi;
+returned:
+#ifdef RAISE
+    /* An exception may have come; if it has not been raised by now, it never will. close() follows. */
+#ifdef X_CLEAR_MARK_ONLY
+    mark[i] = 0;
+#elif !defined(X_MARK_IN_CLOSE)
+    atomic { mark[i] = 0; pend = pend & ~BIT(i) };
+#endif
+    if
+    :: skip
+    :: gil = 0; atomic { gil == 0 -> gil = i + 1 }      /* close() */
+    fi;
+    assert(!HAS(pend, i));
+#ifdef X_MARK_IN_CLOSE
+    atomic { mark[i] = 0; pend = pend & ~BIT(i) };
+#endif
+#endif
 #endif
 
     /* ---- it has come back */
@@ -293,6 +387,14 @@ begin:
 #endif
 #ifdef X_REVOKED_PUSHES
     :: else -> st[i] = IDLE; atomic { own[c] = DONE; done = done | BIT(c) }; wake_leader()
+#elif defined(REPLACE) && !defined(X_BACK_BY_STORE)
+    :: else ->
+        atomic {                                        /* the compare-and-swap REVOKED to IDLE */
+            if
+            :: st[i] == REVOKED -> st[i] = IDLE
+            :: else -> assert(st[i] == LOST); goto lost
+            fi
+        }
 #else
     :: else -> st[i] = IDLE
 #endif
@@ -301,7 +403,7 @@ begin:
     LOCK;
     atomic {
         if
-        :: queue -> pick(queue, c); queue = queue & ~BIT(c); own[c] = THREAD; goto taken_q      /* slow: keeps the GIL */
+        :: queue -> pick(queue, c); queue = queue & ~BIT(c); COUNT(-1); own[c] = THREAD; goto taken_q   /* slow: keeps the GIL */
         :: UNLOCK
         fi
     };
@@ -338,7 +440,14 @@ all_end:
         LEADS(i); end = 1; signal_all(); UNLOCK
     };
 finish:
+#ifdef REPLACE
+    atomic { ended++; work = work & ~BIT(i); goto end_unborn };
+lost:                                                   /* it touches nothing; the slot may be used again */
+    assert(gw != i + 1 && l_own != i && !HAS(freem, i));
+    atomic { gil = 0; ok = 0; c = 0; ld = 0; ended++; work = work & ~BIT(i); goto end_unborn }
+#else
     ended++
+#endif
 }
 
 proctype keeper() {
@@ -348,7 +457,11 @@ proctype keeper() {
 tick:
     if
     :: end -> goto finish
+#ifdef X_NO_ARM_KEEPER
     :: !end && l_own == K -> goto lead
+#else
+    :: !end && l_own == K -> ARM; goto lead
+#endif
     :: !end && l_own != K && l_away ->                  /* seen for a whole tick, perhaps */
         atomic {
             if
@@ -356,6 +469,9 @@ tick:
             :: else -> goto tick
             fi
         };
+#ifndef X_NO_ARM_KEEPER
+        ARM;
+#endif
 #ifndef X_NO_FLUSH
         flush(t);
 #endif
@@ -414,19 +530,79 @@ finish:
 #ifdef PIPE
 #define MAYSEND(c) (sent[c] < R && !HAS(hup, c))
 #else
-#define MAYSEND(c) (sent[c] < R && answered[c] == sent[c] && !HAS(hup, c) && own[c] < CLOSING)
+#define MAYSEND(c) (sent[c] < R && answered[c] == sent[c] && !HAS(hup, c) && own[c] < CLOSING && !CLOSES(c))
 #endif
 #define MAYREVOKE(i) (st[i] == QUIET && sc[i] == 0 && !revreq && (!rv_done || rv_i != i || rv_x != sx[i]))  /* once each */
 #define SERVED(c) (answered[c] == R || HAS(hup, c) || own[c] >= CLOSING)
 
+/* Main raises an exception in a thread: with the GIL, and only if the thread is in the call of that exchange. */
+#ifdef RAISE
+#ifdef X_RAISE_UNCHECKED
+#define MAIN_RAISES(i) \
+    :: atomic { told[i] && gil == 0 -> told[i] = 0; pend = pend | BIT(i) }
+#elif defined(X_RAISE_IN_TWO_STEPS)
+#define MAIN_RAISES(i) \
+    :: atomic { told[i] && gil == 0 -> raises = (mark[i] == told[i]); told[i] = 0 }; \
+        atomic { gil == 0 -> if :: raises -> pend = pend | BIT(i); raises = 0 :: else fi }
+#else
+#define MAIN_RAISES(i) \
+    :: atomic { told[i] && gil == 0 -> \
+        if \
+        :: mark[i] == told[i] -> pend = pend | BIT(i) \
+        :: else \
+        fi; \
+        told[i] = 0 }
+#endif
+#else
+#define MAIN_RAISES(i)
+#endif
+/* ... and starts a thread for one that was lost, on a slot that no thread has. */
+#ifdef REPLACE
+#define MAIN_STARTS(i) \
+    :: atomic { repl && !end && !HAS(work, i) -> repl--; started++; \
+        assert(st[i] == IDLE || st[i] == LOST); st[i] = IDLE; sx[i]++; work = work | BIT(i); assert(ABLE <= N) }
+#else
+#define MAIN_STARTS(i)
+#endif
+#if S == 1
+#define MAIN_DUTIES MAIN_RAISES(0) MAIN_STARTS(0)
+#elif S == 2
+#define MAIN_DUTIES MAIN_RAISES(0) MAIN_STARTS(0) MAIN_RAISES(1) MAIN_STARTS(1)
+#else
+#define MAIN_DUTIES MAIN_RAISES(0) MAIN_STARTS(0) MAIN_RAISES(1) MAIN_STARTS(1) MAIN_RAISES(2) MAIN_STARTS(2)
+#endif
+
+/* What main waits for at the end: threads that were revoked may never come. */
+#ifdef REPLACE
+#ifdef X_STOP_WAITS_FOR_LOST
+#define HOME(i) !HAS(work, i)
+#else
+#define HOME(i) (!HAS(work, i) || st[i] == REVOKED || st[i] == LOST)
+#endif
+#if S == 2
+#define ALL_HOME (end && HOME(0) && HOME(1))
+#else
+#define ALL_HOME (end && HOME(0) && HOME(1) && HOME(2))
+#endif
+#define AWAY_FOREVER (HAS(forever, 0) + HAS(forever, 1) + HAS(forever, 2))
+#else
+#define ALL_HOME ended == N + 1
+#endif
+
 active proctype world() {
+#ifdef X_RAISE_IN_TWO_STEPS
+    bit raises;
+#endif
     atomic {
         run keeper(); run app(0);
-#if N > 1
+#if S > 1
         run app(1);
 #endif
-#if N > 2
+#if S > 2
         run app(2);
+#endif
+#ifdef REPLACE
+        work = (1 << N) - 1;
 #endif
 #ifdef FULL
         clogged = 1;
@@ -443,6 +619,13 @@ active proctype world() {
 #endif
 #ifdef FULL
     :: d_step { clogged -> clogged = 0 }
+#endif
+    MAIN_DUTIES
+#ifdef QDROP
+    :: d_step { own[0] == QUEUED && !HAS(late, 0) -> late = late | 1 }
+#if C > 1
+    :: d_step { own[1] == QUEUED && !HAS(late, 1) -> late = late | 2 }
+#endif
 #endif
 #ifdef GONE
     :: d_step { !HAS(hup, 0) && own[0] < CLOSING -> hup = hup | 1 }
@@ -468,7 +651,17 @@ active proctype world() {
     stop = 1;
     wake_leader();
     clogged = 0;
-    ended == N + 1;
+    do
+    MAIN_DUTIES
+    :: ALL_HOME -> break
+    od;
+    assert(GONEALL && !ready && !queue && !done);
+#ifdef REPLACE
+    do                                                  /* in fact the process ends now */
+    MAIN_DUTIES
+    :: ended + AWAY_FOREVER == started + 1 -> break
+    od;
+#endif
     assert(GONEALL && !ready && !queue && !done && gil == 0 && gw == 0);
     assert(got[0] == answered[0] || HAS(hup, 0));
 #if C > 1

@@ -11,7 +11,18 @@
 #ifndef R
 #define R 1
 #endif
-#define K N                       /* the keeper's number */
+#ifdef REPLACE
+#define S (N + 1)                 /* slots: one is spare */
+#else
+#define S N
+#endif
+#if defined(DEADLINE) || defined(QDROP)
+#define ALARM
+#endif
+#if defined(DEADLINE) || defined(REVOKE)
+#define NUMBERED
+#endif
+#define K S                       /* the keeper's number */
 #define WHEN(cond, what) if :: cond -> what :: else fi
 #define BIT(x) (1 << (x))
 #define HAS(set, x) (((set) >> (x)) & 1)
@@ -36,7 +47,7 @@ bit M;
 #define UNLOCK M = 0
 byte queue;                       /* the crew queue; order left out: any of them may be next */
 byte freem;                       /* parked threads; the order is left out: any of them may be the top */
-bit waiting[N + 1];               /* in a cond wait; a signal makes it 0, and is lost when it is 0 already */
+bit waiting[S + 1];               /* in a cond wait; a signal makes it 0, and is lost when it is 0 already */
 bit end;                          /* threads are to end */
 
 /* ---- Of the loop: only the leader touches these */
@@ -65,13 +76,53 @@ byte wwatch;                      /* set: watched for being writable; of the loo
 #define QUIET 1
 #define BUSY 2
 #define REVOKED 3
-byte st[N];
-byte sc[N];
-#ifdef REVOKE
-byte sx[N];
+#define LOST 4                    /* given up: another thread does its work, and it ends when it comes back */
+#define HELD 5                    /* BUSY, but without an exchange: borrowed by a leader that comes too late */
+byte st[S];
+byte sc[S];
+#ifdef NUMBERED
+byte sx[S];
+#endif
+#ifdef DEADLINE
+byte noted[S];                    /* the leader's: number of the exchange that it saw running */
+#define NUMBER(i) sx[i]++; over[i] = ON_TIME; CLEAR_WHOLE(i)
+#elif defined(REVOKE)
 #define NUMBER(i) sx[i]++
 #else
 #define NUMBER(i) skip
+#endif
+#define BOUND(i, c) ((st[i] == QUIET || st[i] == BUSY) && sc[i] == (c))
+#ifdef X_REVOKED_DOES_NOT_RUN
+#define RUNS(i) (st[i] == QUIET || st[i] == BUSY)
+#else
+#define RUNS(i) (st[i] == QUIET || st[i] == BUSY || st[i] == REVOKED)
+#endif
+#ifdef ENDED
+byte whole;                       /* set of slots: the answer is complete, only close() still runs */
+#ifdef X_WHOLE_STAYS
+#define CLEAR_WHOLE(i) entire = entire & ~BIT(i)
+#else
+#define CLEAR_WHOLE(i) whole = whole & ~BIT(i); entire = entire & ~BIT(i)
+#endif
+byte entire;                      /* the same, for the properties */
+byte closes;                      /* set of connections: to be closed when the outbox is empty */
+#else
+#define CLEAR_WHOLE(i) skip
+#endif
+#ifdef ALARM
+bit armed;                        /* of the loop: the leader will look again. Time: it may do so at once */
+#define ARM armed = 1
+#else
+#define ARM skip
+#endif
+#ifdef RAISE
+byte mark[S];                     /* under the GIL: the exchange that is in the application's call, or 0 */
+byte told[S];                     /* for main: the exchange that was revoked */
+byte pend;                        /* under the GIL: set of threads with an exception that was not delivered yet */
+#endif
+#ifdef REPLACE
+byte repl;                        /* for main: threads to be replaced */
+byte work;                        /* set of slots whose thread was started and has not ended */
 #endif
 byte want;                        /* set of connections whose outbox the kernel refused, to be attended: in `done` */
 byte missed;                      /* set of slots that the leader found BUSY, and so stopped watching their socket */
@@ -99,6 +150,30 @@ byte stepped;                     /* set: had its one blocking step */
 #ifdef REVOKE
 bit rv_done;
 #endif
+#ifdef DEADLINE
+byte over[S];                     /* its time is over: ON_TIME, or the stage of it */
+#define ON_TIME 0
+#define LATE 1                    /* the deadline of the exchange has passed */
+#define LATE_IN_CLOSE 2           /* ... after its answer was complete */
+#define LATE_BACK 3               /* it was revoked, and has not come back for a while */
+#endif
+#ifdef QDROP
+byte late;                        /* set of connections that have been queued for too long */
+byte nq;                          /* the count of the queue */
+#define COUNT(n) nq = nq + (n); assert(nq == HAS(queue, 0) + HAS(queue, 1) + HAS(queue, 2))
+#else
+#define COUNT(n) skip
+#endif
+#ifdef REPLACE
+#define IS_ABLE(i) (HAS(work, i) && st[i] != LOST)
+#if N == 1
+#define ABLE (IS_ABLE(0) + IS_ABLE(1))
+#else
+#define ABLE (IS_ABLE(0) + IS_ABLE(1) + IS_ABLE(2))
+#endif
+byte forever;                     /* threads that will never come back */
+byte started = N;
+#endif
 
 #define EV(c) (((own[c] == NEW && sent[c] && !draining) || (HAS(watched, c) && (inn[c] || HAS(hup, c))) || \
                 (HAS(wwatch, c) && !HAS(clogged, c))) << (c))
@@ -121,10 +196,10 @@ inline signal(t) { waiting[t] = 0 }
 
 inline signal_all() {
     signal(0); signal(K);
-#if N > 1
+#if S > 1
     signal(1);
 #endif
-#if N > 2
+#if S > 2
     signal(2)
 #endif
 }
@@ -133,10 +208,10 @@ inline signal_all() {
 inline pop(t) {
     if
     :: HAS(freem, 0) -> t = 0
-#if N > 1
+#if S > 1
     :: HAS(freem, 1) -> t = 1
 #endif
-#if N > 2
+#if S > 2
     :: HAS(freem, 2) -> t = 2
 #endif
     fi;
@@ -216,6 +291,12 @@ inline drain_conn(c) {
     WHEN(own[c] == LOOP && !HAS(ob, c) && !buf[c], shut(c))
 }
 
+#ifdef ENDED
+#define CLOSES(c) HAS(closes, c)
+#else
+#define CLOSES(c) 0
+#endif
+
 /* An event for connection c, if there is one. */
 inline event(c) {
     if
@@ -234,7 +315,7 @@ inline event(c) {
             if
             :: buf[c] && !HAS(ob, c) -> own[c] = READY; ready = ready | BIT(c)
             :: else ->
-                WHEN(HAS(hup, c) || (draining && !HAS(ob, c)), ob = ob & ~BIT(c); shut(c))
+                WHEN(HAS(hup, c) || ((draining || CLOSES(c)) && !HAS(ob, c)), ob = ob & ~BIT(c); shut(c))
             fi
         :: own[c] == CLOSING
         :: else ->                                      /* somebody else's: unwatch, note */
@@ -262,12 +343,12 @@ inline freeing(c) {
     if
     :: own[c] == CLOSING ->
         assert(!HAS(ready, c) && !HAS(queue, c) && !HAS(done, c));
-        assert(!(st[0] && st[0] != REVOKED && sc[0] == c));
-#if N > 1
-        assert(!(st[1] && st[1] != REVOKED && sc[1] == c));
+        assert(!BOUND(0, c));
+#if S > 1
+        assert(!BOUND(1, c));
 #endif
-#if N > 2
-        assert(!(st[2] && st[2] != REVOKED && sc[2] == c));
+#if S > 2
+        assert(!BOUND(2, c));
 #endif
         own[c] = FREED; buf[c] = 0; inn[c] = 0;
         watched = watched & ~BIT(c); wwatch = wwatch & ~BIT(c); ob = ob & ~BIT(c)
@@ -324,6 +405,153 @@ inline through_slot(t) {
     fi
 }
 
+/* A request is answered without the application, and its connection closed: 503, or a reset in mid-content. */
+#define REFUSE(c) own[c] = LOOP; ob = ob & ~BIT(c); answered[c]++; got[c] = answered[c]; buf[c] = 0; shut(c)
+
+/* The exchange is the leader's now. When its answer is complete, what waits is sent and the connection closed after it. */
+#ifdef ENDED
+#ifdef X_WHOLE_RESET
+#define TAKE(s, c) assert(over[s] != LATE_IN_CLOSE); REFUSE(c)
+#else
+#define TAKE(s, c) \
+    if \
+    :: HAS(whole, s) -> \
+        assert(HAS(entire, s)); own[c] = LOOP; SEND(c); answered[c]++; got[c] = answered[c]; buf[c] = 0; \
+        if \
+        :: HAS(ob, c) -> closes = closes | BIT(c); wwatch = wwatch | BIT(c); watched = watched | BIT(c) \
+        :: else -> wwatch = wwatch & ~BIT(c); shut(c) \
+        fi \
+    :: else -> assert(over[s] != LATE_IN_CLOSE); REFUSE(c) \
+    fi
+#endif
+#else
+#define TAKE(s, c) REFUSE(c)
+#endif
+
+#ifdef REVOKE
+#define IS_LATE(s) 1              /* main may revoke any */
+#else
+#define IS_LATE(s) over[s]
+#endif
+#ifdef DEADLINE
+/* Slot s needs the leader. While it is BUSY a look changes nothing: the next one comes later. */
+#define DUE(s) ((over[s] && st[s] == QUIET) || (over[s] == LATE_BACK && st[s] == REVOKED))
+#else
+#define DUE(s) 0
+#endif
+
+/* Revoke exchange x of slot s: borrow the slot, whoever has it by now, look, take. BUSY: not now. */
+inline revoke(p, s, x) {
+    LEADS(p);
+    atomic {
+        if
+        :: st[s] == QUIET -> st[s] = BUSY; ok = 1
+        :: st[s] == IDLE -> st[s] = HELD; ok = 1
+        :: else -> ok = 0
+        fi
+    };
+    if
+    :: ok ->
+        ok = 0;
+        if
+#ifdef X_REVOKE_ANY_NUMBER
+        :: st[s] == BUSY ->
+#else
+        :: st[s] == BUSY && sx[s] == x ->
+#endif
+            d_step { LEADS(p); c = sc[s]; assert(own[c] == THREAD && HOSTILE(c)); assert(IS_LATE(s)); TAKE(s, c); c = 0 };
+#ifdef RAISE
+            told[s] = x;
+#endif
+            st[s] = REVOKED
+        :: else ->
+            if
+            :: st[s] == BUSY -> st[s] = QUIET
+            :: else -> st[s] = IDLE
+            fi
+        fi
+    :: else
+    fi
+}
+
+#ifdef DEADLINE
+#ifdef REPLACE
+/* It has not come back: another thread shall do its work. */
+inline lose(s) {
+#ifdef X_LOSE_BY_STORE
+    if
+    :: st[s] == REVOKED -> st[s] = LOST; repl++
+#elif defined(X_REPLACE_REVOKED)
+    if
+    :: noted[s] -> noted[s] = 0; repl++
+#else
+    if
+    :: atomic { st[s] == REVOKED && sx[s] == noted[s] -> st[s] = LOST }; repl++
+#endif
+    :: else
+    fi
+}
+#endif
+
+inline look_at(p, s) {
+    if
+    :: over[s] && st[s] == QUIET ->
+        if
+        :: noted[s] == sx[s] -> revoke(p, s, noted[s])
+        :: else -> noted[s] = sx[s]                     /* from here on its time runs */
+        fi
+#ifdef REPLACE
+    :: over[s] == LATE_BACK && st[s] == REVOKED -> lose(s)
+#endif
+    :: else
+    fi
+}
+#endif
+
+#ifdef ALARM
+#if S == 1
+#define ANY(what) what(0)
+#elif S == 2
+#define ANY(what) (what(0) || what(1))
+#else
+#define ANY(what) (what(0) || what(1) || what(2))
+#endif
+#ifdef QDROP
+#define LATE_IN_QUEUE (queue & late)
+#else
+#define LATE_IN_QUEUE 0
+#endif
+/* The alarm, and what there is to do at it: where it would change nothing it is left out, or it would hide deadlocks. */
+#define ALARMED (armed && (ANY(DUE) || LATE_IN_QUEUE || (!ANY(RUNS) && !queue)))
+#else
+#define ALARMED 0
+#endif
+
+/* Requests of the crew queue that nobody wants any more: their client is gone, or they waited too long. */
+#ifdef QDROP
+#define NOT_WANTED (queue & (gone | (armed * late)))
+inline drop_queued(p) {
+    do
+    :: NOT_WANTED ->
+        LEADS(p);
+#ifdef X_DROP_WITHOUT_MUTEX
+        atomic { if :: NOT_WANTED -> pick(NOT_WANTED, c) :: else -> break fi };
+        atomic { queue = queue & ~BIT(c); nq-- };
+#else
+        LOCK;
+        atomic {
+            if
+            :: NOT_WANTED -> pick(NOT_WANTED, c); queue = queue & ~BIT(c); COUNT(-1); own[c] = LOOP; UNLOCK
+            :: else -> UNLOCK; break
+            fi
+        };
+#endif
+        d_step { LEADS(p); REFUSE(c); ONE_OWNER(c); c = 0 }
+    :: else -> break
+    od
+}
+#endif
+
 /* First half of a turn: what came back, what main asked for, what the poller said. */
 inline turn(p) {
     LEADS(p);
@@ -331,25 +559,34 @@ inline turn(p) {
 #ifdef REVOKE
     if
     :: revreq ->
-        LEADS(p);
-        atomic {                                        /* the compare-and-swap; BUSY: once more when it is over */
-#ifdef X_REVOKE_ANY_NUMBER
-            !(st[rv_i] == BUSY);
-            if
-            :: st[rv_i] == QUIET ->
-#else
-            !(st[rv_i] == BUSY && sx[rv_i] == rv_x);
-            if
-            :: st[rv_i] == QUIET && sx[rv_i] == rv_x ->
+        !(st[rv_i] == BUSY && sx[rv_i] == rv_x);        /* BUSY: once more when it is over */
+        revoke(p, rv_i, rv_x);
+        WHEN(!((st[rv_i] == QUIET || st[rv_i] == BUSY) && sx[rv_i] == rv_x), revreq = 0)
+    :: else
+    fi;
 #endif
-                st[rv_i] = REVOKED; c = sc[rv_i];
-                assert(own[c] == THREAD); assert(c == 0);
-                own[c] = LOOP; ob = ob & ~BIT(c);       /* 503, or a reset in mid-content */
-                answered[c]++; got[c] = answered[c]; buf[c] = 0; shut(c); c = 0
-            :: else
-            fi
-        };
-        revreq = 0
+#ifdef ALARM
+    if
+    :: ALARMED ->
+        LEADS(p);
+#ifdef DEADLINE
+        look_at(p, 0);
+#if S > 1
+        look_at(p, 1);
+#endif
+#if S > 2
+        look_at(p, 2);
+#endif
+#endif
+#ifdef X_DISARM_WITHOUT_MUTEX
+        if
+        :: !queue -> WHEN(!ANY(RUNS), armed = 0)
+        :: else
+        fi
+#else
+        LOCK;
+        atomic { WHEN(!queue && !ANY(RUNS), armed = 0); UNLOCK }
+#endif
     :: else
     fi;
 #endif
@@ -362,7 +599,7 @@ inline turn(p) {
     :: evs & wwatch ->                                  /* writable, and a thread owns it: through its slot */
         LEADS(p);
         through_slot(0);
-#if N > 1
+#if S > 1
         through_slot(1)
 #endif
     :: else
@@ -374,6 +611,10 @@ inline turn(p) {
         EACH(event);
         evs = 0; inslot = 0
     }
+#ifdef QDROP
+    ;
+    drop_queued(p)
+#endif
 }
 
 inline queued(c) {
@@ -384,7 +625,11 @@ inline queued(c) {
 inline ready_to_queue() {
     atomic {
         queue = queue | ready;
+        COUNT(HAS(ready, 0) + HAS(ready, 1) + HAS(ready, 2));
         ready = 0;
+#ifndef X_NO_ARM_QUEUE
+        WHEN(queue, ARM);
+#endif
         EACH(queued);
 #ifndef X_NO_SIGNAL_PUSH
         WHEN(freem, signal_free(t))
@@ -407,7 +652,7 @@ inline doze(p, extra) {
 #endif
     :: else ->
 #endif
-        atomic { (wakeh || EVENTS) -> evs = EVENTS; LEADS(p) }
+        atomic { (wakeh || EVENTS || ALARMED) -> evs = EVENTS; LEADS(p) }
 #ifndef X_NO_LOOK_SLEEP
     fi;
 #endif

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Checks the model of the crew with spin.
 #   run.sh            every clean configuration (some ninety seconds on two cores that are free, less than 4 GB)
-#   run.sh long       larger ones (some ten minutes)
+#   run.sh long       larger ones (some fifteen minutes)
 #   run.sh mutants    deliberate faults: spin has to find each of them
 #   run.sh trace "-DN=1 -DOUTBOX -DX_NO_FLUSH"    the shortest counter-example, step by step
 # A line is: kind | what | -D flags. Kinds: safe (assertions, owners, no deadlock), ends (no run goes on for ever).
@@ -16,13 +16,22 @@ safe | two threads                             | -DN=2 -DEARLY
 safe | two threads, hostile, blocks            | -DN=2 -DEARLY -DOUTBOX -DDEPEND
 safe | two threads, pipelined                  | -DN=2 -DC=1 -DR=2 -DPIPE -DEARLY -DOUTBOX
 safe | two threads, stop at any moment         | -DN=2 -DDEPEND -DSTOPANY
-safe | two threads, revoke                     | -DN=2 -DC=1 -DR=2 -DREVOKE -DOUTBOX -DEARLY
 safe | two threads, clients leave              | -DN=2 -DC=1 -DR=2 -DPIPE -DGONE -DEARLY -DOUTBOX
 safe | two threads, sends refused              | -DN=2 -DC=1 -DFULL -DOUTBOX -DEARLY
 safe | two threads, other blocking steps       | -DN=2 -DC=1 -DR=2 -DPIPE -DAWAYSTEP -DOUTBOX
 safe | two threads, spurious wake-ups          | -DN=2 -DSPURIOUS -DDEPEND
 safe | signalled threads stay on the stack     | -DN=2 -DNOPOP -DEARLY -DDEPEND
 safe | push without a signal (it is not needed)| -DN=2 -DX_NO_SIGNAL_PUSH -DEARLY -DDEPEND
+safe | deadlines                               | -DN=1 -DDEADLINE
+safe | deadlines, exceptions, two threads      | -DN=2 -DC=1 -DDEADLINE -DRAISE -DEARLY
+safe | deadlines, exceptions, close()          | -DN=1 -DC=1 -DDEADLINE -DRAISE -DENDED -DOUTBOX
+safe | deadlines, close(), sends refused       | -DN=1 -DC=1 -DDEADLINE -DENDED -DOUTBOX -DFULL
+safe | lost threads                            | -DN=1 -DDEADLINE -DREPLACE
+safe | lost threads, exceptions, stop          | -DN=1 -DC=1 -DDEADLINE -DREPLACE -DRAISE -DSTOPANY
+safe | queued for too long, clients leave      | -DN=1 -DQDROP -DDEPEND -DGONE
+ends | deadlines, exceptions, close()          | -DN=1 -DC=1 -DDEADLINE -DRAISE -DENDED -DOUTBOX
+ends | lost threads                            | -DN=1 -DC=1 -DDEADLINE -DREPLACE
+ends | queued for too long                     | -DN=1 -DQDROP -DDEPEND
 ends | one thread                              | -DN=1 -DR=2 -DEARLY -DOUTBOX
 ends | one thread, sends refused               | -DN=1 -DFULL -DOUTBOX
 ends | one thread, revoke, clients leave, stop | -DN=1 -DC=1 -DREVOKE -DGONE -DSTOPANY -DOUTBOX
@@ -44,7 +53,19 @@ safe | two threads, revoke, early pass         | -DN=2 -DREVOKE -DEARLY
 safe | two threads, clients leave, early pass  | -DN=2 -DGONE -DEARLY
 safe | two threads, other blocking steps       | -DN=2 -DAWAYSTEP
 safe | sends refused, clients leave            | -DN=2 -DC=1 -DFULL -DOUTBOX -DEARLY -DGONE
-ends | two threads, sends refused              | -DN=2 -DFULL -DOUTBOX'
+safe | two threads, revoke, early pass         | -DN=2 -DC=1 -DR=2 -DREVOKE -DOUTBOX -DEARLY
+safe | two threads, pipelined, deadlines       | -DN=2 -DC=1 -DR=2 -DPIPE -DDEADLINE
+safe | two threads, one is lost                | -DN=2 -DC=1 -DDEADLINE -DREPLACE
+safe | lost threads, slots used again          | -DN=1 -DDEADLINE -DREPLACE -DBOTH_HOSTILE
+safe | lost threads, stop                      | -DN=1 -DDEADLINE -DREPLACE -DSTOPANY
+safe | lost threads, clients leave             | -DN=1 -DDEADLINE -DREPLACE -DGONE
+safe | lost threads, the queue                 | -DN=1 -DDEADLINE -DREPLACE -DQDROP
+safe | two threads, the queue                  | -DN=2 -DQDROP -DDEPEND
+safe | three connections, the queue            | -DN=1 -DC=3 -DQDROP -DDEPEND
+safe | deadlines, close(), refused, leave      | -DN=1 -DC=1 -DDEADLINE -DRAISE -DENDED -DOUTBOX -DFULL -DGONE
+safe | deadlines, and main revokes             | -DN=1 -DC=1 -DDEADLINE -DREVOKE -DREPLACE -DSTOPANY
+ends | two threads, sends refused              | -DN=2 -DFULL -DOUTBOX
+ends | lost threads, exceptions, stop          | -DN=1 -DC=1 -DDEADLINE -DREPLACE -DRAISE -DSTOPANY'
 
 mutants='
 safe | sleep without a look after announcing   | -DN=2 -DDEPEND -DX_NO_LOOK_SLEEP
@@ -76,6 +97,23 @@ safe | a revoked thread pushes to done         | -DN=1 -DREVOKE -DX_REVOKED_PUSH
 safe | away with a connection not bound        | -DN=1 -DC=1 -DAWAYSTEP -DX_AWAY_UNBOUND
 safe | a slot found busy is not made up for    | -DN=1 -DFULL -DOUTBOX -DX_NO_MAKE_UP
 safe | ... nor looked at once more             | -DN=1 -DFULL -DOUTBOX -DX_NO_SECOND_LOOK
+safe | the keeper does not arm the alarm       | -DN=1 -DC=1 -DDEADLINE -DX_NO_ARM_KEEPER
+safe | a thread given the lead does not        | -DN=2 -DC=1 -DDEADLINE -DEARLY -DX_NO_ARM_THREAD
+safe | a push to the crew queue does not       | -DN=1 -DDEADLINE -DX_NO_ARM_QUEUE
+safe | disarmed after looks without the mutex  | -DN=1 -DDEADLINE -DX_DISARM_WITHOUT_MUTEX
+safe | the number noted is not compared        | -DN=1 -DDEADLINE -DX_REVOKE_ANY_NUMBER
+safe | a complete answer is reset              | -DN=1 -DC=1 -DDEADLINE -DENDED -DOUTBOX -DX_WHOLE_RESET
+safe | complete, says the exchange before      | -DN=1 -DR=2 -DDEADLINE -DENDED -DOUTBOX -DX_WHOLE_STAYS
+safe | lost by a plain store                   | -DN=1 -DC=1 -DDEADLINE -DREPLACE -DX_LOSE_BY_STORE
+safe | back by a plain store                   | -DN=1 -DDEADLINE -DREPLACE -DX_BACK_BY_STORE
+safe | replaced, but not marked as lost        | -DN=1 -DDEADLINE -DREPLACE -DX_REPLACE_REVOKED
+safe | stop waits for lost threads             | -DN=1 -DDEADLINE -DREPLACE -DX_STOP_WAITS_FOR_LOST
+safe | dropped from the queue without the mutex| -DN=1 -DQDROP -DDEPEND -DX_DROP_WITHOUT_MUTEX
+safe | raised without a look at the mark       | -DN=1 -DC=1 -DDEADLINE -DRAISE -DX_RAISE_UNCHECKED
+safe | the GIL let go between look and raise   | -DN=1 -DC=1 -DDEADLINE -DRAISE -DX_RAISE_IN_TWO_STEPS
+safe | mark cleared, exception left pending    | -DN=1 -DC=1 -DDEADLINE -DRAISE -DX_CLEAR_MARK_ONLY
+safe | mark cleared after close()              | -DN=1 -DC=1 -DDEADLINE -DRAISE -DX_MARK_IN_CLOSE
+safe | marked after the look at the slot       | -DN=1 -DC=1 -DDEADLINE -DRAISE -DX_MARK_LATE
 ends | writable event of another is kept       | -DN=1 -DFULL -DOUTBOX -DX_KEEP_WRITE_WATCH'
 
 for tool in spin gcc; do
