@@ -742,7 +742,7 @@ cdef char* text_copy(bytes text) except NULL:
     return copy
 
 
-def open_most():
+cdef int open_most() except -1:
     """As many connections as a worker may hold: four fifths of the descriptors, 50,000 at most."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return 50000 if files == resource.RLIM_INFINITY else min(50000, max(files * 4 // 5, 1))

@@ -664,6 +664,8 @@ cdef dict exchange_environ(Context context, Exchange exchange, slot_t* slot):
 
 cdef int exchange_call(Context context, Exchange exchange, slot_t* slot, list environs) except -1:
     """Call the application and send what it gives; raises what it raises."""
+    # First of all: whoever takes the exchange away from here on finds it, and can interrupt it.
+    word_store_relaxed(&slot.in_application, slot.number)
     exchange.claim()        # it may have been revoked while this thread waited for the GIL
     try:
         environ = exchange_environ(context, exchange, slot)
@@ -671,7 +673,6 @@ cdef int exchange_call(Context context, Exchange exchange, slot_t* slot, list en
         exchange.release()
     if environs is not None:
         environs.append(environ)
-    word_store_relaxed(&slot.in_application, slot.number)
     iterable = context.application(environ, exchange)
     if context.is_forked:
         leave_child(context, None)
