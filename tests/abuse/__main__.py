@@ -56,8 +56,11 @@ def run(command):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
-            # Tables are Markdown already; figures are set off by their blanks.
-            lines.append(line if line.startswith("|") or not line.startswith(" ") else f"  {line}")
+            # Tables are Markdown already, figures become so by four blanks, the rest are headings.
+            if line.startswith(" "):
+                lines.append(f"  {line}")
+            else:
+                lines.append(line if line.startswith("|") or line == "\n" else f"\n### {line}\n")
     return "".join(lines), process.returncode
 
 
