@@ -63,6 +63,7 @@ cdef extern from "sched.h" nogil:
 
 cdef enum:
     LINES_PAUSE_US = 10000      # so that the access log is written a hundred times a second at most
+    TELL_MS = 1000              # until it is said how many log records were left out
     HURRY_MS = 5                # between two looks at what is still held by a thread
 
 # Taken before any application is imported: one that lets gevent patch `threading` shall not turn ours into greenlets.
@@ -969,13 +970,14 @@ cdef class Crew:
             return []
         with nogil:
             if not word_load(&self.crew.ended):
-                platform_wait_readable(loop.journal.wake.reader, -1)
+                platform_wait_readable(loop.journal.wake.reader, TELL_MS if self.has_untold else -1)
             wake_drain(&loop.journal.wake)
             if self.access_fd >= 0 and not word_load(&self.crew.ended):
                 usleep(LINES_PAUSE_US)
             if self.written == self.lines.size:
                 self.written = 0
-                journal_take(&loop.journal, &self.lines, &self.records, &lost_lines, &lost_records)
+                self.has_untold = journal_take(&loop.journal, &self.lines, &self.records,
+                                               word_load(&self.crew.ended) != 0, &lost_lines, &lost_records)
             if self.lines.size > self.written:
                 error = platform_write_some(self.access_fd, self.lines.data + self.written,
                                             self.lines.size - self.written, &written)

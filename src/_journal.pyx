@@ -70,14 +70,16 @@ cdef void journal_record(journal_t* journal, int level, const char* text) noexce
         wake_write(&journal.wake)
 
 
-cdef void journal_take(journal_t* journal, buffer_t* lines, buffer_t* records,
+cdef bint journal_take(journal_t* journal, buffer_t* lines, buffer_t* records, bint is_last,
                        uint64_t* lost_lines, uint64_t* lost_records) noexcept nogil:
     """Exchange the full buffers for the empty ones given.
 
-    Lost records are told of once a second, for that is a record too; until then they are counted on.
+    Lost records are told of once a second, for that is a record too, and at the end. True while some are untold: take
+    again in a second.
     """
     cdef buffer_t swap
     cdef int64_t second = platform_now_ns() // 1000000000
+    cdef bint is_untold
     lines.size = 0
     records.size = 0
     pthread_mutex_lock(&journal.mutex)
@@ -90,8 +92,10 @@ cdef void journal_take(journal_t* journal, buffer_t* lines, buffer_t* records,
     lost_lines[0] = journal.lost_lines
     journal.lost_lines = 0
     lost_records[0] = 0
-    if journal.lost_records and journal.told_second != second:
+    if journal.lost_records and (is_last or journal.told_second != second):
         lost_records[0] = journal.lost_records
         journal.lost_records = 0
         journal.told_second = second
+    is_untold = journal.lost_records > 0
     pthread_mutex_unlock(&journal.mutex)
+    return is_untold

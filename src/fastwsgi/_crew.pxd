@@ -73,6 +73,7 @@ cdef class Crew:
     cdef buffer_t lines         # of the main thread, in exchange for the journal's
     cdef buffer_t records
     cdef size_t written         # of lines
+    cdef bint has_untold        # log records were left out, and it was not said yet
     cdef bint is_started
     cdef bint is_closed
     cdef readonly int lost_threads
