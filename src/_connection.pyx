@@ -819,7 +819,8 @@ cdef transmit_t transmit(loop_t* loop, connection_t* connection, slot_t* slot,
     return TRANSMIT_DONE
 
 
-cdef void connection_log(loop_t* loop, connection_t* connection, int status, uint64_t content_bytes) noexcept nogil:
+cdef void connection_log(loop_t* loop, connection_t* connection, int status, uint64_t content_bytes,
+                         uint64_t duration_ns) noexcept nogil:
     """Write the access log line of a request that no thread will write it for."""
     cdef request_t* request = connection.request
     cdef record_t record
@@ -832,12 +833,14 @@ cdef void connection_log(loop_t* loop, connection_t* connection, int status, uin
     record_client(&record, connection)
     record.status = status
     record.content_bytes = content_bytes
+    record.duration_ns = duration_ns
     record.unix_time = platform_wall_seconds()
     slot_log(loop, &loop.own, &record)
 
 
-cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) noexcept nogil:
-    """Answer with the refusal's status and close; logged and counted."""
+cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
+                            uint64_t duration_ns=0) noexcept nogil:
+    """Answer with the refusal's status and close; logged and counted. duration_ns: how long its exchange has run."""
     cdef const refusal_info_t* info = refusal_info(reason)
     cdef request_t* request = connection.request
     cdef bint is_head_request = request != NULL and not request.is_parsing and request.parser.method == METHOD_HEAD
@@ -859,7 +862,7 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) 
     own.out.size = own.out_sent = 0
     if response_refuse(reason, is_head_request, &own.out, &own.date, platform_wall_seconds()) == 0:
         sent = connection_flush(loop, connection, own)
-    connection_log(loop, connection, info.status, 0)
+    connection_log(loop, connection, info.status, 0, duration_ns)
     if sent == TRANSMIT_LOST:
         connection_close(loop, connection)
     else:
@@ -997,7 +1000,7 @@ cdef void connection_heard(loop_t* loop, connection_t* connection) noexcept nogi
 cdef void connection_drop(loop_t* loop, connection_t* connection) noexcept nogil:
     """The client has left before its request was begun."""
     word_add(&loop.counters.left, 1)
-    connection_log(loop, connection, 499, 0)
+    connection_log(loop, connection, 499, 0, 0)
     connection_close(loop, connection)
 
 

@@ -16,7 +16,7 @@ from fastwsgi._connection cimport (
 )
 from fastwsgi._journal cimport LEVEL_WARNING
 from fastwsgi._platform cimport (
-    line_load, line_replace, line_store, pointer_store_relaxed, wake_write, word_add, word_count, word_load,
+    line_load, line_replace, line_store, platform_now_ns, pointer_store_relaxed, wake_write, word_add, word_count, word_load,
     word_load_relaxed, word_store,
 )
 from fastwsgi._refusals cimport REFUSAL_TIMEOUT
@@ -98,6 +98,7 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
     connection at this moment: the leader has to look again.
     """
     cdef connection_t* connection
+    cdef uint64_t duration_ns = 0
     cdef bint is_told = False
     if not slot_borrow(slot):
         return line_load(&slot.word) & SLOT_MASK >= SLOT_REVOKED
@@ -106,6 +107,8 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
         slot_quiet(slot)
         return True
     number = slot.number
+    if word_load_relaxed(&slot.began_ns):
+        duration_ns = <uint64_t>platform_now_ns() - word_load_relaxed(&slot.began_ns)
     if slot_waiting(slot):
         connection_flush(loop, connection, slot)
     slot.connection = NULL
@@ -120,7 +123,7 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
         if is_told:
             write_told(slot, connection, loop.now_ms - slot.watched_since_ms)
     if slot.has_ended:
-        connection_log(loop, connection, slot.status, slot.sent)
+        connection_log(loop, connection, slot.status, slot.sent, duration_ns)
         connection.is_answered = True
         connection.closes = True
         connection.lingers = True
@@ -128,11 +131,11 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
     elif slot.head_sent:
         loop_say(loop, LEVEL_WARNING, b"an exchange was taken away from its thread and the connection reset",
                  connection, NULL)
-        connection_log(loop, connection, slot.status, slot.sent)
+        connection_log(loop, connection, slot.status, slot.sent, duration_ns)
         connection.wants_reset = True
         connection_close(loop, connection)
     else:
-        connection_refuse(loop, connection, reason)
+        connection_refuse(loop, connection, reason, duration_ns)
     line_store(&slot.word, number << 2 | SLOT_REVOKED)
     slot_moved(slot)
     loop_remind(loop, ALARM_OVERDUE, loop.now_ms + LOST_MS)

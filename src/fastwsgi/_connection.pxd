@@ -318,8 +318,10 @@ cdef void connection_keep_watch(loop_t* loop, connection_t* connection) noexcept
 cdef void connection_heard(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_drop(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_give_up(loop_t* loop, connection_t* connection) noexcept nogil
-cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason) noexcept nogil
-cdef void connection_log(loop_t* loop, connection_t* connection, int status, uint64_t content_bytes) noexcept nogil
+cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
+                            uint64_t duration_ns=*) noexcept nogil
+cdef void connection_log(loop_t* loop, connection_t* connection, int status, uint64_t content_bytes,
+                         uint64_t duration_ns) noexcept nogil
 cdef void connection_linger(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_close(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_post(loop_t* loop, connection_t* connection, uint64_t why) noexcept nogil

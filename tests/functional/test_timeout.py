@@ -80,6 +80,19 @@ def test_an_exchange_whose_answer_has_begun_is_reset(serve):
     wait_until(lambda: app.caught == [fastwsgi.RequestTimeout], "the exception in the application")
 
 
+def test_the_access_log_has_it(serve, tmp_path):
+    log = tmp_path / "access.log"
+    server = serve(
+        Endless(), timeout=0.4, validate=False, access_logfile=str(log), access_logformat="%(s)s %(U)s %(M)s"
+    )
+    server.log.allow("--timeout")
+    assert server.ask("/endless").status == 503
+    wait_until(lambda: log.read_text().endswith("\n"), "the line")
+    status, path, milliseconds = log.read_text().split()
+    assert (status, path) == ("503", "/endless")
+    assert 400 <= int(milliseconds) < 5000
+
+
 def test_each_block_is_progress(serve):
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
