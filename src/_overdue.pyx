@@ -16,8 +16,8 @@ from fastwsgi._connection cimport (
 )
 from fastwsgi._journal cimport LEVEL_WARNING
 from fastwsgi._platform cimport (
-    line_load, line_replace, line_store, platform_now_ns, pointer_store_relaxed, wake_write, word_add, word_count, word_load,
-    word_load_relaxed, word_store,
+    line_load, line_replace, line_store, platform_now_ns, pointer_store_relaxed, wake_write, word_add, word_count,
+    word_load, word_load_relaxed, word_store,
 )
 from fastwsgi._refusals cimport REFUSAL_TIMEOUT
 
