@@ -73,7 +73,9 @@ class Victim(Process):
     def __init__(self, arguments, directory, wrapper, environment):
         options = ["--bind", "127.0.0.1:0", "--threads", "4", "--poller", "epoll", *arguments]
         paths = {"PYTHONPATH": os.pathsep.join([str(HERE), PYTHONPATH])}
-        super().__init__([*options, "victim:application"], directory, {**paths, **environment}, wrapper)
+        super().__init__(
+            [*options, "victim:application"], directory, {**paths, **environment}, wrapper=wrapper
+        )
         self.began = time.monotonic()
         self.wait_started()
         self.before = self.descriptors()
