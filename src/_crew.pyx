@@ -890,7 +890,7 @@ cdef class Crew:
         platform_name_thread(b"fastwsgi-keeper")
         with nogil:
             crew_keep(self.crew)
-        self._thread_ends()
+        self.thread_ends()
 
     def _work(self, int index):
         """An application thread."""
@@ -931,15 +931,18 @@ cdef class Crew:
                 leads = lead_owner(line_load(&crew.loop.lead.word)) == <uint64_t>index
         finally:
             # The thread was not started by threading, which would otherwise list it for ever.
-            with suppress(KeyError, AttributeError):
-                del threading._active[get_ident()]
-            del self.thread_ids[index]
-            self._thread_ends()
+            try:
+                with suppress(KeyError, AttributeError):
+                    del threading._active[get_ident()]
+                del self.thread_ids[index]
+            finally:
+                self.thread_ends()
 
-    def _thread_ends(self):
+    cdef int thread_ends(self) noexcept:
+        """The end of a thread is heard of even where there is no memory for anything else."""
         word_add(&self.crew.alive, -1)
         if self.lost_threads:
-            self._close()       # given up as lost, and here it is after all
+            self.close()        # given up as lost, and here it is after all
         else:
             wake_write(&self.crew.loop.journal.wake)
 
@@ -1003,7 +1006,7 @@ cdef class Crew:
         if word_load(&self.crew.overdue.fresh):
             self._replace_lost(records)
         if self.finished:
-            self._close()
+            self.close()
         return records
 
     def _tell(self, list records):
@@ -1058,7 +1061,7 @@ cdef class Crew:
             self.is_exhausted = self.is_exhausted or not i
             records.append((LEVEL_ERROR, f"a thread does not come back from the application and is given up; {what}"))
 
-    def _close(self):
+    cdef int close(self) noexcept:
         """Give back every descriptor; the memory goes with the object."""
         cdef int i
         self.lost_threads = <int>word_load(&self.crew.alive)

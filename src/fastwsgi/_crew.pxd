@@ -80,3 +80,6 @@ cdef class Crew:
     cdef readonly bint is_exhausted
     cdef double timeout         # seconds, as the log says it
     cdef dict thread_ids        # of the threads that have not ended, by slot; 0: not running yet
+
+    cdef int thread_ends(self) noexcept
+    cdef int close(self) noexcept

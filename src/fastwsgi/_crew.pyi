@@ -1,11 +1,14 @@
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from _typeshed.wsgi import WSGIApplication
 from typing_extensions import disjoint_base
 
 from fastwsgi.config import Settings
+
+def start_new_thread(function: Callable[[], object], arguments: tuple[()]) -> int:
+    """As the `_thread` module had it before the application was imported."""
 
 def server_name(listener: socket.socket) -> tuple[str, str]:
     """SERVER_NAME and SERVER_PORT for a listening socket: never empty (PEP 3333)."""

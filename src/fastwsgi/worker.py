@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -17,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
 from fastwsgi import __version__, loader
-from fastwsgi._crew import Crew
+from fastwsgi._crew import Crew, start_new_thread
 from fastwsgi.config import Settings, from_environment, merge
 from fastwsgi.errors import ConfigError
 from fastwsgi.listener import Listener, longest_backlog, open_listeners
@@ -105,9 +106,11 @@ class Worker:
 
     def _attend(self) -> None:
         """Wait for what the core has to say, and log it."""
-        # Where memory is out the messages are lost, and not the server with them.
-        with suppress(MemoryError):
+        # Without memory the messages are lost, and not the server with them; suppress() would need some, too.
+        try:  # noqa: SIM105
             self._report(self._crew.attend())
+        except MemoryError:
+            pass
 
     def stop(self, grace: float) -> None:
         """Accept nothing more, finish what runs within `grace` seconds; again with less shortens it.
@@ -395,10 +398,13 @@ def leave(code: int) -> NoReturn:
 
 
 def start_timer(function: Callable[[], None]) -> None:
-    timer = threading.Timer(EXIT_PATIENCE, function)
-    timer.daemon = True
+    def wait() -> None:
+        time.sleep(EXIT_PATIENCE)
+        function()
+
+    # Not with threading, which waits until the thread runs: where memory is out, that may be for ever.
     with suppress(RuntimeError):  # no more threads: then there is no limit
-        timer.start()
+        start_new_thread(wait, ())
 
 
 # What signals did before they were heeded, outermost first; a forked child of the application returns to it.
