@@ -52,6 +52,8 @@ from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_
 from fastwsgi._trust cimport trust_set
 from fastwsgi.errors import RequestTimeout
 
+cimport cython
+
 cdef extern from "Python.h":
     int PyThreadState_SetAsyncExc(unsigned long thread, object exception)
 
@@ -940,11 +942,13 @@ cdef class Crew:
 
     cdef int thread_ends(self) noexcept:
         """The end of a thread is heard of even where there is no memory for anything else."""
-        word_add(&self.crew.alive, -1)
-        if self.lost_threads:
-            self.close()        # given up as lost, and here it is after all
-        else:
-            wake_write(&self.crew.loop.journal.wake)
+        # Without a GIL the main thread must not close what this writes to, once it has seen that all have ended.
+        with cython.critical_section(self):
+            word_add(&self.crew.alive, -1)
+            if self.lost_threads:
+                self.close()        # given up as lost, and here it is after all
+            else:
+                wake_write(&self.crew.loop.journal.wake)
 
     @property
     def finished(self):
@@ -1006,7 +1010,8 @@ cdef class Crew:
         if word_load(&self.crew.overdue.fresh):
             self._replace_lost(records)
         if self.finished:
-            self.close()
+            with cython.critical_section(self):
+                self.close()
         return records
 
     def _tell(self, list records):
@@ -1062,8 +1067,7 @@ cdef class Crew:
             records.append((LEVEL_ERROR, f"a thread does not come back from the application and is given up; {what}"))
 
     cdef int close(self) noexcept:
-        """Give back every descriptor; the memory goes with the object."""
-        cdef int i
+        """Give back every descriptor; the memory goes with the object. In a critical section."""
         self.lost_threads = <int>word_load(&self.crew.alive)
         if self.lost_threads == 0 and not self.is_closed:
             self.is_closed = True
@@ -1075,26 +1079,28 @@ cdef class Crew:
         From any thread and from signal handlers; a later call can shorten the grace, 0 means now.
         """
         cdef uint64_t grace_ms = <uint64_t>(max(grace, 0.0) * 1000)
-        if self.is_closed:
-            return
-        if not word_load(&self.crew.stop) or grace_ms < word_load(&self.crew.grace_ms):
-            word_store(&self.crew.grace_ms, grace_ms)
-        word_store(&self.crew.loop.draining, 1)
-        word_store(&self.crew.stop, 1)
-        if self.is_started:
-            lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
-        else:
-            word_store(&self.crew.ended, 1)
+        with cython.critical_section(self):
+            if self.is_closed:
+                return
+            if not word_load(&self.crew.stop) or grace_ms < word_load(&self.crew.grace_ms):
+                word_store(&self.crew.grace_ms, grace_ms)
+            word_store(&self.crew.loop.draining, 1)
+            word_store(&self.crew.stop, 1)
+            if self.is_started:
+                lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
+            else:
+                word_store(&self.crew.ended, 1)
 
     def revoke(self, int thread):
         """Take the exchange that runs on a thread (1 to N) away from it: 503, or a reset if the head has left."""
         cdef slot_t* slot
-        if self.is_closed or not 1 <= thread <= <int>word_load(&self.crew.overdue.used):
-            raise ValueError(f"no thread {thread}")
-        slot = &self.crew.slots[thread]
-        word_store(&slot.to_revoke, line_load(&slot.word) >> 2)
-        word_store(&self.crew.revokes, 1)
-        lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
+        with cython.critical_section(self):
+            if self.is_closed or not 1 <= thread <= <int>word_load(&self.crew.overdue.used):
+                raise ValueError(f"no thread {thread}")
+            slot = &self.crew.slots[thread]
+            word_store(&slot.to_revoke, line_load(&slot.word) >> 2)
+            word_store(&self.crew.revokes, 1)
+            lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
 
     @property
     def tick(self):
