@@ -57,6 +57,7 @@ cdef enum:
     SPARE_REQUESTS = 64
     LINGER_ROOM = 16384
     ALL_MEMORY = <size_t>-1
+    SIFT_MS = 50
 
 # What each state is called in a log line: "... while receiving the request head".
 cdef const char* state_text[STATES]
@@ -131,12 +132,17 @@ cdef bint slot_claim(slot_t* slot) noexcept nogil:
 
     The leader holds it only to send, so the wait is short.
     """
-    cdef uint64_t quiet = slot.number << 2
-    while not line_replace(&slot.word, quiet, quiet | SLOT_BUSY):
+    while not slot_borrow(slot):
         if line_load(&slot.word) & SLOT_MASK >= SLOT_REVOKED:
             return False
         sched_yield()
     return True
+
+
+cdef void slot_rest(slot_t* slot) noexcept nogil:
+    """Wait until whoever holds a slot has let go of it."""
+    while line_load(&slot.word) & SLOT_MASK == SLOT_BUSY:
+        sched_yield()
 
 
 cdef bint slot_borrow(slot_t* slot) noexcept nogil:
@@ -152,7 +158,7 @@ cdef void slot_quiet(slot_t* slot) noexcept nogil:
 cdef void slot_attend(loop_t* loop, slot_t* slot) noexcept nogil:
     """With the slot held, by its thread: the leader hears of an outbox that waits."""
     cdef connection_t* connection = slot.connection
-    if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
+    if connection != NULL and connection.outbox != NULL and not outbox_is_empty(connection.outbox):
         connection_post(loop, connection, POST_ATTEND)
 
 
@@ -168,7 +174,9 @@ cdef void slot_make_up(loop_t* loop, slot_t* slot) noexcept nogil:
     # It says `missed` and then looks at the slot again; one of us sees the other. One that was meant for the exchange
     # before this does no harm.
     while word_load(&slot.missed) and word_swap(&slot.missed, 0) and slot_claim(slot):
-        slot_attend(loop, slot)
+        # With nothing to send, too: then the leader sees to it that it hears of a client that leaves.
+        if slot.connection != NULL:
+            connection_post(loop, slot.connection, POST_ATTEND)
         slot_quiet(slot)
 
 
@@ -968,6 +976,11 @@ cdef void connection_attend(loop_t* loop, connection_t* connection) noexcept nog
         deadline_join(loop, connection, DEADLINE_SEND)
 
 
+cdef void remind_of_queue(loop_t* loop, int64_t at_ms) noexcept nogil:
+    """Have the queue looked through, which is long perhaps: not for each client that leaves."""
+    loop_remind(loop, ALARM_QUEUE, (at_ms // SIFT_MS + 1) * SIFT_MS)
+
+
 cdef void connection_gone(loop_t* loop, connection_t* connection) noexcept nogil:
     """The client of a running exchange has left."""
     cdef slot_t* slot = connection_slot(connection)
@@ -976,14 +989,14 @@ cdef void connection_gone(loop_t* loop, connection_t* connection) noexcept nogil
         deadline_leave(loop, connection)
     # If it waits for a thread, it need not any more.
     connection.expires_ms = loop.now_ms
-    loop_remind(loop, ALARM_QUEUE, loop.now_ms)
+    remind_of_queue(loop, loop.now_ms)
     if slot != NULL:
         slot_moved(slot)
 
 
 cdef void connection_keep_watch(loop_t* loop, connection_t* connection) noexcept nogil:
     """Its request will wait, or its exchange takes a while: hear of it when the client leaves."""
-    if not connection.watched and not word_load_relaxed(&connection.gone):
+    if (not connection.watched or connection.watched == WATCH_GONE) and not word_load_relaxed(&connection.gone):
         connection_watch(loop, connection, WATCH_READ)
 
 
@@ -993,7 +1006,7 @@ cdef void connection_heard(loop_t* loop, connection_t* connection) noexcept nogi
         word_or(&connection.gone, GONE_HALF)
         if connection.deadline == DEADLINE_NONE:
             connection.expires_ms = min(connection.expires_ms, loop.now_ms + HALF_CLOSED_MS)
-            loop_remind(loop, ALARM_QUEUE, connection.expires_ms)
+            remind_of_queue(loop, connection.expires_ms)
     connection_watch(loop, connection, WATCH_GONE)
 
 

@@ -29,7 +29,7 @@ from fastwsgi._connection cimport (
     connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_keep_watch,
     connection_list_t, connection_next, connection_post, connection_refuse, connection_settle, connection_t,
     list_append, list_take, loop_remind, loop_say, loop_t, request_t, slot_borrow, slot_claim, slot_free, slot_init,
-    slot_quiet, slot_t, slot_waiting,
+    slot_quiet, slot_rest, slot_t, slot_waiting,
 )
 from fastwsgi._environ cimport environ_template
 from fastwsgi._exchange cimport Context, exchange_run
@@ -59,9 +59,6 @@ cdef extern from "Python.h":
 
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size) noexcept
-
-cdef extern from "sched.h" nogil:
-    int sched_yield() noexcept
 
 cdef enum:
     LINES_PAUSE_US = 10000      # so that the access log is written a hundred times a second at most
@@ -365,7 +362,7 @@ cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     slot_claim(slot)
     pointer_store_relaxed(&connection.slot, slot)
     slot.connection = connection
-    slot.head_sent = slot.has_ended = False
+    slot.head_sent = slot.has_ended = slot.is_logged = False
     connection.requests += 1
     slot.number += 1
     slot.cell = cell_of(connection)
@@ -511,12 +508,6 @@ cdef bint crew_give_back(crew_t* crew, slot_t* slot) noexcept nogil:
     return has_place
 
 
-cdef void slot_rest(slot_t* slot) noexcept nogil:
-    """Wait until the leader has let go of a slot."""
-    while line_load(&slot.word) & SLOT_MASK == SLOT_BUSY:
-        sched_yield()
-
-
 cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
     """The exchange is over and the lead was never lost: WORK_RUN for a pipelined one, else its answer is sent."""
     cdef loop_t* loop = &crew.loop
@@ -575,17 +566,20 @@ cdef void keeper_took(crew_t* crew, slot_t* slot) noexcept nogil:
     cdef connection_t* connection
     word_count(&loop.counters.taken, 1)
     loop_taken_over(loop)
-    # If the thread is at it, it will see that the lead is gone and send by itself.
-    if slot_borrow(slot):
-        connection = slot.connection
-        if connection != NULL and slot_waiting(slot):
-            # A client that is lost shows at the next block.
-            connection_flush(loop, connection, slot)
-            if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
-                connection_attend(loop, connection)
-        if connection != NULL:
-            connection_keep_watch(loop, connection)
-        slot_quiet(slot)
+    # If the thread is at it, it will see that the lead is gone and send by itself; and then that it was missed.
+    if not slot_borrow(slot):
+        word_store(&slot.missed, 1)
+        if not slot_borrow(slot):
+            return
+    connection = slot.connection
+    if connection != NULL and slot_waiting(slot):
+        # A client that is lost shows at the next block.
+        connection_flush(loop, connection, slot)
+        if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
+            connection_attend(loop, connection)
+    if connection != NULL:
+        connection_keep_watch(loop, connection)
+    slot_quiet(slot)
 
 
 cdef void keeper_see(slot_t* slot, int64_t now) noexcept nogil:
@@ -1021,22 +1015,23 @@ cdef class Crew:
         cdef int i
         for i in range(1, <int>word_load(&self.crew.overdue.used) + 1):
             slot = &self.crew.slots[i]
+            to_raise = word_load(&slot.to_raise)
+            # With the GIL, so what is in the application now stays there until it sees the exception.
+            if to_raise and word_load(&slot.in_application) == to_raise:
+                slot.is_raised = True
+                PyThreadState_SetAsyncExc(self.thread_ids[i], RequestTimeout)
+            word_replace(&slot.to_raise, to_raise, 0)
             tells = word_load(&slot.tells)
-            to_raise = word_swap(&slot.to_raise, 0)
             if tells:
                 what = (<bytes>slot.told).decode("ascii", "backslashreplace")
                 age = slot.told_age_ms / 1000.0
-                where = self._stack(i, word_load(&slot.in_application) == tells >> 2)
+                where = self._stack(i, line_load(&slot.word) >> 2 == tells >> 2)
                 if tells & TELL_MASK == TELL_SLOW:
                     records.append((LEVEL_WARNING, f"{what} is slow: after {age:.1f} s (--log-slow) it is {where}"))
                 else:
                     records.append((LEVEL_ERROR, f"{what} made no progress for {self.timeout:g} s (--timeout) and was "
                                     f"taken away from its thread, after {age:.1f} s in all, {where}"))
                 word_store(&slot.tells, 0)
-            # With the GIL, so what is in the application now stays there until it sees the exception.
-            if to_raise and word_load(&slot.in_application) == to_raise:
-                slot.is_raised = True
-                PyThreadState_SetAsyncExc(self.thread_ids[i], RequestTimeout)
 
     def _stack(self, int index, bint is_running):
         """Where a thread is, in words."""
@@ -1048,7 +1043,7 @@ cdef class Crew:
     def _replace_lost(self, list records):
         """Start a thread for each that was given up, as long as there are not too many of these."""
         cdef int i
-        for _ in range(word_swap(&self.crew.overdue.fresh, 0)):
+        while word_load(&self.crew.overdue.fresh) and not word_load(&self.crew.ended):
             for i in range(1, self.crew.most + 1):
                 if i not in self.thread_ids:
                     break
@@ -1063,7 +1058,9 @@ cdef class Crew:
                 except RuntimeError as error:
                     what = str(error)
                     i = 0
-            self.is_exhausted = self.is_exhausted or not i
+            word_add(&self.crew.overdue.fresh, -1)
+            if not i and not word_load(&self.crew.stop):
+                self.is_exhausted = True
             records.append((LEVEL_ERROR, f"a thread does not come back from the application and is given up; {what}"))
 
     cdef int close(self) noexcept:

@@ -20,9 +20,9 @@ from posix.unistd cimport close
 from fastwsgi._accesslog cimport accesslog_values, record_t
 from fastwsgi._buffer cimport buffer_append
 from fastwsgi._connection cimport (
-    OUT_MOST, RESPONSE_DIRECT, TRANSMIT_FULL, TRANSMIT_LOST,
-    connection_t, connection_transmit, loop_t, record_client, request_t, slot_attend, slot_borrow, slot_claim,
-    slot_log, slot_make_up, slot_moved, slot_quiet, slot_release, slot_t, slot_waiting, transmit_t,
+    OUT_MOST, RESPONSE_DIRECT, SLOT_MASK, SLOT_REVOKED, TRANSMIT_DONE, TRANSMIT_FULL, TRANSMIT_LOST,
+    connection_t, connection_transmit, loop_t, record_client, request_t, slot_attend, slot_borrow,
+    slot_log, slot_moved, slot_rest, slot_quiet, slot_release, slot_t, slot_waiting, transmit_t,
 )
 from fastwsgi._content cimport Input, content_length, input_from_bytes, input_from_content
 from fastwsgi._environ cimport environ_build, environ_forward
@@ -30,7 +30,7 @@ from fastwsgi._lead cimport lead_holds
 from fastwsgi._outbox cimport OUTBOX_LOST, outbox_add, outbox_add_file, outbox_new, outbox_send
 from fastwsgi._parser cimport METHOD_HEAD, parser_t
 from fastwsgi._platform cimport (
-    dup_cloexec, platform_now_ns, platform_wall_seconds, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock,
+    dup_cloexec, line_load, platform_now_ns, platform_wall_seconds, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock,
     word_add, word_count, word_load_relaxed, word_store_relaxed,
 )
 from fastwsgi._refusals cimport REFUSAL_APPLICATION_ERROR
@@ -106,6 +106,43 @@ cdef int head_failed(int result, str what, object text) except -1:
     raise ValueError(f"{what} has a control character: {text!r}")
 
 
+cdef void lose_client(loop_t* loop, connection_t* connection) noexcept nogil:
+    """With the slot held: the client is gone."""
+    word_add(&loop.counters.lost_clients, 1)
+    connection.closes = True
+    connection.wants_reset = True
+
+
+cdef transmit_t offer_patiently(loop_t* loop, slot_t* slot, const char* data, size_t size, const char* tail,
+                                size_t tail_size, size_t* taken) noexcept nogil:
+    """Give the kernel what waits and then data and tail; where all buffers are full, wait until the client has read.
+
+    The slot is held before and free afterwards: it must not be held by a thread that waits for the GIL, or the exchange
+    could not be revoked.
+    """
+    cdef connection_t* connection = slot.connection
+    cdef transmit_t outcome = connection_transmit(loop, connection, slot, data, size, tail, tail_size, taken)
+    cdef uint64_t progress = 0
+    if outcome == TRANSMIT_LOST:
+        lose_client(loop, connection)
+    elif outcome == TRANSMIT_FULL:
+        # Before the leader can know of it: it tells of progress only if somebody waits.
+        pthread_mutex_lock(&slot.mutex)
+        word_add(&slot.waits, 1)
+        progress = slot.progress
+        pthread_mutex_unlock(&slot.mutex)
+    slot_release(loop, slot)
+    if outcome == TRANSMIT_FULL:
+        pthread_mutex_lock(&slot.mutex)
+        while slot.progress == progress:
+            pthread_cond_wait(&slot.moved, &slot.mutex)
+        word_add(&slot.waits, -1)
+        pthread_mutex_unlock(&slot.mutex)
+        # The client has read: that is progress, as a block is.
+        word_count(&slot.blocks, 1)
+    return outcome
+
+
 @cython.final
 @cython.no_gc        # it lets go of the context, and with it of the application, when it is over
 @cython.freelist(64)
@@ -151,22 +188,20 @@ cdef class Exchange:
     cdef slot_t* claim(self) except NULL:
         """Hold the slot, and with it the connection; raises ConnectionError when the exchange was revoked."""
         cdef slot_t* slot = self.slot
-        cdef bint is_held
-        if slot == NULL:
-            raise RuntimeError("the exchange has ended")
-        is_held = not self.is_revoked and slot_borrow(slot)
-        if not is_held and not self.is_revoked:
+        while True:
+            # Looked at with the GIL: until it is NULL, the slot is of this exchange.
+            if self.slot == NULL:
+                raise RuntimeError("the exchange has ended")
+            if self.is_revoked or line_load(&slot.word) & SLOT_MASK >= SLOT_REVOKED:
+                break
+            if slot_borrow(slot):
+                return slot
             # The leader sends from it at this moment, perhaps from a slow disk; or another thread of the application.
             with nogil:
-                is_held = slot_claim(slot)
-            if is_held and self.slot == NULL:
-                slot_quiet(slot)
-                raise RuntimeError("the exchange has ended")
-        if not is_held:
-            self.is_lost = True
-            self.is_revoked = True
-            raise ConnectionError("the exchange was taken away from this thread")
-        return slot
+                slot_rest(slot)
+        self.is_lost = True
+        self.is_revoked = True
+        raise ConnectionError("the exchange was taken away from this thread")
 
     cdef void release(self) noexcept:
         """Let go of the slot, unless it was taken away, or given up while this thread of the application waited."""
@@ -261,7 +296,6 @@ cdef class Exchange:
                         return 0
                 self.left -= size
                 self.is_finished = is_whole and not self.left
-                slot.has_ended = self.is_finished
             elif self.framing == FRAMING_CHUNKED:
                 if buffer_append(&slot.out, line, chunk_line(line, size)) < 0:
                     raise MemoryError
@@ -274,6 +308,7 @@ cdef class Exchange:
                 raise MemoryError
             elif slot_waiting(slot) >= OUT_MOST:
                 self.offer(slot, NULL, 0, NULL, 0)
+            slot.has_ended = self.framing == FRAMING_LENGTH and not self.left
         finally:
             self.release()
         return self.flush()
@@ -297,50 +332,27 @@ cdef class Exchange:
 
     cdef int offer(self, slot_t* slot, const char* data, size_t size, const char* tail, size_t tail_size) except -1:
         """Give the kernel what waits and then data and tail; with the slot held. Waits when all buffers are full."""
-        cdef connection_t* connection = slot.connection
-        cdef loop_t* loop = self.loop
         cdef transmit_t outcome
-        cdef uint64_t progress = 0
         cdef size_t taken = 0
         while True:
-            if connection.outbox == NULL and size + slot_waiting(slot) <= OUT_MOST:
-                outcome = connection_transmit(loop, connection, slot, data, size, tail, tail_size, &taken)
+            if slot.connection.outbox == NULL and size + slot_waiting(slot) <= OUT_MOST:
+                outcome = connection_transmit(self.loop, slot.connection, slot, data, size, tail, tail_size, &taken)
+                if outcome == TRANSMIT_LOST:
+                    lose_client(self.loop, slot.connection)
+                if outcome == TRANSMIT_DONE:
+                    slot_attend(self.loop, slot)
+                    return 0
             else:
                 with nogil:
-                    outcome = connection_transmit(loop, connection, slot, data, size, tail, tail_size, &taken)
+                    outcome = offer_patiently(self.loop, slot, data, size, tail, tail_size, &taken)
+                self.claim()
             if outcome == TRANSMIT_LOST:
-                word_add(&loop.counters.lost_clients, 1)
-                connection.closes = True
-                connection.wants_reset = True
                 self.is_lost = True
                 raise ConnectionError("the client is gone")
-            if outcome == TRANSMIT_FULL:
-                # Before the leader can know of it: it tells of progress only if somebody waits.
-                pthread_mutex_lock(&slot.mutex)
-                word_add(&slot.waits, 1)
-                progress = slot.progress
-                pthread_mutex_unlock(&slot.mutex)
-            slot_attend(loop, slot)
-            if outcome != TRANSMIT_FULL:
+            if outcome == TRANSMIT_DONE:
                 return 0
             data += taken
             size -= taken
-            self.wait(slot, progress)
-
-    cdef int wait(self, slot_t* slot, uint64_t progress) except -1:
-        """Let go of the slot until the leader has sent something since `progress`, and hold it again."""
-        with nogil:
-            slot_quiet(slot)
-            slot_make_up(self.loop, slot)
-            pthread_mutex_lock(&slot.mutex)
-            while slot.progress == progress:
-                pthread_cond_wait(&slot.moved, &slot.mutex)
-            word_add(&slot.waits, -1)
-            pthread_mutex_unlock(&slot.mutex)
-            # The client has read: that is progress, as a block is.
-            word_count(&slot.blocks, 1)
-        self.claim()
-        return 0
 
     cdef int finish(self) except -1:
         """The iterable has ended: end the content as its framing says."""
@@ -404,9 +416,12 @@ cdef class Exchange:
             slot.sent += length
             with nogil:
                 outcome = outbox_send(connection.outbox, connection.fd, False)
+                if outcome < 0:
+                    connection.closes = True
+                    connection.wants_reset = True
+                slot_release(self.loop, slot)       # as in offer_patiently
+            self.claim()
             if outcome < 0:
-                connection.closes = True
-                connection.wants_reset = True
                 self.is_lost = True
                 if outcome == OUTBOX_LOST:
                     word_add(&self.loop.counters.lost_clients, 1)
@@ -611,6 +626,7 @@ cdef int exchange_log(Context context, Exchange exchange, slot_t* slot, dict env
     record.head = slot.head.lines.data
     record.head_size = slot.head.lines.size
     exchange.claim()
+    slot.is_logged = True
     connection = slot.connection
     request = connection.request
     record.data = request.buffer.data + request.start

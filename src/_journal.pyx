@@ -52,7 +52,7 @@ cdef void journal_record(journal_t* journal, int level, const char* text) noexce
     cdef size_t size = strlen(text)
     cdef int64_t second = platform_now_ns() // 1000000000
     cdef char mark = <char>level
-    cdef bint is_kept = False
+    cdef bint wakes = True
     pthread_mutex_lock(&journal.mutex)
     if second != journal.second:
         journal.second = second
@@ -60,13 +60,13 @@ cdef void journal_record(journal_t* journal, int level, const char* text) noexce
     journal.rate += 1
     if journal.rate > RECORDS_PER_SECOND or journal.records.size + size + 2 > RECORDS_MOST:
         journal.lost_records += 1
+        wakes = journal.lost_records == 1       # it is said within a second that there are some
     elif buffer_append(&journal.records, &mark, 1) < 0 or buffer_append(&journal.records, text, size + 1) < 0:
         journal.records.size = 0
         journal.lost_records += 1
-    else:
-        is_kept = True
+        wakes = journal.lost_records == 1
     pthread_mutex_unlock(&journal.mutex)
-    if is_kept:
+    if wakes:
         wake_write(&journal.wake)
 
 

@@ -24,7 +24,7 @@ from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journa
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
     EVENT_GONE, SHUT_RDWR, WATCH_READ, WATCH_WRITE, event_t, head_load, head_take, line_load, line_store, listen,
-    condition_init, platform_accept, platform_now_ns, platform_stop_hearing, platform_would_block, poller_close,
+    condition_init, platform_accept, platform_has_octets, platform_now_ns, platform_stop_hearing, platform_would_block, poller_close,
     pointer_store_relaxed, poller_open, poller_wait, poller_watch, pthread_cond_destroy, pthread_mutex_destroy,
     pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, word_count, word_load, word_load_relaxed, word_swap,
 )
@@ -35,6 +35,7 @@ cdef enum:
     EVENTS_MOST = 64
     ACCEPT_MOST = 64            # connections of one turn
     ACCEPT_REST = 65536         # of one listener at the end: more than any kernel queues
+    IDLE_LOOKS = 8              # for a connection that can be closed to make room
     ACCEPT_PAUSE_MS = 500       # when descriptors have run out
     ACCEPT_SAY_MS = 10000       # and how often that is said
 
@@ -123,9 +124,20 @@ cdef void say_accepting_pauses(loop_t* loop, int level, const char* text, const 
         loop_say(loop, level, text, NULL, detail)
 
 
+cdef connection_t* idle_one(loop_t* loop) noexcept nogil:
+    """The connection that is idle for longest, and has nothing that waits to be received; or NULL."""
+    cdef connection_t* connection = loop.deadlines[<int>DEADLINE_IDLE].first
+    cdef int looks
+    for looks in range(IDLE_LOOKS):
+        if connection == NULL or not platform_has_octets(connection.fd):
+            return connection
+        connection = connection.later
+    return NULL
+
+
 cdef bint has_room(loop_t* loop) noexcept nogil:
     """One connection more is within --worker-connections, or one that is idle can be closed for it."""
-    return loop.open_count < loop.open_most or loop.deadlines[<int>DEADLINE_IDLE].first != NULL
+    return loop.open_count < loop.open_most or idle_one(loop) != NULL
 
 
 cdef void pause_when_full(loop_t* loop) noexcept nogil:
@@ -151,12 +163,15 @@ cdef connection_t* accept_one(loop_t* loop, listener_t* listener) noexcept nogil
     cdef sockaddr_storage address
     cdef socklen_t size
     cdef connection_t* connection
+    cdef connection_t* makes_room = NULL
     cdef int fd
     while loop.accept_budget > 0:
         loop.accept_budget -= 1
-        if not has_room(loop):
-            pause_when_full(loop)
-            return NULL
+        if loop.open_count >= loop.open_most:
+            makes_room = idle_one(loop)
+            if makes_room == NULL:
+                pause_when_full(loop)
+                return NULL
         size = sizeof(address)
         fd = platform_accept(listener.fd, &address, &size)
         if fd >= 0:
@@ -164,8 +179,8 @@ cdef connection_t* accept_one(loop_t* loop, listener_t* listener) noexcept nogil
             if connection == NULL:
                 close(fd)
                 pause_accepting(loop)
-            elif loop.open_count > loop.open_most:
-                connection_close(loop, loop.deadlines[<int>DEADLINE_IDLE].first)    # the one that is idle for longest
+            elif makes_room != NULL:
+                connection_close(loop, makes_room)
             return connection
         if platform_would_block():
             return NULL

@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 from fastwsgi._accesslog cimport put_escaped, record_t
 from fastwsgi._buffer cimport span_t
 from fastwsgi._connection cimport (
-    ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_SLOW, TELL_TIMEOUT,
+    ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_SLOW, TELL_TIMEOUT, TRANSMIT_LOST,
     connection_close, connection_flush, connection_log, connection_refuse, connection_settle, connection_t, loop_remind,
     loop_say, loop_t, record_client, request_t, slot_borrow, slot_moved, slot_quiet, slot_t, slot_waiting,
 )
@@ -109,8 +109,8 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
     number = slot.number
     if word_load_relaxed(&slot.began_ns):
         duration_ns = <uint64_t>platform_now_ns() - word_load_relaxed(&slot.began_ns)
-    if slot_waiting(slot):
-        connection_flush(loop, connection, slot)
+    if slot_waiting(slot) and connection_flush(loop, connection, slot) == TRANSMIT_LOST:
+        connection.wants_reset = True
     slot.connection = NULL
     pointer_store_relaxed(&connection.slot, NULL)
     connection.owner = OWNER_LOOP
@@ -123,7 +123,8 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
         if is_told:
             write_told(slot, connection, loop.now_ms - slot.watched_since_ms)
     if slot.has_ended:
-        connection_log(loop, connection, slot.status, slot.sent, duration_ns)
+        if not slot.is_logged:
+            connection_log(loop, connection, slot.status, slot.sent, duration_ns)
         connection.is_answered = True
         connection.closes = True
         connection.lingers = True
@@ -131,7 +132,8 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
     elif slot.head_sent:
         loop_say(loop, LEVEL_WARNING, b"an exchange was taken away from its thread and the connection reset",
                  connection, NULL)
-        connection_log(loop, connection, slot.status, slot.sent, duration_ns)
+        if not slot.is_logged:
+            connection_log(loop, connection, slot.status, slot.sent, duration_ns)
         connection.wants_reset = True
         connection_close(loop, connection)
     else:
@@ -186,8 +188,7 @@ cdef bint overdue_look(loop_t* loop, overdue_t* overdue) noexcept nogil:
         some = True
         if word & SLOT_MASK == SLOT_REVOKED:
             # One that waits for the GIL is not lost.
-            if (loop.now_ms - slot.revoked_ms >= LOST_MS and word_load_relaxed(&slot.began_ns)
-                    and not word_load_relaxed(&loop.draining)):
+            if loop.now_ms - slot.revoked_ms >= LOST_MS and word_load_relaxed(&slot.began_ns):
                 give_up_thread(loop, overdue, slot, number)
             continue
         see(slot, number, loop.now_ms)

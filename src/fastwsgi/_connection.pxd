@@ -168,6 +168,7 @@ cdef struct slot_t:
     buffer_t out                # wire bytes that have not been offered to the kernel; touched only with BUSY
     size_t out_sent
     bint head_sent              # the head of this exchange is in `out` or beyond
+    bint is_logged              # its access log line was written; touched only with BUSY
     bint has_ended              # and all of its content; touched only with BUSY, as the three above
     uint64_t number             # of the exchange
     uint64_t away               # the lead word its thread went away with; 0 when it did not lead
@@ -332,6 +333,7 @@ cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record) noexcept nogil
 cdef int slot_init(slot_t* slot, int index) noexcept nogil
 cdef void slot_free(slot_t* slot) noexcept nogil
 cdef bint slot_claim(slot_t* slot) noexcept nogil
+cdef void slot_rest(slot_t* slot) noexcept nogil
 cdef bint slot_borrow(slot_t* slot) noexcept nogil
 cdef void slot_quiet(slot_t* slot) noexcept nogil
 cdef void slot_release(loop_t* loop, slot_t* slot) noexcept nogil

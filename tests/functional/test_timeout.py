@@ -144,12 +144,38 @@ def test_an_answer_that_is_complete_is_not_cut_by_a_slow_close(serve):
     assert client.read_response().text == "all of it"
     client.expect_end()
     server.log.expect("made no progress")
+    assert "in close\n" in server.log.matching("made no progress")[0]
     time.sleep(0.2)
     assert closed == []
     gate.open()
     wait_until(lambda: closed, "close()")
     assert closed == [True]
     server.wait_count("exchanges", 0)
+    assert server.ask().text == "hello"
+
+
+def test_an_answer_of_the_announced_length_is_complete(serve):
+    gate = Gate()
+
+    def application(environ, start_response):
+        if environ["PATH_INFO"] == "/":
+            return text()(environ, start_response)
+        start_response("200 OK", [TEXT, ("Content-Length", "9")])
+        return generator()
+
+    def generator():
+        yield b"all of "
+        yield b"it"
+        gate.hold()
+
+    server = serve(application, timeout=0.3, validate=False)
+    server.log.allow("made no progress")
+    client = server.connect()
+    client.send(request("/goes-on"))
+    wait_until(lambda: server.count("timeouts") == 1, "the timeout")
+    assert client.read_response().text == "all of it"
+    client.expect_end()
+    gate.open()
     assert server.ask().text == "hello"
 
 

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import ctypes
 import functools
+import itertools
 import json
 import logging
 import os
@@ -65,9 +66,12 @@ def stuck(environ, start_response):
 
 
 def hold_gil(environ, start_response):
-    """/gil is in C for two seconds without letting go of the GIL."""
+    """/gil is in C for two seconds without letting go of the GIL; /stream does not end."""
     if environ["PATH_INFO"] == "/gil":
         ctypes.PyDLL(None).usleep(2_000_000)
+    if environ["PATH_INFO"] == "/stream":
+        start_response("200 OK", TEXT)
+        return itertools.repeat(b"x" * 200_000)
     return hello(environ, start_response)
 
 

@@ -1,5 +1,6 @@
 """Threads that are stuck: the answer comes all the same, and a worker that has lost too many ends."""
 
+import contextlib
 import time
 
 from support import request, wait_until
@@ -17,6 +18,40 @@ def test_503_while_the_gil_is_held(start_crew):
     # Others wait for the GIL, and for no longer.
     wait_until(lambda: server.ask().text == "hello", "the end of it")
     server.stop()
+
+
+def test_a_stream_is_given_up_while_the_gil_is_held(start_crew):
+    """Its thread waits for the GIL after a large block, and must not hold its slot meanwhile."""
+    server = start_crew("apps:hold_gil", "--timeout", "500ms", "--threads", "4")
+    client = server.connect()
+    client.send(request("/stream"))
+    client.read_head()
+    client.take(1_000_000)
+    other = server.connect()
+    other.send(request("/gil"))
+    begun = time.monotonic()
+    with contextlib.suppress(ConnectionError):
+        while client.receive():
+            client.received.clear()
+    assert time.monotonic() - begun < 1.8
+    assert other.read_response().status == 503
+    wait_until(lambda: server.ask().text == "hello", "the end of it")
+    server.stop()
+
+
+def test_a_lost_thread_is_replaced_while_stopping(start_polled):
+    server = start_polled(
+        "apps:lose_threads", "--timeout", "500ms", "--threads", "1", "--graceful-timeout", "10s"
+    )
+    stuck, queued = server.connect(), server.connect()
+    stuck.send(request("/lose"))
+    time.sleep(0.1)
+    queued.send(request("/"))
+    time.sleep(0.1)
+    server.terminate()
+    assert stuck.read_response().status == 503
+    assert queued.read_response().text == "hello"
+    assert server.wait() == 0
 
 
 def test_too_many_lost_threads_end_the_worker(start_polled):
