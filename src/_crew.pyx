@@ -942,7 +942,7 @@ cdef class Crew:
         with cython.critical_section(self):
             word_add(&self.crew.alive, -1)
             if self.lost_threads:
-                self._close()       # given up as lost, and here it is after all
+                self.close_all()    # given up as lost, and here it is after all
             else:
                 wake_write(&self.crew.loop.journal.wake)
 
@@ -1006,7 +1006,7 @@ cdef class Crew:
             self._replace_lost(records)
         if self.finished:
             with cython.critical_section(self):
-                self._close()
+                self.close_all()
         return records
 
     def _tell(self, list records):
@@ -1061,12 +1061,13 @@ cdef class Crew:
             self.is_exhausted = self.is_exhausted or not i
             records.append((LEVEL_ERROR, f"a thread does not come back from the application and is given up; {what}"))
 
-    def _close(self):
+    cdef int close_all(self) except -1:
         """Give back every descriptor; the memory goes with the object. In a critical section."""
         self.lost_threads = <int>word_load(&self.crew.alive)
         if self.lost_threads == 0 and not self.is_closed:
             self.is_closed = True
             loop_close(&self.crew.loop)
+        return 0
 
     def stop(self, double grace):
         """Begin to drain: accept what is queued, finish what runs within `grace` seconds.

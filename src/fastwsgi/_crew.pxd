@@ -79,3 +79,5 @@ cdef class Crew:
     cdef readonly bint is_exhausted
     cdef double timeout         # seconds, as the log says it
     cdef dict thread_ids        # of the threads that have not ended, by slot; 0: not running yet
+
+    cdef int close_all(self) except -1
