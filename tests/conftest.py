@@ -50,7 +50,13 @@ def serve(request):
     servers = []
 
     def start(app, **options):
-        options = {"poller": poller, "threads": threads, "graceful_timeout": 5, "log_slow": PATIENCE / 2, **options}
+        options = {
+            "poller": poller,
+            "threads": threads,
+            "graceful_timeout": 5,
+            "log_slow": PATIENCE / 2,
+            **options,
+        }
         servers.append(Server(app, **options))
         return servers[-1]
 
