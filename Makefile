@@ -37,9 +37,8 @@ abuse: $(VENV)/built $(VENV)/has-test
 asan: $(VENV)/built $(VENV)/has-test
 	tools/asan.sh $(BIN)/python $(ARGS)
 
-# Not the installation of this tree: `make tsan PYTHON=... VENV=...` names a Python of its own and where to install.
-tsan: $(VENV)/has-build $(VENV)/has-test
-	tools/tsan.sh $(BIN)/python $(ARGS)
+tsan: $(VENV)/built $(VENV)/has-test
+	tools/tsan.sh $(BIN)/python $(TSAN_PYTHON) $(ARGS)
 
 fuzz: $(VENV)/built $(VENV)/has-test
 	$(BIN)/python tools/fuzz.py --seconds $(SECONDS) $(ARGS)

@@ -46,7 +46,8 @@ from fastwsgi._platform cimport (
     condition_wait, line_load, line_replace, line_store, platform_name_thread, platform_now_ns, platform_clock_ns,
     platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some, pointer_store_relaxed,
     poller_close, pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock, wake_drain,
-    wake_write, word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed, word_swap,
+    wake_write, word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed,
+    word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
 from fastwsgi._trust cimport trust_set

@@ -17,7 +17,8 @@ from fastwsgi._connection cimport (
     STATE_LINGER, STATE_NEW, STATE_SENDING, connection_advance, connection_attend, connection_close,
     connection_enter, connection_free, connection_give_up, connection_gone, connection_handle, connection_heard,
     connection_new, connection_receive, connection_refuse, connection_send_ready, connection_settle, connection_slot,
-    connection_t, connection_watch, list_append, list_take, listener_t, loop_say, loop_t, request_t, slot_free, slot_init,
+    connection_t, connection_watch, list_append, list_take, listener_t, loop_say, loop_t, request_t, slot_free,
+    slot_init,
 )
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journal_open

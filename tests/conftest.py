@@ -43,14 +43,20 @@ def serve(request):
     nothing may be left: no connection, exchange, thread or descriptor, and no log line that the test did not
     expect with server.log.expect().
     """
-    from support import Server, resources, wait_left_nothing
+    from support import PATIENCE, Server, resources, wait_left_nothing
 
     poller, threads = request.param
     before = resources()
     servers = []
 
     def start(app, **options):
-        options = {"poller": poller, "threads": threads, "graceful_timeout": 5, **options}
+        options = {
+            "poller": poller,
+            "threads": threads,
+            "graceful_timeout": 5,
+            "log_slow": PATIENCE / 2,
+            **options,
+        }
         servers.append(Server(app, **options))
         return servers[-1]
 
