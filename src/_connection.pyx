@@ -57,7 +57,7 @@ cdef enum:
     SPARE_REQUESTS = 64
     LINGER_ROOM = 16384
     ALL_MEMORY = <size_t>-1
-    SIFT_MS = 50
+    SIFT_MS = 50                # between two looks through the queue for clients that left, at least
 
 # What each state is called in a log line: "... while receiving the request head".
 cdef const char* state_text[STATES]
@@ -146,7 +146,7 @@ cdef void slot_rest(slot_t* slot) noexcept nogil:
 
 
 cdef bint slot_borrow(slot_t* slot) noexcept nogil:
-    """QUIET to BUSY, by the leader; False if its thread is at it (and will send by itself) or it was revoked."""
+    """QUIET to BUSY, without waiting; False if somebody else is at it (and will send by itself) or it was revoked."""
     cdef uint64_t word = line_load(&slot.word)
     return word & SLOT_MASK == SLOT_QUIET and line_replace(&slot.word, word, word | SLOT_BUSY)
 
@@ -992,6 +992,13 @@ cdef void connection_gone(loop_t* loop, connection_t* connection) noexcept nogil
     remind_of_queue(loop, loop.now_ms)
     if slot != NULL:
         slot_moved(slot)
+
+
+cdef void connection_lost(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Its client left while an exchange was sending; by whoever holds the slot."""
+    word_add(&loop.counters.lost_clients, 1)
+    connection.closes = True
+    connection.wants_reset = True
 
 
 cdef void connection_keep_watch(loop_t* loop, connection_t* connection) noexcept nogil:

@@ -27,9 +27,9 @@ from fastwsgi._connection cimport (
     DEADLINE_SEND, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK,
     SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_MASK, TELL_SLOW, TRANSMIT_LOST, connection_advance,
     connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_keep_watch,
-    connection_list_t, connection_next, connection_post, connection_refuse, connection_settle, connection_t,
-    list_append, list_take, loop_remind, loop_say, loop_t, request_t, slot_borrow, slot_claim, slot_free, slot_init,
-    slot_quiet, slot_rest, slot_t, slot_waiting,
+    connection_list_t, connection_lost, connection_next, connection_post, connection_refuse, connection_settle,
+    connection_t, list_append, list_take, loop_remind, loop_say, loop_t, request_t, slot_borrow, slot_claim, slot_free,
+    slot_init, slot_quiet, slot_rest, slot_t, slot_waiting,
 )
 from fastwsgi._environ cimport environ_template
 from fastwsgi._exchange cimport Context, exchange_run
@@ -41,7 +41,7 @@ from fastwsgi._loop cimport (
     loop_taken_over, loop_turn,
 )
 from fastwsgi._outbox cimport outbox_is_empty
-from fastwsgi._overdue cimport exchange_revoke, overdue_arm, overdue_look
+from fastwsgi._overdue cimport exchange_revoke, overdue_arm, overdue_look, slots_end
 from fastwsgi._platform cimport (
     condition_wait, line_load, line_replace, line_store, platform_name_thread, platform_now_ns, platform_clock_ns,
     platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some, pointer_store_relaxed,
@@ -107,7 +107,7 @@ cdef int others_run(crew_t* crew, slot_t* slot) noexcept nogil:
     """How many other threads are in the application."""
     cdef int count = 0
     cdef int i
-    for i in range(1, <int>word_load_relaxed(&crew.overdue.used) + 1):
+    for i in range(1, slots_end(&crew.overdue)):
         if (i != slot.index and word_load_relaxed(&crew.slots[i].running)
                 and line_load(&crew.slots[i].word) & SLOT_MASK != SLOT_LOST):
             count += 1
@@ -229,7 +229,7 @@ cdef void crew_end(crew_t* crew) noexcept nogil:
     crew_lock(crew)
     crew.has_ended = True
     word_store(&crew.ended, 1)
-    for i in range(1, <int>word_load_relaxed(&crew.overdue.used) + 1):
+    for i in range(1, slots_end(&crew.overdue)):
         pthread_cond_signal(&crew.slots[i].turn)
     pthread_cond_signal(&crew.loop.lead.keeper)
     crew_unlock(crew)
@@ -320,7 +320,7 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
     cdef uint64_t number
     cdef uint64_t stop = word_load(&crew.stop)
     if word_load(&crew.revokes) and word_swap(&crew.revokes, 0):
-        for i in range(1, <int>word_load_relaxed(&crew.overdue.used) + 1):
+        for i in range(1, slots_end(&crew.overdue)):
             slot = &crew.slots[i]
             number = word_load(&slot.to_revoke)
             if not number:
@@ -349,7 +349,7 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
                 loop_say(loop, LEVEL_WARNING, b"the grace is over: what still runs is cut (--graceful-timeout)",
                          NULL, NULL)
         crew_refuse_queued(crew)
-        for i in range(1, <int>word_load_relaxed(&crew.overdue.used) + 1):
+        for i in range(1, slots_end(&crew.overdue)):
             exchange_revoke(loop, &crew.slots[i], 0, REFUSAL_REVOKED)
         loop_hurry(loop)
         loop.alarms[<int>ALARM_STOP] = loop.now_ms + HURRY_MS
@@ -493,9 +493,7 @@ cdef bint crew_give_back(crew_t* crew, slot_t* slot) noexcept nogil:
         connection = slot.connection
         connection.is_answered = True
         if slot_waiting(slot) and connection_flush(&crew.loop, connection, slot) == TRANSMIT_LOST:
-            word_add(&crew.loop.counters.lost_clients, 1)
-            connection.closes = True
-            connection.wants_reset = True
+            connection_lost(&crew.loop, connection)
         slot.connection = NULL
         slot_quiet(slot)
         connection_post(&crew.loop, connection, POST_FINISHED)
@@ -602,7 +600,7 @@ cdef bint keeper_holds(crew_t* crew) noexcept nogil:
     cdef slot_t* slot
     cdef bint holds = False
     cdef int i
-    for i in range(1, <int>word_load_relaxed(&crew.overdue.used) + 1):
+    for i in range(1, slots_end(&crew.overdue)):
         slot = &crew.slots[i]
         if not word_load_relaxed(&slot.running) or now - <int64_t>word_load_relaxed(&slot.began_ns) > HOLD_NS:
             continue
@@ -952,7 +950,7 @@ cdef class Crew:
         cdef int stuck = 0
         if not word_load(&self.crew.ended):
             return False
-        for i in range(1, <int>word_load(&self.crew.overdue.used) + 1):
+        for i in range(1, slots_end(&self.crew.overdue)):
             if line_load(&self.crew.slots[i].word) & SLOT_MASK >= SLOT_REVOKED:
                 stuck += 1
         return word_load(&self.crew.alive) <= <uint64_t>stuck
@@ -1014,7 +1012,7 @@ cdef class Crew:
         cdef slot_t* slot
         cdef uint64_t tells, to_raise
         cdef int i
-        for i in range(1, <int>word_load(&self.crew.overdue.used) + 1):
+        for i in range(1, slots_end(&self.crew.overdue)):
             slot = &self.crew.slots[i]
             to_raise = word_load(&slot.to_raise)
             # With the GIL, so what is in the application now stays there until it sees the exception.
@@ -1093,7 +1091,7 @@ cdef class Crew:
         """Take the exchange that runs on a thread (1 to N) away from it: 503, or a reset if the head has left."""
         cdef slot_t* slot
         with cython.critical_section(self):
-            if self.is_closed or not 1 <= thread <= <int>word_load(&self.crew.overdue.used):
+            if self.is_closed or not 1 <= thread < slots_end(&self.crew.overdue):
                 raise ValueError(f"no thread {thread}")
             slot = &self.crew.slots[thread]
             word_store(&slot.to_revoke, line_load(&slot.word) >> 2)
@@ -1114,7 +1112,7 @@ cdef class Crew:
         cdef loop_t* loop = &self.crew.loop
         cdef int i
         cdef uint64_t requests = 0, exchanges = 0
-        for i in range(1, <int>word_load(&self.crew.overdue.used) + 1):
+        for i in range(1, slots_end(&self.crew.overdue)):
             requests += word_load_relaxed(&self.crew.slots[i].requests)
             exchanges += word_load_relaxed(&self.crew.slots[i].running)
         return {

@@ -21,7 +21,7 @@ from fastwsgi._accesslog cimport accesslog_values, record_t
 from fastwsgi._buffer cimport buffer_append
 from fastwsgi._connection cimport (
     OUT_MOST, RESPONSE_DIRECT, SLOT_MASK, SLOT_REVOKED, TRANSMIT_DONE, TRANSMIT_FULL, TRANSMIT_LOST,
-    connection_t, connection_transmit, loop_t, record_client, request_t, slot_attend, slot_borrow,
+    connection_lost, connection_t, connection_transmit, loop_t, record_client, request_t, slot_attend, slot_borrow,
     slot_log, slot_moved, slot_rest, slot_quiet, slot_release, slot_t, slot_waiting, transmit_t,
 )
 from fastwsgi._content cimport Input, content_length, input_from_bytes, input_from_content
@@ -30,8 +30,8 @@ from fastwsgi._lead cimport lead_holds
 from fastwsgi._outbox cimport OUTBOX_LOST, outbox_add, outbox_add_file, outbox_new, outbox_send
 from fastwsgi._parser cimport METHOD_HEAD, parser_t
 from fastwsgi._platform cimport (
-    dup_cloexec, line_load, platform_now_ns, platform_wall_seconds, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock,
-    word_add, word_count, word_load_relaxed, word_store_relaxed,
+    dup_cloexec, line_load, platform_now_ns, platform_wall_seconds, pthread_cond_wait, pthread_mutex_lock,
+    pthread_mutex_unlock, word_add, word_count, word_load_relaxed, word_store_relaxed,
 )
 from fastwsgi._refusals cimport REFUSAL_APPLICATION_ERROR
 from fastwsgi._response cimport (
@@ -106,13 +106,6 @@ cdef int head_failed(int result, str what, object text) except -1:
     raise ValueError(f"{what} has a control character: {text!r}")
 
 
-cdef void lose_client(loop_t* loop, connection_t* connection) noexcept nogil:
-    """With the slot held: the client is gone."""
-    word_add(&loop.counters.lost_clients, 1)
-    connection.closes = True
-    connection.wants_reset = True
-
-
 cdef transmit_t offer_patiently(loop_t* loop, slot_t* slot, const char* data, size_t size, const char* tail,
                                 size_t tail_size, size_t* taken) noexcept nogil:
     """Give the kernel what waits and then data and tail; where all buffers are full, wait until the client has read.
@@ -124,7 +117,7 @@ cdef transmit_t offer_patiently(loop_t* loop, slot_t* slot, const char* data, si
     cdef transmit_t outcome = connection_transmit(loop, connection, slot, data, size, tail, tail_size, taken)
     cdef uint64_t progress = 0
     if outcome == TRANSMIT_LOST:
-        lose_client(loop, connection)
+        connection_lost(loop, connection)
     elif outcome == TRANSMIT_FULL:
         # Before the leader can know of it: it tells of progress only if somebody waits.
         pthread_mutex_lock(&slot.mutex)
@@ -338,7 +331,7 @@ cdef class Exchange:
             if slot.connection.outbox == NULL and size + slot_waiting(slot) <= OUT_MOST:
                 outcome = connection_transmit(self.loop, slot.connection, slot, data, size, tail, tail_size, &taken)
                 if outcome == TRANSMIT_LOST:
-                    lose_client(self.loop, slot.connection)
+                    connection_lost(self.loop, slot.connection)
                 if outcome == TRANSMIT_DONE:
                     slot_attend(self.loop, slot)
                     return 0

@@ -25,9 +25,10 @@ from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journa
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
     EVENT_GONE, SHUT_RDWR, WATCH_READ, WATCH_WRITE, event_t, head_load, head_take, line_load, line_store, listen,
-    condition_init, platform_accept, platform_has_octets, platform_now_ns, platform_stop_hearing, platform_would_block, poller_close,
-    pointer_store_relaxed, poller_open, poller_wait, poller_watch, pthread_cond_destroy, pthread_mutex_destroy,
-    pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, word_count, word_load, word_load_relaxed, word_swap,
+    condition_init, platform_accept, platform_has_octets, platform_now_ns, platform_stop_hearing, platform_would_block,
+    poller_close, pointer_store_relaxed, poller_open, poller_wait, poller_watch, pthread_cond_destroy,
+    pthread_mutex_destroy, pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, word_count, word_load,
+    word_load_relaxed, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
 from fastwsgi._trust cimport trust_free

@@ -10,9 +10,10 @@ from libc.string cimport memcpy
 from fastwsgi._accesslog cimport put_escaped, record_t
 from fastwsgi._buffer cimport span_t
 from fastwsgi._connection cimport (
-    ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_SLOW, TELL_TIMEOUT, TRANSMIT_LOST,
-    connection_close, connection_flush, connection_log, connection_refuse, connection_settle, connection_t, loop_remind,
-    loop_say, loop_t, record_client, request_t, slot_borrow, slot_moved, slot_quiet, slot_t, slot_waiting,
+    ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_SLOW, TELL_TIMEOUT,
+    TRANSMIT_LOST, connection_close, connection_flush, connection_log, connection_refuse, connection_settle,
+    connection_t, loop_remind, loop_say, loop_t, record_client, request_t, slot_borrow, slot_moved, slot_quiet, slot_t,
+    slot_waiting,
 )
 from fastwsgi._journal cimport LEVEL_WARNING
 from fastwsgi._platform cimport (
@@ -122,9 +123,9 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
         is_told = not word_load(&slot.tells)
         if is_told:
             write_told(slot, connection, loop.now_ms - slot.watched_since_ms)
+    if slot.head_sent and not slot.is_logged:
+        connection_log(loop, connection, slot.status, slot.sent, duration_ns)
     if slot.has_ended:
-        if not slot.is_logged:
-            connection_log(loop, connection, slot.status, slot.sent, duration_ns)
         connection.is_answered = True
         connection.closes = True
         connection.lingers = True
@@ -132,8 +133,6 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
     elif slot.head_sent:
         loop_say(loop, LEVEL_WARNING, b"an exchange was taken away from its thread and the connection reset",
                  connection, NULL)
-        if not slot.is_logged:
-            connection_log(loop, connection, slot.status, slot.sent, duration_ns)
         connection.wants_reset = True
         connection_close(loop, connection)
     else:
@@ -179,7 +178,7 @@ cdef bint overdue_look(loop_t* loop, overdue_t* overdue) noexcept nogil:
     cdef int64_t pause = pause_ms(overdue)
     cdef bint some = False
     cdef int i
-    for i in range(1, <int>word_load(&overdue.used) + 1):
+    for i in range(1, slots_end(overdue)):
         slot = &overdue.slots[i]
         word = line_load(&slot.word)
         number = word >> 2

@@ -168,8 +168,8 @@ cdef struct slot_t:
     buffer_t out                # wire bytes that have not been offered to the kernel; touched only with BUSY
     size_t out_sent
     bint head_sent              # the head of this exchange is in `out` or beyond
-    bint is_logged              # its access log line was written; touched only with BUSY
-    bint has_ended              # and all of its content; touched only with BUSY, as the three above
+    bint is_logged              # its access log line was written
+    bint has_ended              # and all of its content; touched only with BUSY, as all since `out`
     uint64_t number             # of the exchange
     uint64_t away               # the lead word its thread went away with; 0 when it did not lead
     int index                   # 1 to N; 0: the loop's own
@@ -318,6 +318,7 @@ cdef void connection_gone(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_keep_watch(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_heard(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_drop(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void connection_lost(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_give_up(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
                             uint64_t duration_ns=*) noexcept nogil

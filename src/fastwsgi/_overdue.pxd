@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from fastwsgi._connection cimport loop_t, slot_t
-from fastwsgi._platform cimport atomic_word_t
+from fastwsgi._platform cimport atomic_word_t, word_load
 
 
 cdef enum:
@@ -19,6 +19,11 @@ cdef struct overdue_t:
     atomic_word_t fresh         # threads that were given up and not replaced yet
     int64_t timeout_ms          # without progress; 0: any time
     int64_t slow_ms             # in all; 0: is not told of
+
+
+cdef inline int slots_end(overdue_t* overdue) noexcept nogil:
+    """One past the last slot that is in use."""
+    return <int>word_load(&overdue.used) + 1
 
 
 cdef void overdue_arm(loop_t* loop, const overdue_t* overdue) noexcept nogil

@@ -42,6 +42,15 @@ class Watching:
         return [b"here"]
 
 
+def keep_busy(server, app):
+    """As many clients as there are threads, each of them in the application."""
+    busy = [server.connect() for _ in range(server.threads)]
+    for client in busy:
+        client.send(request("/held"))
+    app.gate.wait_entered(server.threads)
+    return busy
+
+
 @pytest.mark.parametrize("leave", [reset, end_side])
 def test_the_application_can_see_it(serve, leave):
     app = Watching()
@@ -85,10 +94,7 @@ def test_a_reset_is_seen_behind_a_request_that_waits(serve):
 def test_a_request_that_waits_for_a_thread_is_dropped(serve, leave):
     app = Watching()
     server = serve(app, validate=False)
-    busy = [server.connect() for _ in range(server.threads)]
-    for client in busy:
-        client.send(request("/held"))
-    app.gate.wait_entered(server.threads)
+    busy = keep_busy(server, app)
     waiting = server.connect()
     waiting.send(request("/never"))
     staying = server.connect()
@@ -110,10 +116,7 @@ def test_it_is_499_in_the_access_log(serve, leave, tmp_path):
     app = Watching()
     log = tmp_path / "access.log"
     server = serve(app, validate=False, access_logfile=str(log), access_logformat="%(s)s %(U)s")
-    busy = [server.connect() for _ in range(server.threads)]
-    for client in busy:
-        client.send(request("/held"))
-    app.gate.wait_entered(server.threads)
+    busy = keep_busy(server, app)
     waiting = server.connect()
     waiting.send(request("/never"))
     wait_until(lambda: server.count("queued") >= 1, "the queue")
