@@ -6,19 +6,23 @@
 import atexit
 import logging
 import os
+import random
 import resource
 import signal
 import sys
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
 from fastwsgi import __version__, loader
 from fastwsgi._crew import Crew, start_new_thread
+from fastwsgi._stats import DRAINING, SERVING
 from fastwsgi.config import Settings, from_environment, merge
 from fastwsgi.errors import ConfigError
 from fastwsgi.listener import Listener, longest_backlog, open_listeners
@@ -27,6 +31,8 @@ from fastwsgi.privileges import Identity
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+    from fastwsgi._stats import Row
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 
@@ -51,6 +57,29 @@ NOT_FOR_SERVERS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Where a worker stands below a supervisor: its row of the shared memory, and the lines between them."""
+
+    row: "Row"
+    number: int
+    kick_fd: int  # wakes the loops of all workers
+    life_fd: int  # hangs up when the supervisor is gone
+    notice_fd: int  # a line of text for the supervisor
+
+    def tell(self, word: str, *numbers: int) -> None:
+        with suppress(OSError):
+            os.write(self.notice_fd, f"{' '.join(map(str, (word, self.number, *numbers)))}\n".encode())
+
+    @property
+    def is_deserted(self) -> bool:
+        """The supervisor is gone."""
+        try:
+            return not os.read(self.life_fd, 1)
+        except BlockingIOError:
+            return False
+
+
 # For a child that the application forks.
 _workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
 
@@ -64,21 +93,29 @@ class Worker:
         listeners: Sequence[Listener],
         settings: Settings,
         access_log: AccessLog | None = None,
+        post: Post | None = None,
     ) -> None:
-        """Make ready; opens the access log if none is given.
+        """Make ready; opens the access log if none is given. `post`: below a supervisor.
 
         Raises ConfigError if it cannot be opened or has a wrong format.
         """
+        self._post = post
         self._settings = settings
         self._access_log = AccessLog(settings.access_logfile) if access_log is None else access_log
         sockets = [listener.socket for listener in listeners]
         try:
-            self._crew = Crew(app, sockets, settings, LOG, self._access_log.fd)
+            row, kick_fd = (post.row, post.kick_fd) if post is not None else (None, -1)
+            self._crew = Crew(app, sockets, settings, LOG, self._access_log.fd, row, kick_fd)
         except ValueError as error:
             self._access_log.close()
             raise ConfigError(str(error)) from None
         self._stopping = False
+        self._wants_told = False
         self._left_running = 0
+        if post is not None:
+            self._crew.beat = settings.worker_timeout / 4
+            self._crew.watched_fd = post.life_fd
+            self._crew.max_requests = jittered(settings.max_requests, settings.max_requests_jitter)
         # Signal handlers must not write to the log: they may have interrupted a write to it.
         self._messages: list[tuple[int, str]] = []
         _workers.add(self)
@@ -91,8 +128,13 @@ class Worker:
         """Serve until `stop`, then drain. In the main thread signals are heeded if `signals` surrounds it."""
         try:
             self._crew.start()
+            if self._post is not None:
+                self._post.row.state = SERVING
+                self._post.tell("serves")
             while not self._crew.finished:
                 self._attend()
+                if self._post is not None:
+                    self._look_up(self._post)
                 if self._crew.is_exhausted and not self._stopping:
                     LOG.error("Too many threads do not come back from the application: the worker ends")
                     self.stop(self._settings.graceful_timeout)
@@ -103,6 +145,17 @@ class Worker:
             while not self._crew.finished:
                 self._attend()
             self._attend()
+            if self._post is not None:
+                self._post.tell("end", *self._last_requests())
+
+    def _look_up(self, post: Post) -> None:
+        """See whether the supervisor is there, and whether it has to know something."""
+        if not self._stopping and post.is_deserted:
+            LOG.error("The supervisor is gone: this worker finishes what runs, and ends")
+            self.stop(self._settings.graceful_timeout)
+        if post.row.wants and not self._wants_told:
+            self._wants_told = True
+            post.tell("wants")
 
     def _attend(self) -> None:
         """Wait for what the core has to say, and log it."""
@@ -112,13 +165,13 @@ class Worker:
         except MemoryError:
             pass
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, *, leave: bool = False) -> None:
         """Accept nothing more, finish what runs within `grace` seconds; again with less shortens it.
 
-        Returns at once; `run` returns when it is done. From any thread, and from signal handlers.
+        leave: other workers go on accepting at the same listeners. Returns at once; `run` returns when it is done. From any thread, and from signal handlers.
         """
         # Before all else: what comes after it may find no memory left.
-        self._crew.stop(grace)
+        self._crew.stop(grace, leave)
         if not self._stopping:
             self._stopping = True
             self._left_running = self._crew.counters().get("exchanges", 0)
@@ -165,6 +218,30 @@ class Worker:
         with heeding(handlers), wakeup(self.wakeup_fd):
             yield
 
+    @contextmanager
+    def commands(self) -> Iterator[None]:
+        """Heed what a supervisor commands while it lasts: TERM drains, QUIT ends now, USR1 and PWR.
+
+        The others of the tree go on accepting, unless the whole server stops.
+        """
+        assert self._post is not None
+        row = self._post.row
+
+        def drain(*_: object) -> None:
+            row.state = DRAINING
+            self.stop(self._settings.graceful_timeout, leave=not row.board.stopping)
+
+        handlers: dict[int, Handler] = {
+            signal.SIGTERM: drain,
+            signal.SIGQUIT: lambda *_: self.stop(0),
+            signal.SIGUSR1: lambda *_: self._reopen_logs(quietly=True),
+        }
+        for name in ("SIGPWR", "SIGINFO"):
+            if hasattr(signal, name):
+                handlers[getattr(signal, name)] = lambda *_: self._messages.append((logging.INFO, all_stacks()))
+        with heeding(handlers), wakeup(self.wakeup_fd):
+            yield
+
     def _drain(self, name: str, grace: float) -> None:
         self.stop(grace)
         patience = f"finishing what runs, for at most {grace:g} s" if grace else "now"
@@ -178,10 +255,11 @@ class Worker:
                 (logging.WARNING, "HUP ignored: to load new code, stop and start the server")
             )
 
-    def _reopen_logs(self) -> None:
+    def _reopen_logs(self, *, quietly: bool = False) -> None:
         try:
             self._access_log.reopen()
-            self._messages.append((logging.INFO, "Log files reopened (USR1)"))
+            if not quietly:
+                self._messages.append((logging.INFO, "Log files reopened (USR1)"))
         except ConfigError as error:
             self._messages.append((logging.ERROR, f"{error}; going on in the old file"))
 
@@ -192,14 +270,12 @@ class Worker:
 
     def summary(self) -> str:
         """After `run`: one line on how it went."""
-        requests = self._crew.counters().get("requests", 0)
-        line = f"Stopped after {plural(requests, 'request')}"
+        return summary(self._crew.counters()["requests"], *self._last_requests())
+
+    def _last_requests(self) -> tuple[int, int]:
+        """After `run`: how many requests were finished while it was stopping, and how many cut off."""
         cut_off = min(self.lost_threads, self._left_running)
-        if cut_off < self._left_running:
-            line += f", {self._left_running - cut_off} of them finished while stopping"
-        if cut_off:
-            line += f", {cut_off} cut off"
-        return line
+        return self._left_running - cut_off, cut_off
 
 
 class Server:
@@ -339,6 +415,11 @@ def serve(app: "WSGIApplication | str", settings: Settings) -> None:
         access_log.close()
         close_all(listeners)
     LOG.info(worker.summary())
+    leave_if_lost(worker)
+
+
+def leave_if_lost(worker: Worker) -> None:
+    """End the process here if threads are left in the application: they would hold it."""
     if worker.lost_threads:
         LOG.warning("%s did not come back from the application", plural(worker.lost_threads, "thread"))
     if worker.lost_threads or worker.is_exhausted:
@@ -465,6 +546,31 @@ def close_all(listeners: Iterable[Listener]) -> None:
 
 def in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+def summary(requests: int, finished: int, cut_off: int) -> str:
+    """One line on how it went, when all is over."""
+    line = f"Stopped after {plural(requests, 'request')}"
+    if finished:
+        line += f", {finished} of them finished while stopping"
+    if cut_off:
+        line += f", {cut_off} cut off"
+    return line
+
+
+def all_stacks() -> str:
+    """Where every thread of this process is."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    parts = [f"Stacks of process {os.getpid()}:"]
+    for ident, frame in sys._current_frames().items():
+        stack = "".join(traceback.format_stack(frame)).rstrip()
+        parts.append(f"thread {names.get(ident, ident)} at\n{stack}")
+    return "\n".join(parts)
+
+
+def jittered(most: int, jitter: int | None) -> int:
+    """A limit of requests, and up to a random number more, so that workers do not reach it together; 0: none."""
+    return most + random.randint(0, most // 10 if jitter is None else jitter) if most else 0
 
 
 def plural(number: int, noun: str) -> str:
