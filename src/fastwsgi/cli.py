@@ -29,9 +29,17 @@ Serves a WSGI application.
   fastwsgi -b :8000 --threads 8 app:app   at every address, eight requests at a time
 """
 
-UNITS = "SIZE takes k, m, g, t (64k, 100m); TIME takes ms, s, m, h, d (250ms, 30s), seconds if there is none."
+UNITS = (
+    "SIZE takes k, m, g, t (64k, 100m); TIME takes ms, s, m, h, d (250ms, 30s), seconds if there is none. "
+    "An option without a value is taken back with no- before its name (--no-daemon)."
+)
 
 FLAGS = {flag: option for option in OPTIONS.values() for flag in option.flags}
+NEGATED = {
+    flag.replace("--", "--no-"): option
+    for flag, option in FLAGS.items()
+    if flag.startswith("--") and option.kind.is_switch
+}
 HELP = ("-h", "--help")
 VERSION = ("-v", "--version")
 
@@ -58,14 +66,17 @@ def parse(argv: Sequence[str]) -> Arguments:
             return arguments
         elif word.startswith("-") and word != "-":
             flag, value = split_flag(word)
-            option = FLAGS.get(flag)
-            if flag in HELP or flag in VERSION:
+            option = FLAGS.get(flag) or NEGATED.get(flag)
+            if option is None and flag not in (*HELP, *VERSION):
+                known = [*FLAGS, *NEGATED, *HELP, *VERSION]
+                raise ConfigError(f"unknown option {flag}{did_you_mean(flag, known)}")
+            if option is None or (flag in NEGATED and value is not None):
                 raise ConfigError(f"{flag} takes no value")
-            if option is None:
-                raise ConfigError(f"unknown option {flag}{did_you_mean(flag, [*FLAGS, *HELP, *VERSION])}")
-            if value is None:
+            if option.kind.is_switch:
+                value = "off" if flag in NEGATED else value or "on"
+            elif value is None:
                 value = next(rest, None)
-            if value is None or value.split("=")[0] in FLAGS:
+            if value is None or value.split("=")[0] in (*FLAGS, *NEGATED):
                 raise ConfigError(f"{flag} needs a value: {flag} {option.kind.metavar}")
             take_value(arguments, option, option.read(value, flag))
         else:
@@ -102,10 +113,12 @@ def help_text(width: int = 96) -> str:
         lines += ["", f"{group}:"]
         for option in OPTIONS.values():
             if option.group == group:
-                usage = f"{', '.join(option.flags)} {option.kind.metavar}"
+                # What may follow a switch is one word with it: --preload[=strict].
+                gap = "" if option.kind.is_switch else " "
+                usage = f"{', '.join(option.flags)}{gap}{option.kind.metavar}"
                 default = option.shown_default
                 if option.variable:
-                    default = f"${option.variable}, or {default}"
+                    default = f"${option.variable.name}, or {default}"
                 lines += describe(usage, f"{option.help} [{default}]", width)
     lines += ["", "And:"]
     lines += describe(", ".join(VERSION), "print the version", width)

@@ -51,9 +51,22 @@ NOT_FOR_SERVERS = {
     "pythonpath": "the application is loaded already",
     "error_logfile": "set up the logger 'fastwsgi'",
     "log_level": "set up the logger 'fastwsgi'",
-    "user": "the process is yours",
-    "group": "the process is yours",
-    "umask": "the process is yours",
+    **dict.fromkeys(("user", "group", "umask", "pid", "daemon", "name"), "the process is yours"),
+    **dict.fromkeys(("config", "env"), "settings are its arguments, and the environment is yours"),
+    **dict.fromkeys(
+        (
+            "workers",
+            "worker_timeout",
+            "max_requests",
+            "max_requests_jitter",
+            "max_worker_memory",
+            "max_worker_lifetime",
+            "preload",
+            "reuse_port",
+        ),
+        "it serves in this process alone",
+    ),
+    "shutdown_delay": "call shutdown() when it is time",
 }
 
 

@@ -44,8 +44,27 @@ def test_alias():
 
 
 @pytest.mark.parametrize(
+    ("argv", "settings"),
+    [
+        (["--reuse-port", "--preload", "-D"], {"reuse_port": True, "preload": "on", "daemon": True}),
+        (["--preload=strict", "--daemon=off"], {"preload": "strict", "daemon": False}),
+        (["--preload", "--no-preload", "--no-reuse-port"], {"preload": "off", "reuse_port": False}),
+        (["-w4", "-p", "x.pid", "-n=shop"], {"workers": 4, "pid": "x.pid", "name": "shop"}),
+        (["-e", "A=1", "--env", "B=2"], {"env": ("A=1", "B=2")}),
+    ],
+)
+def test_switches_and_short_options(argv, settings):
+    arguments = parse([*argv, "app"])
+    assert (arguments.application, arguments.settings) == ("app", settings)
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (["--preload=hard"], "--preload: 'hard' is not one of on, off, strict"),
+        (["--no-preload=on"], "--no-preload takes no value"),
+        (["--no-threads"], "unknown option --no-threads; did you mean --threads?"),
+        (["--threads", "--no-daemon", "app"], "--threads needs a value: --threads N"),
         (["--thread", "8", "app"], "unknown option --thread; did you mean --threads?"),
         (["--threds=8", "app"], "unknown option --threds; did you mean --threads?"),
         (["--frobnicate", "app"], "unknown option --frobnicate"),
