@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from fastwsgi import forkguard, loader, logs
 from fastwsgi._process import name_process
-from fastwsgi.config import Configuration, Settings
+from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
 from fastwsgi.gunicorn import Hooks, HookWorker, with_request_hooks
 from fastwsgi.listener import Listener
@@ -47,19 +47,18 @@ class Work:
     """What a generation hands to its workers."""
 
     settings: Settings
-    configuration: Configuration
+    application: "WSGIApplication | str"
+    hooks: Hooks
     listeners: Sequence[Listener]
     access_log: AccessLog
     identity: Identity | None
     is_first: bool  # of this server: what fails is told on the standard error, as a command does
 
     @property
-    def hooks(self) -> Hooks:
-        return self.configuration.hooks
-
-    @property
     def title(self) -> str:
-        return self.configuration.title
+        """What the application is called."""
+        app = self.application
+        return app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
 
 
 def fork(task: Callable[[], int]) -> int:
@@ -67,8 +66,11 @@ def fork(task: Callable[[], int]) -> int:
 
     Signals that come meanwhile wait until the child has dropped the parent's handlers.
     """
-    every = signal.valid_signals()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, every)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError):
+                stream.flush()  # or it would be written twice
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
         if pid == 0:
@@ -150,7 +152,7 @@ def become(work: Work) -> None:
 
 
 def load(work: Work) -> "WSGIApplication":
-    application = work.load()
+    application = loader.load(work.application) if isinstance(work.application, str) else work.application
     # The application's logging.config may have disabled every logger that it found.
     LOG.disabled = False
     return application

@@ -10,16 +10,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from fastwsgi import child, resources, upgrade
 from fastwsgi._stats import Board, Row
 from fastwsgi.child import Work
-from fastwsgi.config import Configuration, Settings
+from fastwsgi.config import Settings
 from fastwsgi.gunicorn import HookWorker
 from fastwsgi.listener import Listener, open_listeners
 from fastwsgi.logs import AccessLog
 from fastwsgi.privileges import Identity
+from fastwsgi.sources import Configuration
 from fastwsgi.worker import Post, hand_over
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 NEVER = math.inf
 
@@ -67,7 +72,14 @@ class Generation:
 
     @classmethod
     def open(
-        cls, number: int, configuration: Configuration, lines: Lines, kept: Sequence[Listener], is_first: bool
+        cls,
+        number: int,
+        configuration: Configuration,
+        application: "WSGIApplication | str",
+        lines: Lines,
+        kept: Sequence[Listener],
+        *,
+        is_first: bool,
     ) -> "Generation":
         """Open what it needs beside the listeners that are kept; raise ConfigError, with nothing left open then."""
         settings = configuration.settings
@@ -85,7 +97,7 @@ class Generation:
                 if listener not in kept:
                     listener.close()
             raise
-        work = Work(settings, configuration, listeners, access_log, identity, is_first)
+        work = Work(settings, application, configuration.hooks, listeners, access_log, identity, is_first)
         return cls(number, work, lines, workers, why)
 
     def fork(self, one: "Child") -> None:

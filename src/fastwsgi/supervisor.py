@@ -13,19 +13,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from fastwsgi import __version__, child, logs, resources, systemd, upgrade
 from fastwsgi._process import set_subreaper
 from fastwsgi._stats import SERVING
 from fastwsgi.blackbox import describe_end, show_age, what_it_served
 from fastwsgi.child import HANDLED, Forked, call_hook
-from fastwsgi.config import Configuration
 from fastwsgi.errors import ConfigError
 from fastwsgi.generation import NEVER, Child, Generation, Lines, State
 from fastwsgi.gunicorn import HookServer
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG
-from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, raise_open_files
+from fastwsgi.sources import Configuration
+from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, summary
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 # A worker that ended sooner after its start than this may be one of many.
 CRASH_SECONDS = 10.0
@@ -48,9 +52,13 @@ class Stage(Enum):
 class Supervisor:
     """Keeps a number of workers serving until it is told to stop."""
 
-    def __init__(self, read: Callable[[], Configuration]) -> None:
-        """Opens nothing yet. `read` makes the configuration, now and at each reload; ConfigError if it is wrong."""
+    def __init__(self, read: Callable[[], Configuration], application: "WSGIApplication | None" = None) -> None:
+        """Opens nothing yet. `read` makes the configuration, now and at each reload; ConfigError if it is wrong.
+
+        application: the one to serve if it is not named by the configuration.
+        """
         self._read = read
+        self._application = application
         self._children: list[Child] = []
         self._listeners: list[Listener] = []
         self._generation: Generation | None = None
@@ -131,7 +139,7 @@ class Supervisor:
         self._selector.close()
         for fd in (self._life, self._notice, self._alarm, self._alarm_end):
             os.close(fd)
-        for generation in self._loaders.values():
+        for generation in self._open_generations():
             if generation.loader is not None:
                 generation.loader.close()
 
@@ -191,8 +199,8 @@ class Supervisor:
             elif name == "USR2":
                 self._rehearse()
             elif name == "WINCH":
-                # A terminal sends it, too, whenever its size changes.
-                if not self._terminal:
+                # The kernel sends it, too, when the size of the terminal changes.
+                if not in_foreground():
                     self._want(0, name)
             else:
                 self._want(max(1, self._wanted + (1 if name == "TTIN" else -1)), name)
@@ -386,12 +394,9 @@ class Supervisor:
     def _begin(self, kept: "upgrade.Kept | None") -> None:
         configuration = self._read()
         settings = configuration.settings
-        raise_open_files()
-        logs.set_up_error_log(settings.error_logfile, settings.log_level)
         if settings.chdir is not None:
             os.chdir(settings.chdir)
-        if settings.umask is not None:
-            os.umask(settings.umask)
+        prepare(settings)
         if kept is not None:
             self._listeners = [Listener.from_state(state) for state in kept.listeners]
         self._trial = self._generate(configuration)
@@ -401,8 +406,18 @@ class Supervisor:
 
     def _generate(self, configuration: Configuration) -> Generation:
         self._generations += 1
+        application = self._application or configuration.application
+        if application is None:
+            raise ConfigError("which application? give MODULE:CALLABLE")
+        for notice in configuration.notices:
+            LOG.warning("%s", notice)
         return Generation.open(
-            self._generations, configuration, self._lines, self._listeners, is_first=self._generation is None
+            self._generations,
+            configuration,
+            application,
+            self._lines,
+            self._listeners,
+            is_first=self._generation is None,
         )
 
     def _reconcile(self) -> None:
@@ -690,12 +705,33 @@ class Supervisor:
         return [generation for generation in found | set(self._loaders.values()) if generation is not None]
 
     def _say_goodbye(self) -> None:
-        if self._generation is None:
-            return
-        line = f"Stopped after {plural(self._requests, 'request')}"
-        if self._finished:
-            line += f", {self._finished} of them finished while stopping"
-        if self._cut_off:
-            line += f", {self._cut_off} cut off"
-        LOG.info("%s", line)
-        call_hook(self._generation.work.hooks.on_exit, self._hooked)
+        if self._generation is not None:
+            LOG.info("%s", summary(self._requests, self._finished, self._cut_off))
+            call_hook(self._generation.work.hooks.on_exit, self._hooked)
+
+
+def in_foreground() -> bool:
+    """This process is in the foreground of a terminal."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def supervise(read: Callable[[], Configuration], application: "WSGIApplication | None" = None) -> int:
+    """Serve as a configuration says, until told to stop; return the exit code of this process.
+
+    That may be the supervisor's or, as it is the same program, one of those that it has forked.
+    """
+    task = Supervisor(read, application).run
+    while True:
+        try:
+            return task()
+        except Forked as forked:
+            task = forked.task

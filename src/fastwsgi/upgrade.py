@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 from fastwsgi import systemd
 
-VARIABLE = "FASTWSGI_UPGRADE"
+# No option: those begin with FASTWSGI_.
+VARIABLE = "_FASTWSGI_UPGRADE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -396,17 +396,8 @@ def run(app: "WSGIApplication | str", **options: Any) -> None:
 def serve(app: "WSGIApplication | str", settings: Settings) -> None:
     """Load, bind, announce, serve, drain: what `run` and the command line share; see `run`."""
     identity = Identity.find(settings.user, settings.group)
-    if settings.umask is not None:
-        os.umask(settings.umask)
     loader.prepare_path(settings.chdir, settings.pythonpath)
-    set_up_error_log(settings.error_logfile, settings.log_level)
-    if settings.backlog > longest_backlog():
-        LOG.warning(
-            "The kernel cuts --backlog %d to %d; raise net.core.somaxconn",
-            settings.backlog,
-            longest_backlog(),
-        )
-    raise_open_files()
+    prepare(settings)
     in_main = in_main_thread()
     access_log = AccessLog(settings.access_logfile)
     listeners: list[Listener] = []
@@ -437,6 +428,20 @@ def leave_if_lost(worker: Worker) -> None:
         LOG.warning("%s did not come back from the application", plural(worker.lost_threads, "thread"))
     if worker.lost_threads or worker.is_exhausted:
         leave(THREADS_LOST if worker.is_exhausted else 0)
+
+
+def prepare(settings: Settings) -> None:
+    """Do what comes before all opening: the error log, the umask, the limit of open files."""
+    set_up_error_log(settings.error_logfile, settings.log_level)
+    if settings.umask is not None:
+        os.umask(settings.umask)
+    if settings.backlog > longest_backlog():
+        LOG.warning(
+            "The kernel cuts --backlog %d to %d; raise net.core.somaxconn",
+            settings.backlog,
+            longest_backlog(),
+        )
+    raise_open_files()
 
 
 def hand_over(identity: Identity, listeners: Iterable[Listener], access_log: AccessLog) -> None:
