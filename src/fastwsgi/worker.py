@@ -431,10 +431,10 @@ def leave_if_lost(worker: Worker) -> None:
 
 
 def prepare(settings: Settings) -> None:
-    """Do what comes before all opening: the error log, the umask, the limit of open files."""
-    set_up_error_log(settings.error_logfile, settings.log_level)
+    """Do what comes before all opening: the umask, the error log, the limit of open files."""
     if settings.umask is not None:
         os.umask(settings.umask)
+    set_up_error_log(settings.error_logfile, settings.log_level)
     if settings.backlog > longest_backlog():
         LOG.warning(
             "The kernel cuts --backlog %d to %d; raise net.core.somaxconn",
