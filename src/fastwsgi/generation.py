@@ -116,7 +116,7 @@ class Generation:
 
     def _post_of(self, row: int, number: int) -> Post:
         lines = self._lines
-        return Post(self.rows[row], number, lines.kick_fd, lines.life_fd, lines.notice_fd)
+        return Post(self.board, self.rows[row], number, lines.kick_fd, lines.life_fd, lines.notice_fd)
 
     def _say_loaded(self) -> None:
         os.write(self._lines.notice_fd, f"loaded {self.number}\n".encode())

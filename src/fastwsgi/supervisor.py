@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from fastwsgi import __version__, child, logs, resources, systemd, upgrade
 from fastwsgi._process import set_subreaper
-from fastwsgi._stats import SERVING
+from fastwsgi._stats import row_state_t
 from fastwsgi.blackbox import describe_end, show_age, what_it_served
 from fastwsgi.child import HANDLED, Forked, call_hook
 from fastwsgi.errors import ConfigError
@@ -317,7 +317,7 @@ class Supervisor:
     def _look_after(self) -> None:
         now = time.monotonic()
         for one in self._children:
-            if one.state is State.STARTING and one.row.state == SERVING:
+            if one.state is State.STARTING and one.row.state == row_state_t.ROW_SERVING:
                 self._worker_serves(one)
             if one.state is State.SERVING and not one.marked:
                 self._look_for_wear(one, now)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
 from fastwsgi import __version__, loader
 from fastwsgi._crew import Crew, start_new_thread
-from fastwsgi._stats import DRAINING, SERVING
+from fastwsgi._stats import row_state_t
 from fastwsgi.config import Settings, from_environment, merge
 from fastwsgi.errors import ConfigError
 from fastwsgi.listener import Listener, longest_backlog, open_listeners
@@ -32,7 +32,7 @@ from fastwsgi.privileges import Identity
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-    from fastwsgi._stats import Row
+    from fastwsgi._stats import Board, Row
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 
@@ -74,6 +74,7 @@ NOT_FOR_SERVERS = {
 class Post:
     """Where a worker stands below a supervisor: its row of the shared memory, and the lines between them."""
 
+    board: "Board"
     row: "Row"
     number: int
     kick_fd: int  # wakes the loops of all workers
@@ -142,7 +143,7 @@ class Worker:
         try:
             self._crew.start()
             if self._post is not None:
-                self._post.row.state = SERVING
+                self._post.row.state = row_state_t.ROW_SERVING
                 self._post.tell("serves")
             while not self._crew.finished:
                 self._attend()
@@ -185,6 +186,8 @@ class Worker:
         """
         # Before all else: what comes after it may find no memory left.
         self._crew.stop(grace, leave)
+        if self._post is not None:
+            self._post.row.state = row_state_t.ROW_DRAINING
         if not self._stopping:
             self._stopping = True
             self._left_running = self._crew.counters().get("exchanges", 0)
@@ -238,11 +241,10 @@ class Worker:
         The others of the tree go on accepting, unless the whole server stops.
         """
         assert self._post is not None
-        row = self._post.row
+        post = self._post
 
         def drain(*_: object) -> None:
-            row.state = DRAINING
-            self.stop(self._settings.graceful_timeout, leave=not row.board.stopping)
+            self.stop(self._settings.graceful_timeout, leave=not post.board.stopping)
 
         handlers: dict[int, Handler] = {
             signal.SIGTERM: drain,
