@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
 from fastwsgi import __version__, loader
 from fastwsgi._crew import Crew, start_new_thread
-from fastwsgi.config import Settings, from_environment, merge
+from fastwsgi.config import Settings, merge
 from fastwsgi.errors import ConfigError
 from fastwsgi.listener import Listener, longest_backlog, open_listeners
 from fastwsgi.logs import LOG, AccessLog, give_error_log_to, set_up_error_log
 from fastwsgi.privileges import Identity
+from fastwsgi.sources import from_environment
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -322,6 +323,7 @@ def serve(app: "WSGIApplication | str", settings: Settings) -> None:
     identity = Identity.find(settings.user, settings.group)
     if settings.umask is not None:
         os.umask(settings.umask)
+    loader.prepare_environ(settings.env)
     loader.prepare_path(settings.chdir, settings.pythonpath)
     set_up_error_log(settings.error_logfile, settings.log_level)
     if settings.backlog > longest_backlog():
