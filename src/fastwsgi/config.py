@@ -1,7 +1,7 @@
 """The settings. Each option is declared once, as a field of `Settings`: name, type, unit, default, help.
 
-The command line, `--help` and the checks come from these declarations. Values are merged as
-defaults < environment < command line.
+The command line, variables of the environment, keys of files, `--help`, docs/options.md and the checks come
+from these declarations. `sources` says where values are taken from.
 """
 
 import difflib
@@ -295,7 +295,7 @@ class Settings:
     )
     proxy_protocol: str = option(
         "off",
-        choice("off", "v1", "v2", "auto"),
+        choice("off", "v1", "v2", "auto", alone="auto"),
         TRUST,
         "the header of the PROXY protocol that connections begin with; auto is either version",
     )
@@ -421,14 +421,15 @@ def declared_options() -> Iterator[Option]:
 OPTIONS = {declared.name: declared for declared in declared_options()}
 
 
-def from_environment(environment: Mapping[str, str]) -> dict[str, object]:
-    """Return the settings that variables of platforms have; raise ConfigError for a wrong value."""
-    found: dict[str, object] = {}
+def names() -> Iterator[tuple[str, Option]]:
+    """Each option under all its names, with underscores: `error_logfile` and `log_file`."""
     for declared in OPTIONS.values():
-        variable = declared.variable
-        if variable is not None and variable.name in environment:
-            found[declared.name] = read_as(variable.kind, environment[variable.name], variable.name)
-    return found
+        for flag in declared.flags:
+            if flag.startswith("--"):
+                yield flag[2:].replace("-", "_"), declared
+
+
+NAMES = dict(names())
 
 
 def merge(*layers: Mapping[str, object]) -> Settings:
@@ -440,7 +441,7 @@ def merge(*layers: Mapping[str, object]) -> Settings:
     return Settings(**cast("dict[str, Any]", dict(values)))
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The end of an error message: "; did you mean X?" for the known word nearest to this one, or nothing."""
-    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {nearest[0]}?" if nearest else ""

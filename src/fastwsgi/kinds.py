@@ -18,8 +18,17 @@ class Kind:
     metavar: str
     read: Callable[[object], object]
     show: Callable[[Any], str] = str
-    # On the command line: the option may stand alone, for "on", and `--no-NAME` is "off".
+    # What the option means on the command line when no value follows.
+    alone: str | None = None
+    # It stands alone unless its value is in the same word (--preload=strict), and `--no-NAME` is "off".
     is_switch: bool = False
+
+    def takes(self, value: object) -> bool:
+        try:
+            self.read(value)
+        except ValueError:
+            return False
+        return True
 
 
 def count(low: int, high: int) -> Kind:
@@ -84,7 +93,7 @@ def duration(high: float, low: float = 0.0) -> Kind:
     return Kind("TIME", read, lambda value: show_in_units(value, TIME_UNITS))
 
 
-def choice(*words: str) -> Kind:
+def choice(*words: str, alone: str | None = None) -> Kind:
     """One of the words, in any case."""
 
     def read(value: object) -> str:
@@ -92,7 +101,7 @@ def choice(*words: str) -> Kind:
             raise ValueError(f"one of {', '.join(words)}")
         return value.lower()
 
-    return Kind("|".join(words), read)
+    return Kind("|".join(words), read, alone=alone)
 
 
 SWITCH = {"on": True, "true": True, "yes": True, "1": True}
@@ -115,7 +124,7 @@ def switch() -> Kind:
             raise ValueError("on or off, true or false")
         return is_on
 
-    return Kind("", read, lambda value: "on" if value else "off", is_switch=True)
+    return Kind("", read, lambda value: "on" if value else "off", "on", is_switch=True)
 
 
 def switch_or(*words: str) -> Kind:
@@ -127,7 +136,7 @@ def switch_or(*words: str) -> Kind:
             return "on" if is_on else "off"
         return str(choice("on", "off", *words).read(value))
 
-    return Kind(f"[={'|'.join(words)}]", read, is_switch=True)
+    return Kind(f"[={'|'.join(words)}]", read, alone="on", is_switch=True)
 
 
 def word_or(word: str, kind: Kind) -> Kind:

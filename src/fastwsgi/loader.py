@@ -41,6 +41,11 @@ def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
     sys.path[:0] = [here, *extra]
 
 
+def prepare_environ(variables: Iterable[str]) -> None:
+    """Set NAME=VALUE variables of the environment."""
+    os.environ.update(one.split("=", 1) for one in variables)
+
+
 def load(target: str) -> "WSGIApplication":
     """Import the application named by `module:name`, `module:factory()` or `module`; raise AppLoadError.
 

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 from fastwsgi import __version__, loader
 from fastwsgi._crew import Crew, start_new_thread
 from fastwsgi._stats import row_state_t
-from fastwsgi.config import Settings, from_environment, merge
+from fastwsgi.config import Settings, merge
 from fastwsgi.errors import ConfigError
 from fastwsgi.listener import Listener, longest_backlog, open_listeners
 from fastwsgi.logs import LOG, AccessLog, give_error_log_to, set_up_error_log
 from fastwsgi.privileges import Identity
+from fastwsgi.sources import from_environment
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -398,6 +399,7 @@ def run(app: "WSGIApplication | str", **options: Any) -> None:
 def serve(app: "WSGIApplication | str", settings: Settings) -> None:
     """Load, bind, announce, serve, drain: what `run` and the command line share; see `run`."""
     identity = Identity.find(settings.user, settings.group)
+    loader.prepare_environ(settings.env)
     loader.prepare_path(settings.chdir, settings.pythonpath)
     prepare(settings)
     in_main = in_main_thread()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import fastwsgi
-from fastwsgi.cli import help_text, main, parse
+from fastwsgi.arguments import parse
+from fastwsgi.cli import help_text, main
 from fastwsgi.config import OPTIONS
 from fastwsgi.errors import ConfigError
 
@@ -103,10 +104,12 @@ def test_help_and_version_win_over_the_rest(capsys):
     assert capsys.readouterr().out.startswith(f"fastwsgi {fastwsgi.__version__} (Python ")
 
 
-def test_no_application(capsys):
+def test_no_application(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     assert main([]) == 1
     error = capsys.readouterr().err
-    assert error == "fastwsgi: which application? fastwsgi [OPTIONS] MODULE:CALLABLE; see fastwsgi --help\n"
+    assert error.startswith(f"fastwsgi: which application? None is named, and {tmp_path} has no ")
+    assert error.endswith("; name it, as in: fastwsgi app:app\n")
 
 
 def command(*argv, cwd):

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from fastwsgi.config import OPTIONS, Settings, did_you_mean, from_environment, merge
+from fastwsgi.config import OPTIONS, Settings, did_you_mean, merge
 from fastwsgi.errors import ConfigError
+from fastwsgi.sources import from_environment
 
 
 def test_defaults():
