@@ -1,6 +1,6 @@
 """What an application that is imported before the fork leaves behind, and which line of its code began it.
 
-A thread does not run in the children, and a connection is shared by all of them: both go wrong long after that.
+A thread does not run in the children, and a connection is shared by all of them: both go wrong long after.
 `ForkGuard` watches an import by an audit hook and a wrapped `threading.Thread.start`, and looks at what is
 there before and after. Left out are datagram sockets, since each datagram leaves whole whoever sends it, and
 threads that C code keeps for itself.
