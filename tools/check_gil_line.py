@@ -25,7 +25,7 @@ BELOW = {
     "_response",
     "_trust",
 }
-ABOVE = {"_crew", "_environ", "_exchange"}
+ABOVE = {"_crew", "_environ", "_exchange", "_process"}
 
 GENERATED = Path("build/plain/src")
 TAKES_GIL = re.compile(r"__Pyx_ErrOccurredWithGIL|PyGILState_Ensure")

@@ -55,6 +55,7 @@ cdef extern from "platform/platform.h" nogil:
 
     int64_t platform_now_ns() noexcept
     int64_t platform_thread_cpu_ns() noexcept
+    int platform_become_subreaper() noexcept
     int64_t platform_wall_seconds() noexcept
     cpu_clock_t platform_own_clock() noexcept
     int64_t platform_clock_ns(cpu_clock_t clock) noexcept

@@ -27,7 +27,10 @@
 #if defined(__linux__)
 #include <linux/filter.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
+#elif defined(__FreeBSD__)
+#include <sys/procctl.h>
 #endif
 
 #ifndef MSG_NOSIGNAL
@@ -66,6 +69,18 @@ static inline int64_t platform_clock_ns(cpu_clock_t clock) {
     return clock_gettime(clock, &t) ? 0 : (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 #endif
+
+/* Have the children of a child that ends become ours, not those of process 1. 0, or -1 with errno. */
+static inline int platform_become_subreaper(void) {
+#if defined(__linux__)
+    return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+#elif defined(__FreeBSD__)
+    return procctl(P_PID, getpid(), PROC_REAP_ACQUIRE, NULL);
+#else
+    errno = ENOSYS;
+    return -1;
+#endif
+}
 
 /* The wall clock, only to be shown: it may jump. */
 static inline int64_t platform_wall_seconds(void) {
