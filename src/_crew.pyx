@@ -20,7 +20,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset, strcpy, strlen
 from posix.unistd cimport close, usleep
 
-from fastwsgi._accesslog cimport LogFormat
+from fastwsgi._accesslog cimport LogFormat, record_t
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
     ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE,
@@ -28,8 +28,8 @@ from fastwsgi._connection cimport (
     SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_MASK, TELL_SLOW, TRANSMIT_LOST, connection_advance,
     connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_keep_watch,
     connection_list_t, connection_lost, connection_next, connection_post, connection_refuse, connection_settle,
-    connection_t, list_append, list_take, loop_remind, loop_say, loop_t, request_t, slot_borrow, slot_claim, slot_free,
-    slot_init, slot_quiet, slot_rest, slot_t, slot_waiting,
+    connection_t, list_append, list_take, loop_remind, loop_say, loop_t, record_client, request_t, slot_borrow,
+    slot_claim, slot_free, slot_init, slot_quiet, slot_rest, slot_t, slot_waiting,
 )
 from fastwsgi._environ cimport environ_template
 from fastwsgi._exchange cimport Context, exchange_run
@@ -42,14 +42,16 @@ from fastwsgi._loop cimport (
 )
 from fastwsgi._outbox cimport outbox_is_empty
 from fastwsgi._overdue cimport exchange_revoke, overdue_arm, overdue_look, slots_end
+from fastwsgi._parser cimport KNOWN_X_REQUEST_ID, field_t, parser_t
 from fastwsgi._platform cimport (
     condition_wait, line_load, line_replace, line_store, platform_name_thread, platform_now_ns, platform_clock_ns,
     platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some, pointer_store_relaxed,
     poller_close, pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock, wake_drain,
     wake_write, word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed,
-    word_swap,
+    word_store_release, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
+from fastwsgi._stats cimport PHASE_APPLICATION, Row, private_row, shown_text, threads_most
 from fastwsgi._trust cimport trust_set
 from fastwsgi.errors import RequestTimeout
 
@@ -69,6 +71,10 @@ cdef enum:
 # Taken before any application is imported: one that lets gevent patch `threading` shall not turn ours into greenlets.
 start_new_thread = _thread.start_new_thread
 get_ident = _thread.get_ident
+
+
+cdef inline int64_t now_ms() noexcept nogil:
+    return platform_now_ns() // 1000000
 
 
 # ---- averages ----
@@ -108,21 +114,21 @@ cdef int others_run(crew_t* crew, slot_t* slot) noexcept nogil:
     cdef int count = 0
     cdef int i
     for i in range(1, slots_end(&crew.overdue)):
-        if (i != slot.index and word_load_relaxed(&crew.slots[i].running)
+        if (i != slot.index and word_load_relaxed(&crew.slots[i].shown.number)
                 and line_load(&crew.slots[i].word) & SLOT_MASK != SLOT_LOST):
             count += 1
     return count
 
 
 cdef void measure_start(crew_t* crew, slot_t* slot) noexcept nogil:
-    word_store_relaxed(&slot.began_ns, <uint64_t>platform_now_ns())
+    word_store_relaxed(&slot.shown.began_ns, <uint64_t>platform_now_ns())
     slot.began_cpu_ns = platform_thread_cpu_ns() if cell_is_slow(&crew.cells[slot.cell]) else 0
 
 
 cdef void measure_end(crew_t* crew, slot_t* slot) noexcept nogil:
     cdef cell_t* cell = &crew.cells[slot.cell]
-    average(&cell.wall_ns, platform_now_ns() - <int64_t>word_load_relaxed(&slot.began_ns))
-    word_store_relaxed(&slot.began_ns, 0)
+    average(&cell.wall_ns, platform_now_ns() - <int64_t>word_load_relaxed(&slot.shown.began_ns))
+    word_store_relaxed(&slot.shown.began_ns, 0)
     if slot.began_cpu_ns:
         # Those who compute side by side wait for each other's GIL: that looks as if they waited for something else.
         average(&cell.busy_ns, (platform_thread_cpu_ns() - slot.began_cpu_ns) * (1 + others_run(crew, slot)))
@@ -179,7 +185,7 @@ cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
         list_append(&crew.queue, connection)
         count += 1
     overdue_arm(&crew.loop, &crew.overdue)
-    word_store(&crew.queued, word_load(&crew.queued) + <uint64_t>count)
+    word_store(&crew.loop.row.waiting, word_load(&crew.loop.row.waiting) + <uint64_t>count)
     word_count(&crew.loop.counters.queued, count)
     locked_call_for_queue(crew)
     crew_unlock(crew)
@@ -188,7 +194,7 @@ cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
 cdef connection_t* locked_take_queued(crew_t* crew) noexcept nogil:
     cdef connection_t* connection = list_take(&crew.queue)
     if connection != NULL:
-        word_store(&crew.queued, word_load(&crew.queued) - 1)
+        word_store(&crew.loop.row.waiting, word_load(&crew.loop.row.waiting) - 1)
     return connection
 
 
@@ -272,7 +278,7 @@ cdef void crew_sift_queue(crew_t* crew) noexcept nogil:
             count += 1
             loop_remind(loop, ALARM_QUEUE, connection.expires_ms)
     crew.queue = staying
-    word_store(&crew.queued, count)
+    word_store(&crew.loop.row.waiting, count)
     crew_unlock(crew)
     while True:
         connection = list_take(&leaving)
@@ -357,7 +363,29 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
 
 # ---- an application thread ----
 
-cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexcept nogil:
+cdef void show(slot_t* slot, connection_t* connection, int64_t now_ms) noexcept nogil:
+    """Let others see what a thread serves from now on."""
+    cdef request_t* request = connection.request
+    cdef parser_t* parser = &request.parser
+    cdef const char* data = request.buffer.data + request.start
+    cdef field_t* field = NULL
+    cdef record_t client
+    if parser.known_seen & (<uint64_t>1 << <int>KNOWN_X_REQUEST_ID):
+        field = parser.fields
+        while field.known != KNOWN_X_REQUEST_ID:
+            field += 1
+    record_client(&client, connection)
+    # Method and target stand side by side.
+    shown_text(slot.shown, data + parser.method_name.start,
+               parser.target.start + parser.target.length - parser.method_name.start, client.peer, client.peer_size,
+               data + field.value.start if field != NULL else NULL, field.value.length if field != NULL else 0)
+    word_store_relaxed(&slot.shown.phase, PHASE_APPLICATION)
+    word_store_relaxed(&slot.shown.bound_ns, <uint64_t>now_ms * 1000000)
+    word_count(&slot.shown.requests, 1)
+    word_store_release(&slot.shown.number, slot.number)
+
+
+cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection, int64_t now_ms) noexcept nogil:
     """The request of a connection becomes the exchange of a slot."""
     # The leader may hold it for a moment, for a connection that it had before.
     slot_claim(slot)
@@ -367,8 +395,7 @@ cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     connection.requests += 1
     slot.number += 1
     slot.cell = cell_of(connection)
-    word_count(&slot.requests, 1)
-    word_store_relaxed(&slot.running, 1)
+    show(slot, connection, now_ms)
     line_store(&slot.word, slot.number << 2)
 
 
@@ -376,7 +403,7 @@ cdef int crew_begin(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     """The leader begins an exchange: here and now, or, if it will wait, after passing the lead on."""
     cdef cell_t* cell
     cdef uint64_t count
-    crew_bind(crew, slot, connection)
+    crew_bind(crew, slot, connection, crew.loop.now_ms)
     connection.state = STATE_EXCHANGE
     cell = &crew.cells[slot.cell]
     if cell_waits(cell):
@@ -408,9 +435,9 @@ cdef int crew_lead(crew_t* crew, slot_t* slot, bint has_gil) noexcept nogil:
         if word_load_relaxed(&crew.stop) or word_load_relaxed(&crew.revokes):
             crew_look(crew)
         crew_see_to_alarms(crew)
-        if word_load_relaxed(&crew.queued) or loop.ready.first != NULL:
+        if word_load_relaxed(&crew.loop.row.waiting) or loop.ready.first != NULL:
             if has_gil or word_replace(&crew.gil_wanted, 0, 1):
-                if word_load_relaxed(&crew.queued):
+                if word_load_relaxed(&crew.loop.row.waiting):
                     # In order: what is in the queue came first.
                     crew_queue_ready(crew)
                     crew_lock(crew)
@@ -447,7 +474,7 @@ cdef int crew_follow(crew_t* crew, slot_t* slot) noexcept nogil:
             work = WORK_LEAD
             break
         if not word_load(&crew.held) and queue_waits(crew) and word_replace(&crew.gil_wanted, 0, 1):
-            crew_bind(crew, slot, locked_take_queued(crew))
+            crew_bind(crew, slot, locked_take_queued(crew), now_ms())
             slot.away = 0
             work = WORK_RUN
             break
@@ -476,7 +503,7 @@ cdef int crew_wait(crew_t* crew, slot_t* slot, bint leads) noexcept nogil:
 cdef void crew_has_gil(crew_t* crew) noexcept nogil:
     """A thread that waited for the GIL to begin has it: the next one may wait."""
     word_store(&crew.gil_wanted, 0)
-    if word_load(&crew.queued):
+    if word_load(&crew.loop.row.waiting):
         crew_lock(crew)
         locked_call_for_queue(crew)
         crew_unlock(crew)
@@ -520,7 +547,7 @@ cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
             and connection.inline_count < PIPELINE_MOST and slot_waiting(slot) < OUT_MOST):
         connection_next(loop, connection)
         connection.inline_count += 1
-        if connection_advance(loop, connection) == ADVANCE_READY and not word_load_relaxed(&crew.queued):
+        if connection_advance(loop, connection) == ADVANCE_READY and not word_load_relaxed(&crew.loop.row.waiting):
             # Pipelined: its answer leaves together with this one.
             connection_enter(loop, connection, STATE_QUEUED)
             connection.owner = OWNER_QUEUE
@@ -537,21 +564,21 @@ cdef int crew_after(crew_t* crew, slot_t* slot) noexcept nogil:
     """After an exchange, with the GIL: the next one, if there is one without waiting."""
     cdef bint leads = slot.away and lead_return(&crew.loop.lead, slot.away)
     cdef int work = WORK_NONE
-    word_store_relaxed(&slot.running, 0)
+    word_store_relaxed(&slot.shown.number, 0)
     slot.away = 0
     if leads:
         work = crew_after_leading(crew, slot)
         return crew_lead(crew, slot, True) if work == WORK_NONE else work
     if not crew_give_back(crew, slot):
         return WORK_END
-    if not word_load(&crew.queued):
+    if not word_load(&crew.loop.row.waiting):
         return WORK_NONE
     crew_lock(crew)
     # One that computes goes on with the next of its kind, if it is alone: that spares it the lead and the keeper a turn.
     if queue_waits(crew) or (
             crew.queue.first != NULL and keeper_leads(crew) and cell_is_slow(&crew.cells[cell_of(crew.queue.first)])
             and not others_run(crew, slot)):
-        crew_bind(crew, slot, locked_take_queued(crew))
+        crew_bind(crew, slot, locked_take_queued(crew), now_ms())
         work = WORK_RUN
     crew_unlock(crew)
     return work
@@ -602,7 +629,7 @@ cdef bint keeper_holds(crew_t* crew) noexcept nogil:
     cdef int i
     for i in range(1, slots_end(&crew.overdue)):
         slot = &crew.slots[i]
-        if not word_load_relaxed(&slot.running) or now - <int64_t>word_load_relaxed(&slot.began_ns) > HOLD_NS:
+        if not word_load_relaxed(&slot.shown.number) or now - <int64_t>word_load_relaxed(&slot.shown.began_ns) > HOLD_NS:
             continue
         if slot.seen_number != line_load(&slot.word) >> 2:
             keeper_see(slot, now)
@@ -650,7 +677,7 @@ cdef bint keeper_is_due(crew_t* crew, uint64_t word, uint64_t seen, int64_t seen
     cdef int64_t began_ns
     if not word & LEAD_AWAY:
         return False
-    began_ns = <int64_t>word_load_relaxed(&crew.slots[lead_owner(word)].began_ns)
+    began_ns = <int64_t>word_load_relaxed(&crew.slots[lead_owner(word)].shown.began_ns)
     return (began_ns and now - began_ns >= crew.tick_ns) or (word == seen and now - seen_ns >= crew.tick_ns)
 
 
@@ -690,7 +717,7 @@ cdef void crew_keep(crew_t* crew) noexcept nogil:
             pause = crew.tick_ns << (calm // CALM_LOOKS)
             if word & LEAD_AWAY:
                 keeper_see(&crew.slots[lead_owner(word)], now)
-                if not word_load_relaxed(&crew.slots[lead_owner(word)].began_ns):
+                if not word_load_relaxed(&crew.slots[lead_owner(word)].shown.began_ns):
                     pause = crew.tick_ns        # not in an exchange: it takes a second look to tell for how long
         elif not word & LEAD_AWAY:
             idle += 1
@@ -709,14 +736,14 @@ cdef void crew_keep(crew_t* crew) noexcept nogil:
 
 # ---- above the GIL line ----
 
-cdef crew_t* crew_new(int threads) except NULL:
+cdef crew_t* crew_new(int threads, Row row) except NULL:
     cdef crew_t* crew = NULL
     cdef int i
     if posix_memalign(<void**>&crew, 64, sizeof(crew_t)) or crew == NULL:
         raise MemoryError
     memset(crew, 0, sizeof(crew_t))
     crew.threads = threads
-    crew.most = threads + max(threads, <int>LOST_LEAST)
+    crew.most = threads_most(threads)
     crew.keeper = <uint64_t>(crew.most + 1)
     crew.tick_ns = TICK_NS
     if posix_memalign(<void**>&crew.slots, 64, <size_t>(crew.most + 1) * sizeof(slot_t)) or crew.slots == NULL:
@@ -727,6 +754,11 @@ cdef crew_t* crew_new(int threads) except NULL:
     for i in range(crew.most + 1):
         if slot_init(&crew.slots[i], i) < 0:
             raise MemoryError
+        if i:
+            crew.slots[i].shown = &row.shown[i - 1]
+    crew.loop.board = row.board.board
+    crew.loop.row = row.row
+    crew.loop.counters = &row.row.counters
     return crew
 
 
@@ -753,6 +785,7 @@ def server_name(listener):
     return "localhost", "80"
 
 
+@cython.no_gc_clear      # the row has to be there until the end: the core writes to it
 cdef class Crew:
     """The threads of a worker over one loop: the one class of the core that the Python side starts."""
 
@@ -761,8 +794,11 @@ cdef class Crew:
         memset(&self.lines, 0, sizeof(self.lines))
         memset(&self.records, 0, sizeof(self.records))
 
-    def __init__(self, app, listeners, settings, log, int access_fd=-1):
-        """Make ready to serve an application at sockets that listen, do not block and close on exec."""
+    def __init__(self, app, listeners, settings, log, int access_fd=-1, Row row=None):
+        """Make ready to serve an application at sockets that listen, do not block and close on exec.
+
+        row: of a board that others have too, cleared; without it the worker is alone.
+        """
         import tempfile
 
         from fastwsgi import __version__
@@ -785,7 +821,10 @@ cdef class Crew:
             name, port = server_name(listener)
             self.context.templates.append(environ_template(
                 name, port, threads > 1, False, errors, FileWrapper, f"fastwsgi/{__version__}"))
-        self.crew = crew_new(threads)
+        self.row = private_row(threads) if row is None else row
+        if self.row.board.threads < threads:
+            raise ValueError(f"a row of {self.row.board.threads} threads is not enough for {threads}")
+        self.crew = crew_new(threads, self.row)
         loop = self.context.loop = &self.crew.loop
         if loop_open(loop, settings.poller == "poll") < 0:
             raise OSError(errno, "the event loop could not be opened: no descriptors left?")
@@ -1109,28 +1148,7 @@ cdef class Crew:
 
     def counters(self):
         """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""
-        cdef loop_t* loop = &self.crew.loop
-        cdef int i
-        cdef uint64_t requests = 0, exchanges = 0
-        for i in range(1, slots_end(&self.crew.overdue)):
-            requests += word_load_relaxed(&self.crew.slots[i].requests)
-            exchanges += word_load_relaxed(&self.crew.slots[i].running)
-        return {
-            "accepted": word_load_relaxed(&loop.counters.accepted),
-            "connections": word_load_relaxed(&loop.counters.connections),
-            "requests": requests,
-            "exchanges": exchanges,
-            "refused": word_load_relaxed(&loop.counters.refused),
-            "lost_clients": word_load_relaxed(&loop.counters.lost_clients),
-            "expired": word_load_relaxed(&loop.counters.expired),
-            "queued": word_load_relaxed(&loop.counters.queued),
-            "lead_taken": word_load_relaxed(&loop.counters.taken),
-            "lead_passed": word_load_relaxed(&loop.counters.passed),
-            "revoked": word_load_relaxed(&loop.counters.revoked),
-            "timeouts": word_load_relaxed(&loop.counters.timeouts),
-            "lost_threads": word_load_relaxed(&loop.counters.lost),
-            "left_queued": word_load_relaxed(&loop.counters.left),
-        }
+        return self.row.counters()
 
     def after_fork_in_child(self):
         """In a process that the application forked: let go of sockets and poller, which are the parent's.

@@ -17,6 +17,7 @@ from fastwsgi._platform cimport (
     pthread_cond_t, pthread_mutex_t, sockaddr_storage,
 )
 from fastwsgi._response cimport date_t, head_t
+from fastwsgi._stats cimport board_t, counters_t, row_t, shown_t
 from fastwsgi._trust cimport forwarded_t, trust_t
 
 
@@ -188,9 +189,7 @@ cdef struct slot_t:
     uint8_t cell                # of the averages
     uint64_t sent               # content bytes of this response
     int status
-    atomic_word_t requests      # handed to the application so far
-    atomic_word_t running       # 1 while one is in the application
-    atomic_word_t began_ns      # when that one began; 0: it has not, or is over
+    shown_t* shown              # what others see of it, in the row of the worker; NULL for the loop's own
     atomic_word_t blocks        # given by applications, and waits for clients that ended, so far
     atomic_word_t in_application    # the number of the exchange while code of the application runs; changed with the GIL
     bint is_raised              # RequestTimeout was raised in it; touched with the GIL
@@ -227,22 +226,6 @@ cdef struct deadline_queue_t:
 cdef struct connection_list_t:
     connection_t* first
     connection_t* last
-
-
-cdef struct counters_t:
-    # Written by the leader, or by a thread for its own exchange; read by anyone.
-    atomic_word_t accepted
-    atomic_word_t connections   # live now
-    atomic_word_t refused
-    atomic_word_t lost_clients
-    atomic_word_t expired
-    atomic_word_t taken         # times the lead was taken from a thread that was away
-    atomic_word_t passed        # times the lead was passed on before a request that waits
-    atomic_word_t queued        # requests that waited for a thread
-    atomic_word_t revoked
-    atomic_word_t timeouts      # of them for --timeout
-    atomic_word_t lost          # threads given up, for good or until they came back
-    atomic_word_t left          # clients that left while their request waited for a thread
 
 
 cdef struct listener_t:
@@ -296,7 +279,9 @@ cdef struct loop_t:
     bint may_block              # this turn does not hold the GIL
     int64_t alarms[ALARMS]      # when the leader has to look again; 0: never
     int64_t nap_ms              # the longest wait; 0: any
-    counters_t counters
+    board_t* board              # borrowed, as all that is in it: this worker among others
+    row_t* row
+    counters_t* counters        # of the row
 
 
 cdef connection_t* connection_new(loop_t* loop, int fd, int listener, const sockaddr_storage* peer) noexcept nogil

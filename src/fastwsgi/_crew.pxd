@@ -7,6 +7,7 @@ from fastwsgi._connection cimport connection_list_t, loop_t, slot_t
 from fastwsgi._exchange cimport Context
 from fastwsgi._overdue cimport overdue_t
 from fastwsgi._platform cimport atomic_word_t
+from fastwsgi._stats cimport Row
 
 
 cdef enum:
@@ -18,7 +19,6 @@ cdef enum:
     HOLD_NAP_MS = 1             # between two looks at it
     SAMPLE = 64                 # one exchange of so many runs inline all the same, to measure afresh
     CELLS = 256
-    LOST_LEAST = 4              # replacements that there are at least; and as many as threads
 
 # What a thread does next.
 cdef enum work_t:
@@ -49,7 +49,6 @@ cdef struct crew_t:
     slot_t* free_first          # threads that wait for work, the last one first
     bint has_ended
     # Shared.
-    atomic_word_t queued        # length of the queue
     atomic_word_t free          # free threads
     atomic_word_t gil_wanted    # one thread waits for the GIL to begin an exchange
     atomic_word_t alive         # threads that have not ended
@@ -67,6 +66,7 @@ cdef struct crew_t:
 cdef class Crew:
     cdef crew_t* crew           # owned
     cdef Context context
+    cdef readonly Row row       # what others see of this worker
     cdef list listeners
     cdef object log
     cdef int access_fd

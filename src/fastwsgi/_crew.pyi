@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from _typeshed.wsgi import WSGIApplication
 from typing_extensions import disjoint_base
 
+from fastwsgi._stats import Row
 from fastwsgi.config import Settings
 
 def start_new_thread(function: Callable[[], object], arguments: tuple[()]) -> int:
@@ -25,6 +26,8 @@ class Crew:
     """After so many seconds away the leader loses the lead (0.001); set before `start`, for stress tests."""
     is_exhausted: bool
     """So many threads were given up that there is no place for another one: the worker has to end."""
+    row: Row
+    """What others see of this worker."""
     lost_threads: int
     """After the end: threads that are still in the application."""
 
@@ -35,8 +38,12 @@ class Crew:
         settings: Settings,
         log: logging.Logger,
         access_fd: int = -1,
+        row: Row | None = None,
     ) -> None:
-        """Make ready to serve an application at sockets that listen, do not block and close on exec."""
+        """Make ready to serve an application at sockets that listen, do not block and close on exec.
+
+        row: of a board that others have too, cleared; without it the worker is alone.
+        """
 
     def start(self) -> None:
         """Start the threads."""

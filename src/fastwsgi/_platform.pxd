@@ -21,8 +21,11 @@ cdef extern from "platform/atomic.h" nogil:
     bint word_replace(atomic_word_t* word, uint64_t old, uint64_t new) noexcept
     uint64_t word_load_relaxed(atomic_word_t* word) noexcept
     void word_store_relaxed(atomic_word_t* word, uint64_t value) noexcept
+    void word_store_release(atomic_word_t* word, uint64_t value) noexcept
     void word_count(atomic_word_t* word, int64_t by) noexcept
     void word_add(atomic_word_t* word, int64_t by) noexcept
+    void words_store(atomic_word_t* words, const char* text, size_t size) noexcept
+    void words_load(char* text, atomic_word_t* words, size_t count) noexcept
     uint64_t line_load(atomic_line_t* line) noexcept
     void line_store(atomic_line_t* line, uint64_t value) noexcept
     bint line_replace(atomic_line_t* line, uint64_t old, uint64_t new) noexcept
