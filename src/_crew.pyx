@@ -51,7 +51,9 @@ from fastwsgi._platform cimport (
     word_store_release, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
-from fastwsgi._stats cimport PHASE_APPLICATION, Row, private_row, shown_text, threads_most
+from fastwsgi._stats cimport (
+    PHASE_APPLICATION, WANTS_NOTHING, WANTS_REQUESTS, Row, private_row, shown_text, threads_most,
+)
 from fastwsgi._trust cimport trust_set
 from fastwsgi.errors import RequestTimeout
 
@@ -342,7 +344,7 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
         return
     if not crew.drains:
         crew.drains = True
-        loop_drain(loop)
+        loop_drain(loop, stop == STOP_LEAVE)
         crew.grace_ends_ms = loop.now_ms + <int64_t>word_load(&crew.grace_ms)
         loop.alarms[<int>ALARM_STOP] = crew.grace_ends_ms
     elif loop.now_ms + <int64_t>word_load(&crew.grace_ms) < crew.grace_ends_ms:
@@ -385,6 +387,14 @@ cdef void show(slot_t* slot, connection_t* connection, int64_t now_ms) noexcept 
     word_store_release(&slot.shown.number, slot.number)
 
 
+cdef void count_request(crew_t* crew) noexcept nogil:
+    """One more was handed to the application: say once when that is enough."""
+    word_add(&crew.handed, 1)
+    if word_load(&crew.handed) >= crew.max_requests and word_replace(
+            &crew.loop.row.wants, <int>WANTS_NOTHING, <int>WANTS_REQUESTS):
+        wake_write(&crew.loop.journal.wake)
+
+
 cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection, int64_t now_ms) noexcept nogil:
     """The request of a connection becomes the exchange of a slot."""
     # The leader may hold it for a moment, for a connection that it had before.
@@ -397,6 +407,8 @@ cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection, int64_
     slot.cell = cell_of(connection)
     show(slot, connection, now_ms)
     line_store(&slot.word, slot.number << 2)
+    if crew.max_requests:
+        count_request(crew)
 
 
 cdef int crew_begin(crew_t* crew, slot_t* slot, connection_t* connection) noexcept nogil:
@@ -813,6 +825,8 @@ cdef class Crew:
         self.access_fd = access_fd
         self.thread_ids = {}
         self.timeout = settings.timeout
+        self.owns_listeners = settings.reuse_port
+        self.watched_fd = -1
         self.context = Context()
         self.context.application = app
         self.context.log = log
@@ -998,18 +1012,23 @@ cdef class Crew:
         """Wait without the GIL for something that the main thread shall do; write access log lines meanwhile.
 
         Returns records for the error log (level, text), perhaps none, when such records have come, a byte was
-        written to `wakeup_fd`, or the crew has finished (then at once, each time).
+        written to `wakeup_fd`, `watched_fd` is readable or has ended, the row has come to want something, after
+        `beat` seconds, or when the crew has finished (then at once, each time).
         """
         cdef loop_t* loop = &self.crew.loop
         cdef uint64_t lost_lines = 0, lost_records = 0
         cdef size_t written
-        cdef int error = 0
+        cdef int error = 0, wait_ms = -1
         cdef const char* text
         if self.is_closed:
             return []
+        if self.beat:
+            wait_ms = max(<int>(self.beat * 1000), 1)
+        if self.has_untold and not 0 <= wait_ms < TELL_MS:
+            wait_ms = TELL_MS
         with nogil:
             if not word_load(&self.crew.ended):
-                platform_wait_readable(loop.journal.wake.reader, TELL_MS if self.has_untold else -1)
+                platform_wait_readable(loop.journal.wake.reader, self.watched_fd, wait_ms)
             wake_drain(&loop.journal.wake)
             if self.access_fd >= 0 and not word_load(&self.crew.ended):
                 usleep(LINES_PAUSE_US)
@@ -1021,6 +1040,8 @@ cdef class Crew:
                 error = platform_write_some(self.access_fd, self.lines.data + self.written,
                                             self.lines.size - self.written, &written)
                 self.written += written
+        # With the GIL, which shows that it can be had.
+        word_store_relaxed(&loop.row.beat, <uint64_t>platform_now_ns())
         records = []
         if error and (error not in (EINTR, ETIMEDOUT) or word_load(&self.crew.ended)):
             lost_lines += 1
@@ -1108,9 +1129,10 @@ cdef class Crew:
             self.is_closed = True
             loop_close(&self.crew.loop)
 
-    def stop(self, double grace):
+    def stop(self, double grace, bint leave=False):
         """Begin to drain: accept what is queued, finish what runs within `grace` seconds.
 
+        leave: other workers stay, who have the same listeners and accept what is queued; it counts in the first call.
         From any thread and from signal handlers; a later call can shorten the grace, 0 means now.
         """
         cdef uint64_t grace_ms = <uint64_t>(max(grace, 0.0) * 1000)
@@ -1120,7 +1142,8 @@ cdef class Crew:
             if not word_load(&self.crew.stop) or grace_ms < word_load(&self.crew.grace_ms):
                 word_store(&self.crew.grace_ms, grace_ms)
             word_store(&self.crew.loop.draining, 1)
-            word_store(&self.crew.stop, 1)
+            # Sockets of its own are nobody else's to accept from.
+            word_replace(&self.crew.stop, 0, STOP_LEAVE if leave and not self.owns_listeners else STOP_DRAIN)
             if self.is_started:
                 lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
             else:
@@ -1136,6 +1159,15 @@ cdef class Crew:
             word_store(&slot.to_revoke, line_load(&slot.word) >> 2)
             word_store(&self.crew.revokes, 1)
             lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
+
+    @property
+    def max_requests(self):
+        """So many are handed to the application, then `row.wants` is WANTS_REQUESTS; 0: any number. Before `start`."""
+        return self.crew.max_requests
+
+    @max_requests.setter
+    def max_requests(self, uint64_t number):
+        self.crew.max_requests = number
 
     @property
     def tick(self):

@@ -25,7 +25,7 @@ from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journa
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
     EVENT_GONE, SHUT_RDWR, WATCH_READ, WATCH_WRITE, event_t, head_load, head_take, line_load, line_store, listen,
-    condition_init, platform_accept, platform_has_octets, platform_now_ns, platform_stop_hearing, platform_would_block,
+    condition_init, platform_accept, platform_has_octets, platform_is_listening, platform_now_ns, platform_stop_hearing, platform_would_block,
     poller_close, pointer_store_relaxed, poller_open, poller_wait, poller_watch, pthread_cond_destroy,
     pthread_mutex_destroy, pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, word_count, word_load,
     word_load_relaxed, word_swap,
@@ -190,9 +190,10 @@ cdef connection_t* accept_one(loop_t* loop, listener_t* listener) noexcept nogil
             pause_accepting(loop)
             return NULL
         if errno == EINVAL or errno == EBADF or errno == ENOTSOCK:
-            if loop.listens:
+            # One that is shared ends with the first worker that ends; perhaps before we were told.
+            if loop.listens and not word_load(&loop.draining) and not word_load(&loop.board.stopping):
                 loop_say(loop, LEVEL_ERROR, b"a listening socket was closed by somebody else", NULL, strerror(errno))
-                watch_listener(loop, listener, False)
+            watch_listener(loop, listener, False)
             return NULL
         # Any other error is of a connection that is lost already (accept(2), "Error handling").
     return NULL
@@ -224,6 +225,8 @@ cdef int loop_event(loop_t* loop, event_t* event) noexcept nogil:
     cdef connection_t* connection
     cdef int outcome
     if event.item >= <void*>loop.listeners and event.item < <void*>(loop.listeners + loop.listener_count):
+        if not (<listener_t*>event.item).is_watched:
+            return 0        # not since this turn's events were taken
         outcome = loop_accept(loop, <listener_t*>event.item)
         if outcome == 1:
             loop.event_index -= 1
@@ -448,21 +451,37 @@ cdef void loop_taken_over(loop_t* loop) noexcept nogil:
 
 # ---- the end ----
 
-cdef void loop_drain(loop_t* loop) noexcept nogil:
-    """Let handshakes that have begun come to their end, and nothing new begin; idle connections have a moment left."""
+cdef void stop_hearing(loop_t* loop) noexcept nogil:
+    """Let handshakes that have begun come to their end, and nothing new begin, in all processes that share a listener."""
     cdef int i, reach
-    cdef connection_t* connection
-    cdef connection_t* following
-    loop.now_ms = now_ms()
-    loop.deadlines[<int>DEADLINE_IDLE].duration_ms = DRAIN_IDLE_MS
-    loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DRAIN_LINGER_MS
     loop.listens_until_ms = loop.now_ms
     for i in range(loop.listener_count):
         reach = platform_stop_hearing(loop.listeners[i].fd)
         if reach >= 0:
             loop.listens_until_ms = max(loop.listens_until_ms,
                                         loop.now_ms + (DRAIN_ACCEPT_LOCAL_MS if reach else DRAIN_ACCEPT_MS))
-    connection = loop.connections
+
+
+cdef void leave_listeners(loop_t* loop) noexcept nogil:
+    """Accept nothing more; what comes is for the others who have the same listeners."""
+    loop.listens = loop.accept_paused = False
+    watch_listeners(loop, False)
+
+
+cdef void loop_drain(loop_t* loop, bint leaves) noexcept nogil:
+    """Begin to end: idle connections have a moment left, and what the listeners bring is accepted until it ends.
+
+    leaves: only this worker ends, and what the listeners bring is left to the others.
+    """
+    cdef connection_t* connection = loop.connections
+    cdef connection_t* following
+    loop.now_ms = now_ms()
+    loop.deadlines[<int>DEADLINE_IDLE].duration_ms = DRAIN_IDLE_MS
+    loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DRAIN_LINGER_MS
+    if leaves:
+        leave_listeners(loop)
+    else:
+        stop_hearing(loop)
     while connection != NULL:
         following = connection.after
         if connection.state == STATE_NEW or connection.state == STATE_IDLE:
@@ -492,7 +511,9 @@ cdef void stop_listening(loop_t* loop, bint is_hurried) noexcept nogil:
     """
     cdef int i
     for i in range(loop.listener_count):
-        listen(loop.listeners[i].fd, 0)     # where the kernel could not be told to stop hearing
+        # Where the kernel could not be told to stop hearing. One that another worker has shut down would listen again.
+        if platform_is_listening(loop.listeners[i].fd):
+            listen(loop.listeners[i].fd, 0)
         accept_rest(loop, &loop.listeners[i])
     if loop.accept_paused and not is_hurried:
         loop.listens_until_ms = loop.accept_again_ms

@@ -27,6 +27,11 @@ cdef enum work_t:
     WORK_LEAD           # it was given the lead
     WORK_END            # the crew has ended
 
+# crew_t.stop
+cdef enum:
+    STOP_DRAIN = 1      # the whole server stops, or there is just this worker
+    STOP_LEAVE          # others go on at the same listeners
+
 
 cdef struct cell_t:
     # How long exchanges of one kind take, on average; of mount, method and first path segment.
@@ -43,6 +48,7 @@ cdef struct crew_t:
     uint64_t keeper             # its number in the lead word
     overdue_t overdue
     int64_t queue_ms            # a request may wait for a thread
+    uint64_t max_requests       # that are handed to the application, then another worker is wanted; 0: any number
     int64_t tick_ns             # TICK_NS, or what a stress test has set
     # Under loop.lead.mutex:
     connection_list_t queue     # complete requests that wait for a thread, in order
@@ -53,9 +59,10 @@ cdef struct crew_t:
     atomic_word_t gil_wanted    # one thread waits for the GIL to begin an exchange
     atomic_word_t alive         # threads that have not ended
     atomic_word_t ended
-    atomic_word_t stop          # 1: drain, within the grace
+    atomic_word_t stop          # STOP_: drain, within the grace
     atomic_word_t grace_ms
     atomic_word_t revokes       # a slot has to_revoke
+    atomic_word_t handed        # to the application; only counted with max_requests
     atomic_word_t held          # the keeper leads and holds free threads back
     int64_t grace_ends_ms       # the leader's
     bint grace_is_over
@@ -74,6 +81,9 @@ cdef class Crew:
     cdef buffer_t records
     cdef size_t written         # of lines
     cdef bint has_untold        # log records were left out, and it was not said yet
+    cdef public double beat         # `attend` comes back after so many seconds at the latest; 0: any time
+    cdef public int watched_fd      # and when this is readable or has ended; -1: none
+    cdef bint owns_listeners        # no other worker has them
     cdef bint is_started
     cdef bint is_closed
     cdef readonly int lost_threads

@@ -63,6 +63,7 @@ cdef extern from "platform/platform.h" nogil:
     int64_t platform_clock_ns(cpu_clock_t clock) noexcept
     int platform_accept(int listener, sockaddr_storage* address, socklen_t* size) noexcept
     int platform_stop_hearing(int listener) noexcept
+    bint platform_is_listening(int socket) noexcept
     void platform_set_reset(int fd) noexcept
     bint platform_would_block() noexcept
     bint platform_has_octets(int fd) noexcept
@@ -73,7 +74,7 @@ cdef extern from "platform/platform.h" nogil:
     ssize_t platform_sendfile(int socket, int file, off_t* offset, size_t size) noexcept
     int platform_write_all(int file, const char* data, size_t size, off_t offset) noexcept
     int platform_write_some(int fd, const char* data, size_t size, size_t* written) noexcept
-    int platform_wait_readable(int fd, int timeout_ms) noexcept
+    int platform_wait_readable(int fd, int other, int timeout_ms) noexcept
     int platform_temporary_file(const char* directory) noexcept
     int platform_address_octets(const sockaddr_storage* address, uint8_t* octets, int* port) noexcept
     size_t platform_octets_text(const uint8_t* octets, char* text) noexcept

@@ -55,21 +55,17 @@ def test_a_row_keeps_the_memory():
     memory.close()
 
 
-def test_it_is_found_again_in_the_same_memory():
+def test_it_is_found_again_in_the_same_memory(tmp_path):
     """As after an exec, where the descriptor of the memory is all that is left."""
-    with_file = os.memfd_create("board") if hasattr(os, "memfd_create") else None
-    if with_file is None:
-        pytest.skip("no memfd here")
-    try:
-        os.ftruncate(with_file, Board.size(2, 3))
-        before = Board(mmap.mmap(with_file, Board.size(2, 3)), 2, 3)
+    size = Board.size(2, 3)
+    with (tmp_path / "board").open("wb+") as file:
+        file.truncate(size)
+        before = Board(mmap.mmap(file.fileno(), size), 2, 3)
         before.row(1).pid = 42
         before.stopping = True
-        after = Board(mmap.mmap(with_file, Board.size(2, 3)), 2, 3)
+        after = Board(mmap.mmap(file.fileno(), size), 2, 3)
         assert after.row(1).pid == 42
         assert after.stopping
-    finally:
-        os.close(with_file)
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 4), (2, 3)])
