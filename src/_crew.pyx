@@ -806,10 +806,12 @@ cdef class Crew:
         memset(&self.lines, 0, sizeof(self.lines))
         memset(&self.records, 0, sizeof(self.records))
 
-    def __init__(self, app, listeners, settings, log, int access_fd=-1, Row row=None):
+    def __init__(self, app, listeners, settings, log, int access_fd=-1, Row row=None, int kick_fd=-1):
         """Make ready to serve an application at sockets that listen, do not block and close on exec.
 
-        row: of a board that others have too, cleared; without it the worker is alone.
+        row: of a board that others have too, cleared; without it the worker is alone. If there are others, all have
+        the same listeners (but for `reuse_port`), and kick_fd, an eventfd for all of them that is never read, lets
+        each hear when another one does not accept any more.
         """
         import tempfile
 
@@ -876,7 +878,8 @@ cdef class Crew:
             raise MemoryError
         for i in range(len(self.listeners)):
             fds[i] = self.listeners[i].fileno()
-        i = loop_listen(loop, fds, len(self.listeners))
+        i = loop_listen(loop, fds, len(self.listeners), self.row.board.workers > 1 and not self.owns_listeners,
+                        kick_fd)
         free(fds)
         if i < 0:
             raise OSError(errno, "a listener could not be watched")

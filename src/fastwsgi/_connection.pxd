@@ -14,7 +14,7 @@ from fastwsgi._outbox cimport outbox_t
 from fastwsgi._parser cimport limits_t, parser_t
 from fastwsgi._platform cimport (
     atomic_head_t, atomic_line_t, atomic_pointer_t, atomic_word_t, cpu_clock_t, event_t, pointer_load_relaxed, poller_t,
-    pthread_cond_t, pthread_mutex_t, sockaddr_storage,
+    pthread_cond_t, pthread_mutex_t, sockaddr_storage, wake_t,
 )
 from fastwsgi._response cimport date_t, head_t
 from fastwsgi._stats cimport board_t, counters_t, row_t, shown_t
@@ -70,6 +70,12 @@ cdef enum:
 cdef enum:
     GONE_HALF = 1       # the client has ended its side; it may still read
     GONE_WHOLE = 2      # it reads no more
+
+# loop_t.withheld
+cdef enum:
+    HELD_FULL = 1       # open_most is reached, and none of them is idle
+    HELD_OUT = 2        # no descriptors or no memory left
+    HELD_YIELDS = 4     # another worker is better placed to accept (_loop)
 
 # When the leader has to look at something, apart from the deadlines of connections.
 cdef enum alarm_t:
@@ -242,17 +248,23 @@ cdef struct loop_t:
     int event_count
     int event_index
     int accept_budget
+    int accept_most             # of a turn
     int64_t now_ms
-    listener_t* listeners
+    listener_t* listeners       # and behind the last one what stands for the kick
     int listener_count
+    int listener_flags          # what is watched of them
     int open_count              # connections that are not on the closing list
     int open_most
-    bint accept_full            # open_most is reached, and none of them is idle
     bint listens
     int64_t listens_until_ms    # while draining; 0: no end is set
-    bint accept_paused          # no descriptors left
-    int64_t accept_again_ms
-    int64_t accept_said_ms      # when that was logged
+    int withheld                # HELD_: why listeners are not watched, though it listens
+    int64_t accept_again_ms     # HELD_OUT until then
+    int64_t accept_said_ms      # when the log had that
+    bint shares                 # other workers have the same listeners
+    wake_t kick                 # borrowed; each write to it is heard of by all of these; -1: none
+    int64_t yields_at           # HELD_YIELDS from this load on
+    int64_t yield_look_ms       # when it looks whether the others do accept
+    int64_t yields_not_until_ms # they did not
     connection_t* returned      # taken from `done`, by next_done, not yet seen to
     connection_list_t ready     # complete requests
     connection_list_t backlog   # with bytes that wait for the next turn

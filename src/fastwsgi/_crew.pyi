@@ -45,10 +45,13 @@ class Crew:
         log: logging.Logger,
         access_fd: int = -1,
         row: Row | None = None,
+        kick_fd: int = -1,
     ) -> None:
         """Make ready to serve an application at sockets that listen, do not block and close on exec.
 
-        row: of a board that others have too, cleared; without it the worker is alone.
+        row: of a board that others have too, cleared; without it the worker is alone. If there are
+        others, all have the same listeners (but for `reuse_port`), and kick_fd, an eventfd for all of
+        them that is never read, lets each hear when another one does not accept any more.
         """
 
     def start(self) -> None:

@@ -107,6 +107,8 @@ cdef extern from "platform/poller.h" nogil:
     enum: WATCH_WRITE
     enum: WATCH_GONE
     enum: EVENT_GONE
+    enum: WATCH_EXCLUSIVE
+    enum: WATCH_EDGE
     ctypedef struct event_t:
         void* item
         int flags
@@ -115,6 +117,7 @@ cdef extern from "platform/poller.h" nogil:
 
     int poller_open(poller_t* poller, int use_poll) noexcept
     int poller_watch(poller_t* poller, int fd, int before, int after, void* item) noexcept
+    bint poller_has_edges(const poller_t* poller) noexcept
     int poller_wait(poller_t* poller, event_t* events, int most, int timeout_ms) noexcept
     void poller_wake(poller_t* poller) noexcept
     void poller_close(poller_t* poller) noexcept
