@@ -26,10 +26,11 @@ from fastwsgi._connection cimport (
     ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE,
     DEADLINE_SEND, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK,
     SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_MASK, TELL_SLOW, TRANSMIT_LOST, connection_advance,
-    connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_keep_watch,
-    connection_list_t, connection_lost, connection_next, connection_post, connection_refuse, connection_settle,
-    connection_t, list_append, list_take, loop_remind, loop_say, loop_t, record_client, request_t, slot_borrow,
-    slot_claim, slot_free, slot_init, slot_quiet, slot_rest, slot_t, slot_waiting,
+    connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_is_probe,
+    connection_keep_watch, connection_list_t, connection_lost, connection_new, connection_next, connection_post,
+    connection_refuse, connection_settle, connection_t, connection_watch, list_append, list_take, loop_remind,
+    loop_say, loop_t, probe_t, record_client, request_t, slot_borrow, slot_claim, slot_free, slot_init, slot_quiet,
+    slot_rest, slot_t, slot_waiting,
 )
 from fastwsgi._environ cimport environ_template
 from fastwsgi._exchange cimport Context, exchange_run
@@ -44,11 +45,11 @@ from fastwsgi._outbox cimport outbox_is_empty
 from fastwsgi._overdue cimport exchange_revoke, overdue_arm, overdue_look, slots_end
 from fastwsgi._parser cimport KNOWN_X_REQUEST_ID, field_t, parser_t
 from fastwsgi._platform cimport (
-    condition_wait, line_load, line_replace, line_store, platform_name_thread, platform_now_ns, platform_clock_ns,
-    platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some, pointer_store_relaxed,
-    poller_close, pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock, wake_drain,
-    wake_write, word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed,
-    word_store_release, word_swap,
+    WATCH_READ, condition_wait, line_load, line_replace, line_store, platform_clock_ns, platform_name_thread,
+    platform_now_ns, platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some,
+    pointer_store_relaxed, poller_close, pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock,
+    pthread_mutex_unlock, sockaddr_storage, wake_drain, wake_write, word_add, word_count, word_load,
+    word_load_relaxed, word_replace, word_store, word_store_relaxed, word_store_release, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
 from fastwsgi._stats cimport (
@@ -559,7 +560,8 @@ cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
             and connection.inline_count < PIPELINE_MOST and slot_waiting(slot) < OUT_MOST):
         connection_next(loop, connection)
         connection.inline_count += 1
-        if connection_advance(loop, connection) == ADVANCE_READY and not word_load_relaxed(&crew.loop.row.waiting):
+        if (connection_advance(loop, connection) == ADVANCE_READY and not word_load_relaxed(&crew.loop.row.waiting)
+                and not connection_is_probe(loop, connection)):
             # Pipelined: its answer leaves together with this one.
             connection_enter(loop, connection, STATE_QUEUED)
             connection.owner = OWNER_QUEUE
@@ -641,7 +643,8 @@ cdef bint keeper_holds(crew_t* crew) noexcept nogil:
     cdef int i
     for i in range(1, slots_end(&crew.overdue)):
         slot = &crew.slots[i]
-        if not word_load_relaxed(&slot.shown.number) or now - <int64_t>word_load_relaxed(&slot.shown.began_ns) > HOLD_NS:
+        if (not word_load_relaxed(&slot.shown.number)
+                or now - <int64_t>word_load_relaxed(&slot.shown.began_ns) > HOLD_NS):
             continue
         if slot.seen_number != line_load(&slot.word) >> 2:
             keeper_see(slot, now)
@@ -782,6 +785,14 @@ cdef char* text_copy(bytes text) except NULL:
     return copy
 
 
+cdef int probe_set(probe_t* probe, object path) except -1:
+    """A path that the loop answers by itself, or None."""
+    if path is not None:
+        probe.path = text_copy(path.encode())
+        probe.size = strlen(probe.path)
+    return 0
+
+
 cdef int open_most() except -1:
     """As many connections as a worker may hold: four fifths of the descriptors, 50,000 at most."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -869,6 +880,9 @@ cdef class Crew:
         loop.response_memory = <size_t>max(settings.response_buffer, 64 * 1024)
         loop.response_spool = <uint64_t>settings.response_spool
         loop.spool_directory = text_copy(tempfile.gettempdir().encode(sys.getfilesystemencoding(), "surrogateescape"))
+        probe_set(&loop.health_probe, settings.health)
+        probe_set(&loop.ready_probe, settings.ready)
+        loop.has_probes = loop.health_probe.path != NULL or loop.ready_probe.path != NULL
         if access_fd >= 0:
             self.context.access = LogFormat(settings.access_logformat)
             self.context.logs_access = True
@@ -901,6 +915,27 @@ cdef class Crew:
     def wakeup_fd(self):
         """Non-blocking; a byte written to it makes `attend` return. For `signal.set_wakeup_fd`."""
         return self.crew.loop.journal.wake.writer
+
+    def adopt(self, sock):
+        """Serve a connection as if it had been accepted at the first listener; before `start`.
+
+        A PROXY protocol header is not expected. The socket is empty afterwards.
+        """
+        cdef loop_t* loop = &self.crew.loop
+        cdef sockaddr_storage nobody
+        cdef connection_t* connection
+        if self.is_started:
+            raise RuntimeError("a connection is adopted before the start")
+        sock.setblocking(False)
+        memset(&nobody, 0, sizeof(nobody))
+        loop.now_ms = now_ms()
+        connection = connection_new(loop, sock.fileno(), 0, &nobody)
+        if connection == NULL:
+            raise MemoryError
+        sock.detach()
+        connection.awaits_proxy = False
+        if connection_watch(loop, connection, WATCH_READ) < 0:
+            raise OSError(errno, "a connection could not be watched")
 
     def start(self):
         """Start the threads."""

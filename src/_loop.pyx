@@ -12,23 +12,24 @@ from libc.string cimport strerror
 from posix.unistd cimport close
 
 from fastwsgi._connection cimport (
-    ADVANCE_LOST, ALARMS, ADVANCE_SPILL, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE,
-    DEADLINE_SEND, DEADLINES, HELD_FULL, HELD_OUT, HELD_YIELDS, OWNER_LOOP, POST_FINISHED, STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE,
-    STATE_LINGER, STATE_NEW, STATE_SENDING, connection_advance, connection_attend, connection_close,
-    connection_enter, connection_free, connection_give_up, connection_gone, connection_handle, connection_heard,
-    connection_new, connection_receive, connection_refuse, connection_send_ready, connection_settle, connection_slot,
-    connection_t, connection_watch, list_append, list_take, listener_t, loop_say, loop_t, request_t, slot_free,
-    slot_init,
+    ADVANCE_LOST, ALARMS, ADVANCE_SPILL, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER,
+    DEADLINE_NONE, DEADLINE_SEND, DEADLINES, HELD_FULL, HELD_OUT, HELD_YIELDS, OWNER_LOOP, POST_FINISHED,
+    STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE, STATE_LINGER, STATE_NEW, STATE_SENDING, connection_advance,
+    connection_attend, connection_close, connection_enter, connection_free, connection_give_up, connection_gone,
+    connection_handle, connection_heard, connection_new, connection_receive, connection_refuse, connection_send_ready,
+    connection_settle, connection_slot, connection_t, connection_watch, list_append, list_take, listener_t, loop_say,
+    loop_t, request_t, slot_free, slot_init,
 )
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journal_open
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
-    EVENT_GONE, SHUT_RDWR, WATCH_EDGE, WATCH_EXCLUSIVE, WATCH_READ, WATCH_WRITE, event_t, head_load, head_take, line_load, line_store, listen,
-    condition_init, platform_accept, platform_has_octets, platform_is_listening, platform_now_ns, platform_stop_hearing, platform_wait_readable, platform_would_block,
-    poller_close, poller_has_edges, pointer_store_relaxed, poller_open, poller_wait, poller_watch, pthread_cond_destroy,
-    pthread_mutex_destroy, pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, wake_write, word_count, word_load,
-    word_load_relaxed, word_store, word_swap,
+    EVENT_GONE, SHUT_RDWR, WATCH_EDGE, WATCH_EXCLUSIVE, WATCH_READ, WATCH_WRITE, condition_init, event_t, head_load,
+    head_take, line_load, line_store, listen, platform_accept, platform_has_octets, platform_is_listening,
+    platform_now_ns, platform_stop_hearing, platform_wait_readable, platform_would_block, pointer_store_relaxed,
+    poller_close, poller_has_edges, poller_open, poller_wait, poller_watch, pthread_cond_destroy,
+    pthread_mutex_destroy, pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, wake_write, word_count,
+    word_load, word_load_relaxed, word_store, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
 from fastwsgi._stats cimport ROW_SERVING, board_row, row_t
@@ -122,6 +123,8 @@ cdef void loop_close(loop_t* loop) noexcept nogil:
     trust_free(&loop.trust)
     free(loop.listeners)
     free(loop.spool_directory)
+    free(loop.health_probe.path)
+    free(loop.ready_probe.path)
 
 
 # ---- accepting ----
@@ -594,7 +597,7 @@ cdef void loop_taken_over(loop_t* loop) noexcept nogil:
 # ---- the end ----
 
 cdef void stop_hearing(loop_t* loop) noexcept nogil:
-    """Let handshakes that have begun come to their end, and nothing new begin, in all processes that share a listener."""
+    """Let handshakes that have begun come to their end, and nothing new begin, for all processes that share a listener."""
     cdef int i, reach
     loop.shares = False         # all of them end
     accept_again(loop, HELD_YIELDS)

@@ -2,6 +2,7 @@
 # far as connections know it; _loop works it, _crew leads it.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from fastwsgi._accesslog cimport log_format_t, record_t, stamp_t
 from fastwsgi._buffer cimport buffer_t
@@ -240,6 +241,11 @@ cdef struct listener_t:
     bint is_watched
 
 
+cdef struct probe_t:
+    char* path                  # owned; NULL: there is none
+    size_t size
+
+
 cdef struct loop_t:
     lead_t lead
     atomic_head_t done          # connections that come back
@@ -284,6 +290,9 @@ cdef struct loop_t:
     size_t response_memory
     uint64_t response_spool
     char* spool_directory       # owned
+    bint has_probes             # one of these has a path
+    probe_t health_probe        # answered by the loop itself: this process lives
+    probe_t ready_probe         # and wants more requests
     log_format_t* access        # borrowed; NULL: no access log
     journal_t journal
     slot_t own                  # for answers of the loop itself
@@ -361,6 +370,17 @@ cdef inline void record_client(record_t* record, connection_t* connection) noexc
 cdef inline slot_t* connection_slot(connection_t* connection) noexcept nogil:
     """The slot of its exchange, or NULL: a hint, to be held against slot.connection with the slot held."""
     return <slot_t*>pointer_load_relaxed(&connection.slot)
+
+
+cdef inline bint probe_matches(probe_t* probe, request_t* request) noexcept nogil:
+    return probe.path != NULL and request.parser.path.length == probe.size and memcmp(
+        request.buffer.data + request.start + request.parser.path.start, probe.path, probe.size) == 0
+
+
+cdef inline bint connection_is_probe(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Its request is complete, and for the loop itself (--health, --ready)."""
+    return loop.has_probes and (probe_matches(&loop.health_probe, connection.request)
+                                or probe_matches(&loop.ready_probe, connection.request))
 
 
 cdef inline void list_append(connection_list_t* list, connection_t* connection) noexcept nogil:

@@ -54,6 +54,12 @@ class Crew:
         them that is never read, lets each hear when another one does not accept any more.
         """
 
+    def adopt(self, sock: socket.socket) -> None:
+        """Serve a connection as if it had been accepted at the first listener; before `start`.
+
+        A PROXY protocol header is not expected. The socket is empty afterwards.
+        """
+
     def start(self) -> None:
         """Start the threads."""
 
