@@ -23,6 +23,7 @@ BELOW = {
     "_proxy",
     "_refusals",
     "_response",
+    "_stats",
     "_trust",
 }
 ABOVE = {"_crew", "_environ", "_exchange", "_process"}

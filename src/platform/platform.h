@@ -148,6 +148,14 @@ static inline int platform_stop_hearing(int listener) {
 #endif
 }
 
+static inline int platform_is_listening(int socket) {
+    int answer = 1;
+    socklen_t size = sizeof answer;
+    /* Where the question is not understood, the answer stays. */
+    getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &answer, &size);
+    return answer;
+}
+
 /* Close so that the peer sees a reset, not an end: what it got is not the whole answer. */
 static inline void platform_set_reset(int fd) {
     struct linger linger = {1, 0};
@@ -247,10 +255,10 @@ static inline int platform_write_some(int fd, const char *data, size_t size, siz
     return 0;
 }
 
-/* 1 when fd is readable, 0 when the time is up or a signal came. */
-static inline int platform_wait_readable(int fd, int timeout_ms) {
-    struct pollfd one = {fd, POLLIN, 0};
-    return poll(&one, 1, timeout_ms) > 0;
+/* 1 when one of two descriptors (-1: none) is readable or has ended, 0 when the time is up or a signal came. */
+static inline int platform_wait_readable(int fd, int other, int timeout_ms) {
+    struct pollfd both[2] = {{fd, POLLIN, 0}, {other, POLLIN, 0}};
+    return poll(both, 2, timeout_ms) > 0;
 }
 
 static inline int platform_dup(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 3); }
