@@ -5,13 +5,13 @@
         running.wait_generation("2")
     running.report.check()
 
-The application is that of `numbered.py`. A request has **failed** when there is no complete and right answer to it: a
-reset, an end in the middle, no answer in time, a wrong one, another status than 200, a refused connect while the
-server should listen. It has not failed when
+The application is that of `numbered.py`. A request has **failed** when there is no complete and right answer
+to it: a reset, an end in the middle, no answer in time, a wrong one, another status than 200, a refused
+connect while the server should listen. It has not failed when
 
-- the connection had answered before and is closed in order before the first octet of this answer: the server may
-  close a kept connection at any time, and the request (a GET) is sent again on a new connection. That must bring an
-  answer: on a new connection there is no such excuse;
+- the connection had answered before and is closed in order before the first octet of this answer: the server
+  may close a kept connection at any time, and the request (a GET) is sent again on a new connection. That must
+  bring an answer: on a new connection there is no such excuse;
 - the connect is refused after `listening_ends()`: the client then has done its work.
 """
 

@@ -1,7 +1,7 @@
 """An application whose every answer can be checked: it depends on the number that the target asks for.
 
-GET /7 answers with `content_of(7)`, and so does a POST whose content is a number; `?sleep=0.02` has it take so
-long. The fields Worker and Generation say who has answered.
+GET /7 answers with `content_of(7)`, and so does a POST whose content is the number; `?sleep=0.02` has it take
+so long. The fields Worker and Generation say who has answered.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The load judges rightly: what it calls failed has failed, and what it excuses is none of the server's faults."""
+"""The load judges rightly: what it calls failed has failed, and what it excuses is no fault of the server."""
 
 import contextlib
 import re
@@ -50,7 +50,7 @@ class Peer:
 
 @pytest.fixture
 def serve_with():
-    """serve_with(behaviour): a listening socket; behaviour(peer) is called for each connection, then it is closed."""
+    """serve_with(behaviour): a listening socket; behaviour(peer) is called for each connection."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def converse(connection, behaviour):
