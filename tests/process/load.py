@@ -10,8 +10,8 @@ to it: a reset, an end in the middle, no answer in time, a wrong one, another st
 connect while the server should listen. It has not failed when
 
 - the connection had answered before and is closed in order before the first octet of this answer: the server
-  may close a kept connection at any time, and the request (a GET) is sent again on a new connection. That must
-  bring an answer: on a new connection there is no such excuse;
+  may close a kept connection at any time, and the request (a GET) is sent again on a new connection. There it
+  must be answered: on a new connection there is no such excuse;
 - the connect is refused after `listening_ends()`: the client then has done its work.
 """
 

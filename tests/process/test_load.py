@@ -207,7 +207,7 @@ def test_a_real_server_that_stops_fails_nobody(start_crew, wrk):
         running.wait_answers(1000)
         running.listening_ends()
         server.signal(signal.SIGTERM)
-        assert server.wait() == 0
+        assert server.wait() == 0, server.stderr
         running.wait(lambda: running.report.refused == 20, "everybody sent away")
     running.report.check(least=1000)
     assert set(running.report.workers) == {str(server.pid)}
