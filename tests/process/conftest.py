@@ -17,3 +17,38 @@ def start_polled(start, request):
 def start_crew(start_polled, request):
     """start, once for each poller and number of threads."""
     return lambda *arguments, **options: start_polled("--threads", request.param, *arguments, **options)
+
+
+class Site:
+    """The module of a site, written anew for each generation of its code."""
+
+    def __init__(self, directory):
+        self.path = directory / "site_app.py"
+
+    def write(self, generation, before=""):
+        """`before`: what runs first when the module is imported."""
+        self.path.write_text(
+            f"{before}\nfrom trouble import troubled\n\napplication = troubled({generation!r})\n"
+        )
+
+
+@pytest.fixture
+def site(tmp_path):
+    """The code that `start_site` serves; of generation 1 until it is written again."""
+    site = Site(tmp_path)
+    site.write("1")
+    return site
+
+
+@pytest.fixture
+def start_site(start, site):
+    """start_site(*options): serve the site with two workers, unless told otherwise."""
+
+    def start_site(*options, **environment):
+        if not {"-w", "--workers"} & set(options):
+            options = ("-w", "2", *options)
+        # A generation may be as long as the one before and of the same second: bytecode would be that one's.
+        environment = {"PYTHONDONTWRITEBYTECODE": "1", **environment}
+        return start(*options, "site_app:application", **environment)
+
+    return start_site

@@ -221,7 +221,7 @@ HABITS = ("keep", "renew", "pipeline", "rest", "upload")
 
 
 class Load:
-    """Clients that ask from start() to stop(), for `seconds` at most."""
+    """Clients that ask from now on until stop(), for `seconds` at most."""
 
     def __init__(
         self,
@@ -233,13 +233,18 @@ class Load:
         seconds=60.0,
         patience=PATIENCE,
         may_refuse=False,
+        may_fail=False,
     ):
-        """`work`: how long the application takes for a GET; `wrk`: with so many connections of wrk beside."""
+        """Start. `work`: how long the application takes for a GET; `wrk`: so many connections of wrk beside.
+
+        may_fail: failures do not end the waiting for something; the test looks at them itself.
+        """
         self.address = address
         self.work = work
         self.seconds = seconds
         self.patience = patience
         self.may_refuse = may_refuse
+        self.may_fail = may_fail
         self.numbers = itertools.count(1)
         self.report = Report()
         self.lock = threading.Lock()
@@ -326,10 +331,10 @@ class Load:
     # What tests wait for
 
     def wait(self, condition, what, seconds=3 * PATIENCE):
-        """Wait until condition() is true; fail at once when a request has failed."""
+        """Wait until condition() is true; fail at once when a request has failed that should not."""
 
         def come():
-            assert not self.report.failures, str(self.report)
+            assert self.may_fail or not self.report.failures, str(self.report)
             return condition()
 
         return wait_until(come, lambda: f"{what}: {self.report}", seconds)
