@@ -42,13 +42,12 @@ def site(tmp_path):
 
 @pytest.fixture
 def start_site(start, site):
-    """start_site(*options): serve the site with two workers, unless told otherwise."""
+    """start_site(*options): serve the site with two workers; workers=None leaves the number to the server."""
 
-    def start_site(*options, **environment):
-        if not {"-w", "--workers"} & set(options):
-            options = ("-w", "2", *options)
+    def start_site(*options, workers=2, **environment):
+        if workers is not None:
+            options = ("--workers", str(workers), *options)
         # A generation may be as long as the one before and of the same second: bytecode would be that one's.
-        environment = {"PYTHONDONTWRITEBYTECODE": "1", **environment}
-        return start(*options, "site_app:application", **environment)
+        return start(*options, "site_app:application", PYTHONDONTWRITEBYTECODE="1", **environment)
 
     return start_site

@@ -11,7 +11,7 @@ from support import PATIENCE, wait_until
 
 
 def workers_of(server):
-    """The process numbers of the living children of the supervisor. (With --preload a loader is among them.)"""
+    """The process numbers of the living children of the supervisor; with --preload the loader, too."""
     children = psutil.Process(server.pid).children()
     return {child.pid for child in children if is_alive(child)}
 
