@@ -44,10 +44,10 @@ def site(tmp_path):
 def start_site(start, site):
     """start_site(*options): serve the site with two workers; workers=None leaves the number to the server."""
 
-    def start_site(*options, workers=2, **environment):
+    def start_site(*options, workers=2, **others):
         if workers is not None:
             options = ("--workers", str(workers), *options)
         # A generation may be as long as the one before and of the same second: bytecode would be that one's.
-        return start(*options, "site_app:application", PYTHONDONTWRITEBYTECODE="1", **environment)
+        return start(*options, "site_app:application", PYTHONDONTWRITEBYTECODE="1", **others)
 
     return start_site

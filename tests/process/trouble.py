@@ -14,7 +14,7 @@ leaked = []
 
 if "TEST_CRASH" in os.environ:
     # A worker of this module does not live for long, whatever is asked of it.
-    crash = threading.Timer(0.1, os._exit, [9])
+    crash = threading.Timer(0.5, os._exit, [9])
     crash.daemon = True
     crash.start()
 
