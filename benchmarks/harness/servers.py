@@ -1,7 +1,7 @@
 """The servers that are compared: how each is started, and how its version is found.
 
-All get one worker process, in the load test several. Where a server has a setting that makes it faster here, it
-has that setting: the comparison is with each server at its best.
+All get one worker process, in the load test several. Where a server has a setting that makes it faster here,
+it has that setting: the comparison is with each server at its best.
 """
 
 import grp

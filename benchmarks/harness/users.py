@@ -1,8 +1,9 @@
 """Users: each asks, waits for the answer, perhaps pauses, and asks again; every answer is checked.
 
 One thread over epoll; the servers have the rest of the machine. A request has failed when it did not bring a
-complete answer with the right content: refused, reset, ended, too late, wrong. A kept connection that the server
-closes before the first octet of an answer is no failure: as a browser does, the user asks again on a new one.
+complete answer with the right content: refused, reset, ended, too late, wrong. A kept connection that the
+server closes before the first octet of an answer is no failure: as a browser does, the user asks again on a
+new one.
 """
 
 import heapq
@@ -60,7 +61,7 @@ class Users:
     def __init__(
         self, port: int, octets: bytes, content: bytes, count: int, pause: float, keeps: bool
     ) -> None:
-        """octets: of a request; pause: seconds after each answer; keeps: its connection, if the server does."""
+        """octets: of a request; pause: seconds after each answer; keeps: its connection, if it may."""
         self._address = ("127.0.0.1", port)
         self._octets = octets
         self._content = content
