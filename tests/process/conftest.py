@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from process.family import Site
+
 POLLERS = ["epoll", "poll"] if sys.platform == "linux" else ["poll"]
 
 
@@ -17,19 +19,6 @@ def start_polled(start, request):
 def start_crew(start_polled, request):
     """start, once for each poller and number of threads."""
     return lambda *arguments, **options: start_polled("--threads", request.param, *arguments, **options)
-
-
-class Site:
-    """The module of a site, written anew for each generation of its code."""
-
-    def __init__(self, directory):
-        self.path = directory / "site_app.py"
-
-    def write(self, generation, before=""):
-        """`before`: what runs first when the module is imported."""
-        self.path.write_text(
-            f"{before}\nfrom trouble import troubled\n\napplication = troubled({generation!r})\n"
-        )
 
 
 @pytest.fixture

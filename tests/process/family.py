@@ -1,4 +1,4 @@
-"""The processes of a running server: the supervisor, its workers, and whoever they have left behind."""
+"""The site of the tests, and the processes that serve it: supervisor, workers, and whom they leave behind."""
 
 import contextlib
 import os
@@ -8,6 +8,19 @@ import time
 import psutil
 
 from support import PATIENCE, wait_until
+
+
+class Site:
+    """The module of a site, written anew for each generation of its code."""
+
+    def __init__(self, directory):
+        self.path = directory / "site_app.py"
+
+    def write(self, generation, before=""):
+        """`before`: what runs first when the module is imported."""
+        self.path.write_text(
+            f"{before}\nfrom trouble import troubled\n\napplication = troubled({generation!r})\n"
+        )
 
 
 def workers_of(server):
