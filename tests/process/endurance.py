@@ -51,7 +51,7 @@ def endure(server, site, running, seconds, every):
         print(
             f"{time.monotonic() - begun:6.0f} s  {number} reloads  {running.report.requests} requests  "
             f"{len(running.report.failures)} failed  longest {running.report.longest * 1000:.0f} ms  "
-            f"{memory / MIB:.1f} MiB in all  supervisor {supervisor / MIB:.1f} MiB, {descriptors} descriptors",
+            f"{memory / MIB:.1f} MiB in all  supervisor {supervisor / MIB:.1f} MiB, {descriptors} fds",
             flush=True,
         )
     return seen
