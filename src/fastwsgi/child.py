@@ -15,14 +15,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from fastwsgi import forkguard, loader, logs
-from fastwsgi._process import name_process
+from fastwsgi import hooks, loader, logs
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
-from fastwsgi.gunicorn import Hooks, HookWorker, with_request_hooks
+from fastwsgi.forkguard import ForkGuard
+from fastwsgi.hooks import Hooks, with_request_hooks
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG, AccessLog
 from fastwsgi.privileges import Identity
+from fastwsgi.process import set_title
 from fastwsgi.worker import Post, Worker, heeding, leave_if_lost
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Work:
     settings: Settings
     application: "WSGIApplication | str"
     hooks: Hooks
-    listeners: Sequence[Listener]
+    hooked: hooks.Server  # what hooks know as the server
     access_log: AccessLog
     identity: Identity | None
     is_first: bool  # of this server: what fails is told on the standard error, as a command does
@@ -96,31 +97,36 @@ HANDLED = signals_by_name(
 )
 
 
-def serve(work: Work, post: Post, application: "WSGIApplication | None" = None) -> int:
+def serve(
+    work: Work, post: Post, listeners: Sequence[Listener], application: "WSGIApplication | None" = None
+) -> int:
     """A worker, from its first moment to its end; returns the exit code.
 
     application: loaded already, by the loader that forked this worker.
     """
     post.row.pid = os.getpid()
-    settings, hooks = work.settings, work.hooks
-    hooked = HookWorker(post.number, settings, os.getpid())
-    name_process(f"fastwsgi: worker {work.title}", settings.name)
+    settings = work.settings
+    hooked = hooks.Worker(post.number, os.getppid(), work.hooked.cfg, os.getpid())
+    set_title("worker", settings.name)
     worker: Worker | None = None
     # Until the worker heeds it, TERM does what Ctrl-C does; Ctrl-C itself is the supervisor's.
     with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(TERMINAL, nothing)}):
         try:
             if application is None:
                 become(work)
-            call_hook(hooks.post_fork, hooked.server, hooked)
+            if not work.hooks.call("post_fork", work.hooked, hooked):
+                return WORKER_FAILED
             if application is None:
                 application = load(work)
+            hooked.wsgi, hooked.booted = application, True
             enable_faulthandler()
-            application = with_request_hooks(application, hooks, hooked)
-            worker = Worker(application, work.listeners, settings, work.access_log, post)
-            with worker.commands():
-                call_hook(hooks.post_worker_init, hooked)
+            application = with_request_hooks(application, work.hooks, hooked)
+            worker = Worker(application, listeners, settings, work.access_log, post)
+            if not work.hooks.call("post_worker_init", hooked):
+                return WORKER_FAILED
+            with worker.commands(lambda: work.hooks.call("worker_int", hooked)):
                 worker.run()
-            call_hook(hooks.worker_exit, hooked.server, hooked)
+            work.hooks.call("worker_exit", work.hooked, hooked)
         except AppLoadError as error:
             return report(error, work)
         except ConfigError as error:
@@ -148,6 +154,7 @@ def become(work: Work) -> None:
     """Take the user, the directory and the Python path, before anything of the application is imported."""
     if work.identity is not None:
         work.identity.take()
+    loader.prepare_environ(work.settings.env)
     loader.prepare_path(work.settings.chdir, work.settings.pythonpath)
 
 
@@ -169,12 +176,6 @@ def report(error: AppLoadError, work: Work) -> int:
     else:
         LOG.error("%s", error, exc_info=cause)
     return APPLICATION_FAILED
-
-
-def call_hook(hook: Callable[..., object] | None, *arguments: object) -> None:
-    """Call a hook of a gunicorn.conf.py if there is one; an exception of it is the process's."""
-    if hook is not None:
-        hook(*arguments)
 
 
 def enable_faulthandler() -> None:
@@ -216,18 +217,24 @@ def loader_line() -> tuple[LoaderLine, socket.socket]:
     return LoaderLine(ours), theirs
 
 
-def preload(work: Work, line: socket.socket, post_of: Callable[[int, int], Post], loaded: Callable[[], None]) -> int:
+def preload(
+    work: Work,
+    line: socket.socket,
+    worker: Callable[[int, int, "WSGIApplication"], Task],
+    loaded: Callable[[], None],
+) -> int:
     """The loader of a generation: import the application once, then fork a worker whenever one is asked for.
 
-    Workers are forked twice over, so that they become children of the supervisor.
+    worker(row, number, application) is what one does. Workers are forked twice over, so that they become children
+    of the supervisor.
     """
-    name_process(f"fastwsgi: loader {work.title}", work.settings.name)
+    set_title("loader", work.settings.name)
     with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(TERMINAL, nothing)}):
         try:
-            forkguard.arm()
             become(work)
-            application = load(work)
-            if not may_fork(work.settings.preload):
+            with ForkGuard() as guard:
+                application = load(work)
+            if not may_fork(guard.ghosts(), work.settings.preload):
                 return WORKER_FAILED
             gc.collect()
             gc.freeze()
@@ -235,8 +242,7 @@ def preload(work: Work, line: socket.socket, post_of: Callable[[int, int], Post]
             with line, line.makefile("r") as orders:
                 for order in orders:
                     row, number = map(int, order.split())
-                    post = post_of(row, number)
-                    fork_twice(line, row, lambda post=post: serve(work, post, application))
+                    fork_twice(line, row, worker(row, number, application))
         except AppLoadError as error:
             return report(error, work)
         except KeyboardInterrupt:
@@ -244,11 +250,10 @@ def preload(work: Work, line: socket.socket, post_of: Callable[[int, int], Post]
     return 0
 
 
-def may_fork(preload: str) -> bool:
+def may_fork(ghosts: Sequence[str], preload: str) -> bool:
     """Tell of what does not survive a fork; False if that shall not be."""
-    ghosts = forkguard.ghosts()
     for ghost in ghosts:
-        LOG.warning("--preload: workers will not have %s, or share it", ghost)
+        LOG.warning("--preload: workers are forked with %s", ghost)
     if ghosts and preload == "strict":
         LOG.error("--preload=strict: not forked; make these where they are first used, or in the hook post_fork")
         return False

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from fastwsgi import child, resources, upgrade
+from fastwsgi import child, hooks, resources, upgrade
 from fastwsgi._stats import Board, Row
 from fastwsgi.child import Work
 from fastwsgi.config import Settings
-from fastwsgi.gunicorn import HookWorker
+from fastwsgi.gunicorn import Config
 from fastwsgi.listener import Listener, open_listeners
 from fastwsgi.logs import AccessLog
 from fastwsgi.privileges import Identity
@@ -53,11 +53,20 @@ class Generation:
     """The settings, listeners and logs of its workers, and the memory that they share with the supervisor."""
 
     def __init__(
-        self, number: int, work: Work, lines: Lines, workers: int, why: str, memory: tuple[int, int, int] | None = None
+        self,
+        number: int,
+        work: Work,
+        listeners: Sequence[Listener],
+        lines: Lines,
+        *,
+        workers: int,
+        why: str,
+        memory: tuple[int, int, int] | None = None,
     ) -> None:
         """memory: descriptor, rows and threads of a board that is there already (upgrade)."""
         self.number = number
         self.work = work
+        self.listeners = listeners
         self.settings: Settings = work.settings
         self.workers = workers
         self.why_so_many = why
@@ -66,6 +75,7 @@ class Generation:
         self.memory = (self.board_fd, rows, threads)
         self.board = Board(mmap.mmap(self.board_fd, Board.size(rows, threads)), rows, threads)
         self.rows = [self.board.row(index) for index in range(rows)]
+        self._clones: dict[int, list[Listener]] = {}
         self.loader: child.LoaderLine | None = None
         self.loader_pid = 0
         self.loader_is_ready = False
@@ -84,7 +94,7 @@ class Generation:
         """Open what it needs beside the listeners that are kept; raise ConfigError, with nothing left open then."""
         settings = configuration.settings
         identity = Identity.find(settings.user, settings.group)
-        workers, why = resources.count_workers(settings.workers)
+        workers, why = resources.count_workers(settings.workers, resources.find_cpus())
         access_log = AccessLog(settings.access_logfile)
         listeners: list[Listener] = []
         try:
@@ -97,26 +107,59 @@ class Generation:
                 if listener not in kept:
                     listener.close()
             raise
-        work = Work(settings, application, configuration.hooks, listeners, access_log, identity, is_first)
-        return cls(number, work, lines, workers, why)
+        hooked = hooks.Server(Config(settings, configuration.hooks.given, workers), workers)
+        work = Work(settings, application, configuration.hooks, hooked, access_log, identity, is_first)
+        return cls(number, work, listeners, lines, workers=workers, why=why)
 
     def fork(self, one: "Child") -> None:
         """Fork a worker, with --preload by the loader, which has to be ready. Raises `Forked` in the worker."""
-        post = self._post_of(one.row.index, one.number)
         if self.settings.preload == "off":
-            one.pid = child.fork(lambda: child.serve(self.work, post))
+            one.pid = child.fork(self._worker(one.row.index, one.number))
         elif self.loader is not None:
             self.loader.ask(one.row.index, one.number)
+
+    @property
+    def memory_limit(self) -> int | None:
+        """--max-worker-memory in octets."""
+        given = self.settings.max_worker_memory
+        if isinstance(given, str):
+            return int(float(given.rstrip("%")) / 100 * resources.find_memory().size)
+        return given
+
+    def listeners_of(self, row: int) -> Sequence[Listener]:
+        """Those of the worker in a row of the board: with --reuse-port they are its own."""
+        if not self.settings.reuse_port:
+            return self.listeners
+        if row not in self._clones:
+            self._clones[row] = [listener.clone(self.settings.backlog) for listener in self.listeners]
+        return self._clones[row]
+
+    def worker_ended(self, one: "Child") -> None:
+        """Close what was for it alone."""
+        for listener in self._clones.pop(one.row.index, ()):
+            listener.close()
 
     def start_loader(self) -> None:
         """Fork the process that imports the application and forks the workers. Raises `Forked` in it."""
         self.loader, theirs = child.loader_line()
-        self.loader_pid = child.fork(lambda: child.preload(self.work, theirs, self._post_of, self._say_loaded))
+        self.loader_pid = child.fork(lambda: child.preload(self.work, theirs, self._worker, self._say_loaded))
         theirs.close()
 
-    def _post_of(self, row: int, number: int) -> Post:
-        lines = self._lines
-        return Post(self.board, self.rows[row], number, lines.kick_fd, lines.life_fd, lines.notice_fd)
+    def _worker(self, row: int, number: int, application: "WSGIApplication | None" = None) -> child.Task:
+        """What a worker does."""
+        lines, listeners = self._lines, self.listeners_of(row)
+        borrows = any(listener.is_borrowed for listener in listeners)
+        post = Post(
+            self.board,
+            self.rows[row],
+            number,
+            shares=not self.settings.reuse_port,
+            borrows=borrows,
+            kick_fd=lines.kick_fd,
+            life_fd=lines.life_fd,
+            notice_fd=lines.notice_fd,
+        )
+        return lambda: child.serve(self.work, post, listeners, application)
 
     def _say_loaded(self) -> None:
         os.write(self._lines.notice_fd, f"loaded {self.number}\n".encode())
@@ -168,8 +211,9 @@ class Child:
         return time.monotonic() - self.born
 
     @property
-    def hooked(self) -> HookWorker:
-        return HookWorker(self.number, self.generation.settings, self.pid)
+    def hooked(self) -> hooks.Worker:
+        """What hooks know as the worker."""
+        return hooks.Worker(self.number, os.getpid(), self.generation.work.hooked.cfg, self.pid or "[booting]")
 
     def send(self, number: int) -> None:
         if self.pid:

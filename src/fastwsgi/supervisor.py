@@ -16,15 +16,14 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from fastwsgi import __version__, child, logs, resources, systemd, upgrade
-from fastwsgi._process import set_subreaper
 from fastwsgi._stats import row_state_t
 from fastwsgi.blackbox import describe_end, show_age, what_it_served
-from fastwsgi.child import HANDLED, Forked, call_hook
+from fastwsgi.child import HANDLED, Forked
 from fastwsgi.errors import ConfigError
 from fastwsgi.generation import NEVER, Child, Generation, Lines, State
-from fastwsgi.gunicorn import HookServer
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG
+from fastwsgi.process import Launch, PidFile, become_subreaper, leave_terminal, set_title
 from fastwsgi.sources import Configuration
 from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, summary
 
@@ -79,11 +78,12 @@ class Supervisor:
         self._signals: list[int] = []
         self._strays: dict[int, int] = {}  # ended before a loader said whose they were
         self._memory_look = NEVER
-        self._watchdog = systemd.watchdog_interval()
+        self._manager = systemd.Manager.of(os.environ)
+        self._watchdog = systemd.watchdog_interval(os.environ, os.getpid())
         self._watchdog_at = time.monotonic() if self._watchdog else NEVER
         self._directory = os.getcwd()
+        self._pid_file: PidFile | None = None
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._hooked = HookServer()
 
     # ---- the turn ----
 
@@ -132,7 +132,7 @@ class Supervisor:
             signal.signal(number, lambda number, _: self._signals.append(number))
         # Through an upgrade they were blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
-        set_subreaper()
+        become_subreaper()
 
     def _let_go(self) -> None:
         """In a child: close what is the parent's alone."""
@@ -151,6 +151,8 @@ class Supervisor:
         self._let_go()
         for listener in self._listeners:
             listener.close()
+        if self._pid_file is not None:
+            self._pid_file.close()
 
     def _wait(self) -> None:
         """Until something happens or is due."""
@@ -270,8 +272,9 @@ class Supervisor:
             )
         elif self._stage is Stage.NONE:
             LOG.info("Worker %d has left after %s", one.pid, plural(requests, "request"))
-        call_hook(one.generation.work.hooks.child_exit, self._hooked, one.hooked)
+        self._call(one.generation, "child_exit", one.hooked)
         one.row.clear()
+        one.generation.worker_ended(one)
         self._close_unused(one.generation)
 
     def _loader_ended(self, generation: Generation, code: int) -> None:
@@ -335,7 +338,7 @@ class Supervisor:
         if now >= self._memory_look:
             self._look_at_memory(now)
         if self._watchdog and now >= self._watchdog_at:
-            systemd.notify("WATCHDOG=1")
+            self._manager.alive()
             self._watchdog_at = now + self._watchdog
         if now >= self._stage_ends:
             self._stage_is_over()
@@ -358,7 +361,7 @@ class Supervisor:
     def _look_at_memory(self, now: float) -> None:
         self._memory_look = now + MEMORY_PAUSE
         for one in self._children:
-            limit = resources.memory_limit_of(one.generation.settings.max_worker_memory)
+            limit = one.generation.memory_limit
             used = resources.rss(one.pid) if limit and one.state is State.SERVING and not one.marked else None
             if limit and used is not None and used > limit:
                 one.marked = "is too large (--max-worker-memory)"
@@ -385,7 +388,7 @@ class Supervisor:
                 timeout,
                 what_it_served(one.row),
             )
-            call_hook(one.generation.work.hooks.worker_abort, one.hooked)
+            one.generation.work.hooks.call("worker_abort", one.hooked)
             one.send(signal.SIGABRT)
             one.kill_at = now + KILL_PATIENCE
 
@@ -397,12 +400,15 @@ class Supervisor:
         if settings.chdir is not None:
             os.chdir(settings.chdir)
         prepare(settings)
+        set_title("supervisor", settings.name)
+        if settings.pid is not None:
+            self._pid_file = PidFile(settings.pid)
         if kept is not None:
-            self._listeners = [Listener.from_state(state) for state in kept.listeners]
+            self._listeners = [Listener.restored(state) for state in kept.listeners]
         self._trial = self._generate(configuration)
         if kept is not None:
             self._resume(kept, self._trial)
-        call_hook(configuration.hooks.on_starting, self._hooked)
+        self._call(self._trial, "on_starting")
 
     def _generate(self, configuration: Configuration) -> Generation:
         self._generations += 1
@@ -467,39 +473,40 @@ class Supervisor:
         row.clear()
         self._numbers += 1
         one = Child(generation, row, self._numbers)
-        call_hook(generation.work.hooks.pre_fork, self._hooked, one.hooked)
+        self._call(generation, "pre_fork", one.hooked)
         self._children.append(one)
         generation.fork(one)
 
     def _adopt(self, generation: Generation, first: Child) -> None:
         """A worker of a new generation serves: it is the one that counts now."""
         former, self._generation, self._trial = self._generation, generation, None
-        before, self._listeners = self._listeners, list(generation.work.listeners)
+        before, self._listeners = self._listeners, list(generation.listeners)
         for listener in before:
             if listener not in self._listeners:
                 LOG.info("Not listening at %s any more", listener.url)
                 listener.close()
         self._wanted, why = generation.workers, generation.why_so_many
         if generation.settings.workers == "auto":
-            self._wanted, lowered = resources.fit_to_memory(self._wanted, resources.pss(first.pid))
+            each = resources.pss(first.pid) or 0
+            self._wanted, lowered = resources.fit_to_memory(self._wanted, each, resources.find_memory())
             why = lowered or why
         self._crashes, self._start_after = 0, 0.0
         if generation.settings.max_worker_memory is not None:
             self._memory_look = time.monotonic()
         self._announce(generation, why)
         if former is None:
-            call_hook(generation.work.hooks.when_ready, self._hooked)
-            systemd.notify("READY=1")
+            self._call(generation, "when_ready")
+            self._manager.ready()
         else:
             former.end_loader()
 
     def _announce(self, generation: Generation, why: str) -> None:
         LOG.info(
-            "fastwsgi %s serves %s with %s (%s), each with %s",
+            "fastwsgi %s serves %s with %s%s of %s",
             __version__,
             generation.work.title,
             plural(self._wanted, "worker"),
-            why,
+            f" ({why})" if why else "",
             plural(generation.settings.threads, "thread"),
         )
         for listener in self._listeners:
@@ -512,6 +519,13 @@ class Supervisor:
         one.send(signal.SIGTERM)
         one.kill_at = time.monotonic() + one.generation.settings.graceful_timeout + 2 * EXIT_PATIENCE
 
+    def _call(self, generation: Generation, hook: str, *arguments: object) -> None:
+        """Call a hook with what it knows as the server."""
+        hooked = generation.work.hooked
+        hooked.num_workers, hooked.worker_age = self._wanted, self._numbers
+        hooked.WORKERS = {one.pid: one.hooked for one in self._children if one.pid}
+        generation.work.hooks.call(hook, hooked, *arguments)
+
     def _want(self, number: int, name: str) -> None:
         generation = self._generation
         if generation is None:
@@ -519,7 +533,7 @@ class Supervisor:
         before, self._wanted = self._wanted, min(number, len(generation.rows) // 2)
         LOG.info("%s from now on (%s)", plural(self._wanted, "worker"), name)
         if self._wanted != before:
-            call_hook(generation.work.hooks.nworkers_changed, self._hooked, self._wanted, before)
+            self._call(generation, "nworkers_changed", self._wanted, before)
 
     def _close_unused(self, generation: Generation) -> None:
         if generation not in (self._generation, self._trial) and all(
@@ -552,7 +566,7 @@ class Supervisor:
     def _reload(self) -> None:
         """Read the configuration again, and see whether a worker gets to serve with it."""
         LOG.info("Reloading (HUP)")
-        systemd.notify(*systemd.reloading())
+        self._manager.reloading()
         self._reload_began = time.monotonic()
         try:
             configuration = self._read()
@@ -560,13 +574,13 @@ class Supervisor:
         except ConfigError as error:
             self._not_reloaded(str(error))
             return
-        call_hook(configuration.hooks.on_reload, self._hooked)
+        self._call(self._trial, "on_reload")
 
     def _not_reloaded(self, why: str) -> None:
         LOG.error("Not reloaded: %s. Those that serve go on as before", why)
         failed, self._trial = self._trial, None
         if failed is not None:
-            for listener in failed.work.listeners:
+            for listener in failed.listeners:
                 if listener not in self._listeners:
                     listener.close()
             failed.end_loader()
@@ -578,7 +592,7 @@ class Supervisor:
 
     def _reload_is_over(self) -> None:
         self._reload_began = 0.0
-        systemd.notify("READY=1")
+        self._manager.ready()
         if self._reload_again:
             self._reload_again = False
             self._reload()
@@ -600,7 +614,7 @@ class Supervisor:
             return
         if self._stage is not Stage.NONE or self._generation is None:
             return
-        call_hook(self._generation.work.hooks.pre_exec, self._hooked)
+        self._call(self._generation, "pre_exec")
         LOG.info("Upgrading: process %d becomes the new server, its workers serve on meanwhile", os.getpid())
         try:
             upgrade.hand_on(self._what_is_kept())
@@ -612,7 +626,7 @@ class Supervisor:
         return upgrade.Kept(
             directory=self._directory,
             lines=(lines.life_fd, self._life, self._notice, lines.notice_fd, lines.kick_fd),
-            listeners=[listener.state() for listener in self._listeners],
+            listeners=[listener.state for listener in self._listeners],
             boards={str(one.generation.number): one.generation.memory for one in self._children},
             children=[
                 upgrade.KeptChild(one.pid, one.number, one.row.index, one.generation.number, one.state.value, one.age)
@@ -631,7 +645,9 @@ class Supervisor:
         self._reload_began = time.monotonic()
         trial.number = self._generations
         for number, memory in kept.boards.items():
-            former = Generation(int(number), trial.work, self._lines, trial.workers, "", memory)
+            former = Generation(
+                int(number), trial.work, self._listeners, self._lines, workers=trial.workers, why="", memory=memory
+            )
             for said in kept.children:
                 if said.generation == former.number:
                     one = Child(former, former.rows[said.row], said.number, time.monotonic() - said.age, said.pid)
@@ -647,7 +663,7 @@ class Supervisor:
         """Say so, go on for --shutdown-delay, then finish what runs."""
         if self._stage is not Stage.NONE:
             return
-        systemd.notify("STOPPING=1")
+        self._manager.stopping()
         for generation in self._open_generations():
             generation.board.stopping = True
         settings = self._generation.settings if self._generation is not None else None
@@ -665,7 +681,7 @@ class Supervisor:
             self._cut("INT")
             return
         LOG.info("Stopping (INT): finishing what runs, for at most %g s", INTERRUPT_GRACE)
-        systemd.notify("STOPPING=1")
+        self._manager.stopping()
         self._begin_draining()
         self._stage_ends = min(self._stage_ends, time.monotonic() + INTERRUPT_GRACE)
 
@@ -707,7 +723,7 @@ class Supervisor:
     def _say_goodbye(self) -> None:
         if self._generation is not None:
             LOG.info("%s", summary(self._requests, self._finished, self._cut_off))
-            call_hook(self._generation.work.hooks.on_exit, self._hooked)
+            self._call(self._generation, "on_exit")
 
 
 def in_foreground() -> bool:

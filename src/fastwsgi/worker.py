@@ -78,6 +78,8 @@ class Post:
     board: "Board"
     row: "Row"
     number: int
+    shares: bool  # other workers have the same listeners
+    borrows: bool  # they are not the server's own
     kick_fd: int  # wakes the loops of all workers
     life_fd: int  # hangs up when the supervisor is gone
     notice_fd: int  # a line of text for the supervisor
@@ -85,6 +87,11 @@ class Post:
     def tell(self, word: str, *numbers: int) -> None:
         with suppress(OSError):
             os.write(self.notice_fd, f"{' '.join(map(str, (word, self.number, *numbers)))}\n".encode())
+
+    @property
+    def leaves(self) -> bool:
+        """At its end, the listeners go on to listen without it."""
+        return self.borrows or (self.shares and not self.board.stopping)
 
     @property
     def is_deserted(self) -> bool:
@@ -236,20 +243,24 @@ class Worker:
             yield
 
     @contextmanager
-    def commands(self) -> Iterator[None]:
+    def commands(self, quits: Callable[[], object]) -> Iterator[None]:
         """Heed what a supervisor commands while it lasts: TERM drains, QUIT ends now, USR1 and PWR.
 
-        The others of the tree go on accepting, unless the whole server stops.
+        The others of the tree go on accepting, unless the whole server stops. `quits` is called at QUIT.
         """
         assert self._post is not None
         post = self._post
 
         def drain(*_: object) -> None:
-            self.stop(self._settings.graceful_timeout, leave=not post.board.stopping)
+            self.stop(self._settings.graceful_timeout, leave=post.leaves)
+
+        def quit_now(*_: object) -> None:
+            self.stop(0, leave=post.leaves)
+            quits()
 
         handlers: dict[int, Handler] = {
             signal.SIGTERM: drain,
-            signal.SIGQUIT: lambda *_: self.stop(0),
+            signal.SIGQUIT: quit_now,
             signal.SIGUSR1: lambda *_: self._reopen_logs(quietly=True),
         }
         for name in ("SIGPWR", "SIGINFO"):
