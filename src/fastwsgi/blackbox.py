@@ -35,8 +35,8 @@ def show_age(seconds: float) -> str:
 
 def what_it_served(row: "Row") -> str:
     """The end of a log line: the requests that were running."""
-    served = [
-        f"{line} for {client}{f' ({request_id})' if request_id else ''}, in thread {thread}, {phase} for {show_age(age)}"
-        for thread, phase, line, client, request_id, age in row.running()
-    ]
+    served = []
+    for thread, phase, line, client, request_id, age in row.running():
+        known_as = f" ({request_id})" if request_id else ""
+        served.append(f"{line} for {client}{known_as}, in thread {thread}, {phase} for {show_age(age)}")
     return f"; it was serving {'; '.join(served)}" if served else "; it was serving nothing"

@@ -1,4 +1,4 @@
-"""What runs in a process that the supervisor has forked: a worker, or the loader that forks workers (--preload).
+"""What runs in a process that the supervisor has forked: a worker, or the loader of --preload.
 
 The supervisor's stack is left first (`Forked`), so that a worker ends as any Python program does.
 """
@@ -141,8 +141,8 @@ def serve(
     return 0
 
 
-# Ctrl-C, the end of a terminal and its changes reach every process of the tree; the supervisor says what they mean.
-# Handlers rather than SIG_IGN, which the programs that an application starts would inherit.
+# Ctrl-C, the end of a terminal and its changes reach every process of the tree; the supervisor says what they
+# mean. Handlers rather than SIG_IGN, which the programs that an application starts would inherit.
 TERMINAL = signals_by_name("SIGINT", "SIGHUP", "SIGWINCH", "SIGTTIN", "SIGTTOU", "SIGUSR2")
 
 
@@ -225,8 +225,8 @@ def preload(
 ) -> int:
     """The loader of a generation: import the application once, then fork a worker whenever one is asked for.
 
-    worker(row, number, application) is what one does. Workers are forked twice over, so that they become children
-    of the supervisor.
+    worker(row, number, application) is what one does. Workers are forked twice over, so that they become
+    children of the supervisor.
     """
     set_title("loader", work.settings.name)
     with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(TERMINAL, nothing)}):
@@ -255,7 +255,9 @@ def may_fork(ghosts: Sequence[str], preload: str) -> bool:
     for ghost in ghosts:
         LOG.warning("--preload: workers are forked with %s", ghost)
     if ghosts and preload == "strict":
-        LOG.error("--preload=strict: not forked; make these where they are first used, or in the hook post_fork")
+        LOG.error(
+            "--preload=strict: not forked; make these where they are first used, or in the hook post_fork"
+        )
         return False
     return True
 

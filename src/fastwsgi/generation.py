@@ -4,7 +4,6 @@ import math
 import mmap
 import os
 import signal
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 NEVER = math.inf
 
-# Rows of a board at the least: what TTIN can make of a number of workers, and those that leave while others come.
+# Rows of a board at the least: for what TTIN makes of a number of workers, and those that leave meanwhile.
 LEAST_ROWS = 64
 
 
@@ -85,20 +84,24 @@ class Generation:
         cls,
         number: int,
         configuration: Configuration,
-        application: "WSGIApplication | str",
         lines: Lines,
         kept: Sequence[Listener],
         *,
         is_first: bool,
     ) -> "Generation":
-        """Open what it needs beside the listeners that are kept; raise ConfigError, with nothing left open then."""
+        """Open what it needs beside the listeners that are kept.
+
+        Raises ConfigError where that is not possible; nothing is left open then.
+        """
         settings = configuration.settings
         identity = Identity.find(settings.user, settings.group)
         workers, why = resources.count_workers(settings.workers, resources.find_cpus())
         access_log = AccessLog(settings.access_logfile)
         listeners: list[Listener] = []
         try:
-            listeners = open_listeners(settings.bind, settings.backlog, kept=kept, reuse_port=settings.reuse_port)
+            listeners = open_listeners(
+                settings.bind, settings.backlog, kept=kept, reuse_port=settings.reuse_port
+            )
             if identity is not None:
                 hand_over(identity, listeners, access_log)
         except BaseException:
@@ -108,11 +111,14 @@ class Generation:
                     listener.close()
             raise
         hooked = hooks.Server(Config(settings, configuration.hooks.given, workers), workers)
-        work = Work(settings, application, configuration.hooks, hooked, access_log, identity, is_first)
+        assert configuration.application is not None
+        work = Work(
+            settings, configuration.application, configuration.hooks, hooked, access_log, identity, is_first
+        )
         return cls(number, work, listeners, lines, workers=workers, why=why)
 
     def fork(self, one: "Child") -> None:
-        """Fork a worker, with --preload by the loader, which has to be ready. Raises `Forked` in the worker."""
+        """Fork a worker, with --preload by the loader, which is ready. Raises `Forked` in the worker."""
         if self.settings.preload == "off":
             one.pid = child.fork(self._worker(one.row.index, one.number))
         elif self.loader is not None:
@@ -213,7 +219,9 @@ class Child:
     @property
     def hooked(self) -> hooks.Worker:
         """What hooks know as the worker."""
-        return hooks.Worker(self.number, os.getpid(), self.generation.work.hooked.cfg, self.pid or "[booting]")
+        return hooks.Worker(
+            self.number, os.getpid(), self.generation.work.hooked.cfg, self.pid or "[booting]"
+        )
 
     def send(self, number: int) -> None:
         if self.pid:

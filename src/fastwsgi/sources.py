@@ -14,13 +14,16 @@ import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from fastwsgi import discovery, gunicorn
 from fastwsgi.arguments import Arguments, parse
 from fastwsgi.config import NAMES, OPTIONS, Settings, did_you_mean, merge, read_as
 from fastwsgi.errors import ConfigError
 from fastwsgi.hooks import NO_HOOKS, Hooks
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 PREFIX = "FASTWSGI_"
 COMMAND_LINE = "FASTWSGI_CMD_ARGS"
@@ -57,7 +60,7 @@ class Configuration:
 
     settings: Settings
     origins: Mapping[str, str]
-    application: str | None
+    application: "WSGIApplication | str | None"
     found: str | None
     hooks: Hooks
     notices: tuple[str, ...]

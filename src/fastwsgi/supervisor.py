@@ -1,7 +1,8 @@
 """The supervisor: starts workers, watches them and replaces them; it never runs anything of the application.
 
-After every event, what shall be is compared with what is (`_reconcile`): a crash, a reload, a worker that has served its
-requests and a signal that asks for one more are all the same to it. One step is taken at a time, nothing is waited for.
+After every event, what shall be is compared with what is (`_reconcile`): a crash, a reload, a worker that has
+served its requests and a signal that asks for one more are all the same to it. One step is taken at a time,
+nothing is waited for.
 """
 
 import os
@@ -13,9 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING
 
-from fastwsgi import __version__, child, logs, resources, systemd, upgrade
+from fastwsgi import __version__, child, resources, systemd, upgrade
 from fastwsgi._stats import row_state_t
 from fastwsgi.blackbox import describe_end, show_age, what_it_served
 from fastwsgi.child import HANDLED, Forked
@@ -23,12 +23,9 @@ from fastwsgi.errors import ConfigError
 from fastwsgi.generation import NEVER, Child, Generation, Lines, State
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG
-from fastwsgi.process import Launch, PidFile, become_subreaper, leave_terminal, set_title
+from fastwsgi.process import PidFile, become_subreaper, set_title
 from fastwsgi.sources import Configuration
 from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, summary
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
 
 # A worker that ended sooner after its start than this may be one of many.
 CRASH_SECONDS = 10.0
@@ -51,13 +48,10 @@ class Stage(Enum):
 class Supervisor:
     """Keeps a number of workers serving until it is told to stop."""
 
-    def __init__(self, read: Callable[[], Configuration], application: "WSGIApplication | None" = None) -> None:
-        """Opens nothing yet. `read` makes the configuration, now and at each reload; ConfigError if it is wrong.
-
-        application: the one to serve if it is not named by the configuration.
-        """
+    def __init__(self, configuration: Configuration, read: Callable[[], Configuration]) -> None:
+        """Opens nothing yet. `read` makes the configuration of a reload; ConfigError if it is wrong."""
+        self._configuration = configuration
         self._read = read
-        self._application = application
         self._children: list[Child] = []
         self._listeners: list[Listener] = []
         self._generation: Generation | None = None
@@ -256,7 +250,9 @@ class Supervisor:
         self._finished += one.finished
         self._cut_off += one.cut_off
         if one.state is State.STARTING:
-            self._start_failed(one.generation, code, f"worker {one.pid} {describe_end(code)} before it served")
+            self._start_failed(
+                one.generation, code, f"worker {one.pid} {describe_end(code)} before it served"
+            )
         elif one.state is State.SERVING:
             LOG.error(
                 "Worker %d %s, %s after its start%s",
@@ -395,8 +391,7 @@ class Supervisor:
     # ---- what shall be ----
 
     def _begin(self, kept: "upgrade.Kept | None") -> None:
-        configuration = self._read()
-        settings = configuration.settings
+        settings = self._configuration.settings
         if settings.chdir is not None:
             os.chdir(settings.chdir)
         prepare(settings)
@@ -405,22 +400,16 @@ class Supervisor:
             self._pid_file = PidFile(settings.pid)
         if kept is not None:
             self._listeners = [Listener.restored(state) for state in kept.listeners]
-        self._trial = self._generate(configuration)
+        self._trial = self._generate(self._configuration)
         if kept is not None:
             self._resume(kept, self._trial)
         self._call(self._trial, "on_starting")
 
     def _generate(self, configuration: Configuration) -> Generation:
         self._generations += 1
-        application = self._application or configuration.application
-        if application is None:
-            raise ConfigError("which application? give MODULE:CALLABLE")
-        for notice in configuration.notices:
-            LOG.warning("%s", notice)
         return Generation.open(
             self._generations,
             configuration,
-            application,
             self._lines,
             self._listeners,
             is_first=self._generation is None,
@@ -439,7 +428,9 @@ class Supervisor:
         generation = self._generation
         if generation is None:
             return
-        serving = [one for one in self._children if one.state is State.SERVING and one.generation is not self._trial]
+        serving = [
+            one for one in self._children if one.state is State.SERVING and one.generation is not self._trial
+        ]
         fresh = [one for one in self._children if one.generation is generation and not one.marked]
         fresh = [one for one in fresh if one.state is not State.LEAVING]
         starting = [one for one in fresh if one.state is State.STARTING]
@@ -570,6 +561,8 @@ class Supervisor:
         self._reload_began = time.monotonic()
         try:
             configuration = self._read()
+            for notice in configuration.notices:
+                LOG.warning("%s", notice)
             self._trial = self._generate(configuration)
         except ConfigError as error:
             self._not_reloaded(str(error))
@@ -600,7 +593,7 @@ class Supervisor:
     # ---- upgrade ----
 
     def _rehearse(self) -> None:
-        """See first in a child whether the server starts as it is installed now, and can load the application."""
+        """See first in a child whether the server starts as it is installed now, and loads the application."""
         if self._rehearsal or self._reload_began or self._trial is not None:
             LOG.warning("USR2: a start, a reload or an upgrade is not over yet; send it again when it is")
             return
@@ -629,7 +622,9 @@ class Supervisor:
             listeners=[listener.state for listener in self._listeners],
             boards={str(one.generation.number): one.generation.memory for one in self._children},
             children=[
-                upgrade.KeptChild(one.pid, one.number, one.row.index, one.generation.number, one.state.value, one.age)
+                upgrade.KeptChild(
+                    one.pid, one.number, one.row.index, one.generation.number, one.state.value, one.age
+                )
                 for one in self._children
                 if one.pid
             ],
@@ -639,18 +634,26 @@ class Supervisor:
         )
 
     def _resume(self, kept: "upgrade.Kept", trial: Generation) -> None:
-        """Go on with the workers of the program that was here before, until others have taken their places."""
+        """Go on with the workers of the program that was here before, until others have their places."""
         self._numbers, self._generations = kept.numbers, kept.generations + 1
         self._requests, self._finished, self._cut_off = kept.counts
         self._reload_began = time.monotonic()
         trial.number = self._generations
         for number, memory in kept.boards.items():
             former = Generation(
-                int(number), trial.work, self._listeners, self._lines, workers=trial.workers, why="", memory=memory
+                int(number),
+                trial.work,
+                self._listeners,
+                self._lines,
+                workers=trial.workers,
+                why="",
+                memory=memory,
             )
             for said in kept.children:
                 if said.generation == former.number:
-                    one = Child(former, former.rows[said.row], said.number, time.monotonic() - said.age, said.pid)
+                    one = Child(
+                        former, former.rows[said.row], said.number, time.monotonic() - said.age, said.pid
+                    )
                     one.state = State(said.state)
                     self._children.append(one)
             if self._generation is None or former.number > self._generation.number:
@@ -695,7 +698,9 @@ class Supervisor:
         self._stage_ends = now
         for one in self._children:
             self._retire(one)
-            self._stage_ends = max(self._stage_ends, now + one.generation.settings.graceful_timeout + EXIT_PATIENCE)
+            self._stage_ends = max(
+                self._stage_ends, now + one.generation.settings.graceful_timeout + EXIT_PATIENCE
+            )
 
     def _cut(self, name: str) -> None:
         """End now."""
@@ -740,12 +745,12 @@ def in_foreground() -> bool:
         os.close(terminal)
 
 
-def supervise(read: Callable[[], Configuration], application: "WSGIApplication | None" = None) -> int:
+def supervise(configuration: Configuration, read: Callable[[], Configuration]) -> int:
     """Serve as a configuration says, until told to stop; return the exit code of this process.
 
-    That may be the supervisor's or, as it is the same program, one of those that it has forked.
+    That may be the supervisor or, as it is the same program, one of those that it has forked.
     """
-    task = Supervisor(read, application).run
+    task = Supervisor(configuration, read).run
     while True:
         try:
             return task()

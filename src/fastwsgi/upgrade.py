@@ -1,7 +1,7 @@
 """A new version of the server in the same process (USR2): what crosses the exec.
 
-The process keeps its number, its children and its sockets. Descriptors keep their numbers; all else is said as JSON in a
-file without a name, whose descriptor an environment variable has.
+The process keeps its number, its children and its sockets. Descriptors keep their numbers; all else is said
+as JSON in a file without a name, whose descriptor an environment variable has.
 """
 
 import json
@@ -47,7 +47,11 @@ class Kept:
     def descriptors(self) -> list[int]:
         """All that have to stay open."""
         sockets = [listener["fd"] for listener in self.listeners]
-        return [*sockets, *(fd for fd in self.lines if fd >= 0), *(memory[0] for memory in self.boards.values())]
+        return [
+            *sockets,
+            *(fd for fd in self.lines if fd >= 0),
+            *(memory[0] for memory in self.boards.values()),
+        ]
 
 
 def command() -> list[str]:
@@ -64,9 +68,14 @@ def nameless_file() -> int:
 
 
 def rehearse(directory: str) -> int:
-    """Start the program as it is installed now, to check the configuration and load the application; its number."""
+    """Have the program as it is installed now check the configuration and load the application.
+
+    Returns the number of the process, for which the caller has to wait.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
-    with subprocess.Popen([*command(), "--check-config"], cwd=directory, env=environment, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [*command(), "--check-config"], cwd=directory, env=environment, stdout=subprocess.DEVNULL
+    ) as process:
         # The supervisor waits for it, as for all its children.
         process.returncode = 0
         return process.pid

@@ -46,6 +46,18 @@ INTERRUPT_GRACE = 5.0
 # What the application's exit handlers and threads of its own may take after the drain.
 EXIT_PATIENCE = 5.0
 
+# What only a supervisor does something with.
+SUPERVISED = (
+    "workers",
+    "worker_timeout",
+    "max_requests",
+    "max_requests_jitter",
+    "max_worker_memory",
+    "max_worker_lifetime",
+    "preload",
+    "reuse_port",
+)
+
 NOT_FOR_SERVERS = {
     "bind": "the address is host and port",
     "chdir": "the application is loaded already",
@@ -54,19 +66,7 @@ NOT_FOR_SERVERS = {
     "log_level": "set up the logger 'fastwsgi'",
     **dict.fromkeys(("user", "group", "umask", "pid", "daemon", "name"), "the process is yours"),
     **dict.fromkeys(("config", "env"), "settings are its arguments, and the environment is yours"),
-    **dict.fromkeys(
-        (
-            "workers",
-            "worker_timeout",
-            "max_requests",
-            "max_requests_jitter",
-            "max_worker_memory",
-            "max_worker_lifetime",
-            "preload",
-            "reuse_port",
-        ),
-        "it serves in this process alone",
-    ),
+    **dict.fromkeys(SUPERVISED, "it serves in this process alone"),
     "shutdown_delay": "call shutdown() when it is time",
 }
 
@@ -190,7 +190,8 @@ class Worker:
     def stop(self, grace: float, *, leave: bool = False) -> None:
         """Accept nothing more, finish what runs within `grace` seconds; again with less shortens it.
 
-        leave: other workers go on accepting at the same listeners. Returns at once; `run` returns when it is done. From any thread, and from signal handlers.
+        leave: the listeners go on to listen, for others. Returns at once; `run` returns when it is done.
+        From any thread, and from signal handlers.
         """
         # Before all else: what comes after it may find no memory left.
         self._crew.stop(grace, leave)
@@ -265,7 +266,9 @@ class Worker:
         }
         for name in ("SIGPWR", "SIGINFO"):
             if hasattr(signal, name):
-                handlers[getattr(signal, name)] = lambda *_: self._messages.append((logging.INFO, all_stacks()))
+                handlers[getattr(signal, name)] = lambda *_: self._messages.append(
+                    (logging.INFO, all_stacks())
+                )
         with heeding(handlers), wakeup(self.wakeup_fd):
             yield
 
@@ -398,12 +401,15 @@ def make_server(host: str, port: int, app: "WSGIApplication", **options: Any) ->
 
 
 def run(app: "WSGIApplication | str", **options: Any) -> None:
-    """Serve an application (or "module:name") as the command line does, until TERM or Ctrl-C.
+    """Serve an application (or "module:name") until TERM or Ctrl-C, in this process alone.
 
-    `options` are those of `Settings`: `bind="0.0.0.0:8000"`, `threads=8`, `graceful_timeout="10s"`. Raises
-    ConfigError or AppLoadError when it cannot start. If a request is still running at the end of the
-    grace, the process ends here.
+    `options` are those of `Settings` but for what is of a supervisor: `bind="0.0.0.0:8000"`, `threads=8`,
+    `graceful_timeout="10s"`. Raises ConfigError or AppLoadError when it cannot start. If a request is still
+    running at the end of the grace, the process ends here.
     """
+    for name in SUPERVISED:
+        if name in options:
+            raise ConfigError(f"run does not take {name}: several processes are for the command, fastwsgi")
     serve(app, merge(from_environment(os.environ), options))
 
 
@@ -602,7 +608,7 @@ def all_stacks() -> str:
 
 
 def jittered(most: int, jitter: int | None) -> int:
-    """A limit of requests, and up to a random number more, so that workers do not reach it together; 0: none."""
+    """A limit of requests and by chance some more, so that workers do not reach it together; 0: none."""
     return most + random.randint(0, most // 10 if jitter is None else jitter) if most else 0
 
 
