@@ -201,6 +201,7 @@ class Child:
     row: Row
     number: int  # of this start; counts up for ever
     born: float = field(default_factory=time.monotonic)
+    serves_since: float = 0.0
     pid: int = 0  # not known yet while a loader forks it
     state: State = State.STARTING
     wears_out: float = NEVER  # --max-worker-lifetime
@@ -235,7 +236,7 @@ class Child:
             return NEVER
         if self.state is State.STARTING:
             return NEVER if self.was_told else self.born + timeout
-        due = self.row.beat / 1e9 + timeout
+        due = max(self.row.beat / 1e9, self.serves_since) + timeout
         if due > time.monotonic():
             self.look_again_at = 0.0
         return max(due, self.look_again_at)

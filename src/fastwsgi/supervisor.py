@@ -87,6 +87,7 @@ class Supervisor:
         self._open(kept)
         try:
             self._begin(kept)
+            self._reconcile()
             while self._stage is Stage.NONE or self._children or self._loaders:
                 self._wait()
                 self._heed_signals()
@@ -262,7 +263,7 @@ class Supervisor:
                 what_it_served(one.row),
             )
             self._count_crash(one.age)
-        elif code:
+        elif code not in (0, -signal.SIGTERM):
             LOG.warning(
                 "Worker %d %s while it was leaving%s", one.pid, describe_end(code), what_it_served(one.row)
             )
@@ -340,10 +341,10 @@ class Supervisor:
             self._stage_is_over()
 
     def _worker_serves(self, one: Child) -> None:
-        one.state = State.SERVING
+        one.state, one.serves_since = State.SERVING, time.monotonic()
         lifetime = one.generation.settings.max_worker_lifetime
         if lifetime:
-            one.wears_out = time.monotonic() + lifetime * random.uniform(0.9, 1.1)
+            one.wears_out = one.serves_since + lifetime * random.uniform(0.9, 1.1)
         LOG.debug("Worker %d serves, %s after its start", one.pid, show_age(one.age))
 
     def _look_for_wear(self, one: Child, now: float) -> None:
@@ -694,13 +695,10 @@ class Supervisor:
         for generation in self._open_generations():
             generation.board.stopping = True
             generation.end_loader()
-        now = time.monotonic()
-        self._stage_ends = now
+        graces = [one.generation.settings.graceful_timeout for one in self._children]
+        self._stage_ends = time.monotonic() + max(graces) + EXIT_PATIENCE if graces else NEVER
         for one in self._children:
             self._retire(one)
-            self._stage_ends = max(
-                self._stage_ends, now + one.generation.settings.graceful_timeout + EXIT_PATIENCE
-            )
 
     def _cut(self, name: str) -> None:
         """End now."""
