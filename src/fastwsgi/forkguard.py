@@ -130,7 +130,8 @@ class ForkGuard:
 
     def _processes(self) -> Iterator[str]:
         for process, made in list(self._places.items()):
-            if isinstance(process, subprocess.Popen) and process.poll() is None:
+            # Without a number it has not come to life.
+            if isinstance(process, subprocess.Popen) and process.pid and process.poll() is None:
                 yield f"child process {process.pid}, started at {made}"
 
 
