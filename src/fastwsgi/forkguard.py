@@ -77,7 +77,7 @@ class ForkGuard:
             start(thread)
 
         self._start, self._wrapper = start, wrapper
-        threading.Thread.start = wrapper  # type: ignore[method-assign]
+        threading.Thread.start = wrapper  # type: ignore[assignment,method-assign]
 
     def _note(self, event: str, args: tuple[Any, ...], frame: FrameType) -> None:
         if event == "socket.__new__":
