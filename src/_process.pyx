@@ -12,5 +12,5 @@ def become_subreaper():
 
 
 def name_thread(bytes name not None):
-    """Name the calling thread for `ps` and `top`, by 15 octets of it; the main thread has the process's name."""
+    """Name the calling thread for `ps` and `top`, with 15 octets; the main thread has the process's name."""
     platform_name_thread(name[:NAME_MOST])

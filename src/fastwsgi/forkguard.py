@@ -77,7 +77,7 @@ class ForkGuard:
             start(thread)
 
         self._start, self._wrapper = start, wrapper
-        threading.Thread.start = wrapper  # type: ignore[method-assign]
+        threading.Thread.start = wrapper  # type: ignore[assignment,method-assign]
 
     def _note(self, event: str, args: tuple[Any, ...], frame: FrameType) -> None:
         if event == "socket.__new__":
@@ -130,7 +130,8 @@ class ForkGuard:
 
     def _processes(self) -> Iterator[str]:
         for process, made in list(self._places.items()):
-            if isinstance(process, subprocess.Popen) and process.poll() is None:
+            # Without a number it has not come to life.
+            if isinstance(process, subprocess.Popen) and process.pid and process.poll() is None:
                 yield f"child process {process.pid}, started at {made}"
 
 

@@ -141,12 +141,12 @@ def cgroups(controller: str, root: Path) -> Iterator[Path]:
         part, mount = (unescape(field) for field in left.split()[3:5])
         kind, *_, options = right.split()
         if kind == "cgroup2":
-            path = paths.get("")
+            name = ""
         elif kind == "cgroup" and controller in options.split(","):
-            path = paths.get(controller)
+            name = controller
         else:
             continue
-        if path is not None and (below := position(path, part)) is not None:
+        if name in paths and (below := position(paths[name], part)) is not None:
             top = root / mount.lstrip("/")
             here = top / below
             yield from (here, *here.parents[: len(below.parts)])

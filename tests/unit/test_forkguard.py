@@ -254,5 +254,9 @@ try:
     subprocess.Popen(["/no/such/program"])
 except FileNotFoundError:
     pass
+try:
+    subprocess.Popen(["true"], cwd=7.5)
+except TypeError as error:
+    kept = error
 """
     assert ghosts(source) == []

@@ -62,7 +62,13 @@ def umask():
 @pytest.fixture
 def holder(tmp_path):
     """A process with the PID file `pid`; a line on its standard input ends it."""
-    code = "from fastwsgi.process import PidFile; file = PidFile('pid'); print(flush=True); input()\nfile.close()"
+    code = """
+from fastwsgi.process import PidFile
+file = PidFile("pid")
+print(flush=True)
+input()
+file.close()
+"""
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
