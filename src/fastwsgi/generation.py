@@ -102,6 +102,9 @@ class Generation:
             listeners = open_listeners(
                 settings.bind, settings.backlog, kept=kept, reuse_port=settings.reuse_port
             )
+            for listener in listeners:
+                if settings.reuse_port and listener not in kept:
+                    listener.rest()
             if identity is not None:
                 hand_over(identity, listeners, access_log)
         except BaseException:
@@ -159,7 +162,7 @@ class Generation:
             self.board,
             self.rows[row],
             number,
-            shares=not self.settings.reuse_port,
+            shares=not all(listener.can_be_cloned for listener in listeners),
             borrows=borrows,
             kick_fd=lines.kick_fd,
             life_fd=lines.life_fd,

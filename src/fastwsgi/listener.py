@@ -130,6 +130,18 @@ class Listener:
             "file": None if self._file is None else [self._file.path, self._file.identity],
         }
 
+    @property
+    def can_be_cloned(self) -> bool:
+        """A clone has a queue of its own: for TCP, bound with reuse_port."""
+        return self.socket.family != socket.AF_UNIX and bool(
+            CAN_REUSE_PORT and self.socket.getsockopt(*REUSE_PORT)
+        )
+
+    def rest(self) -> None:
+        """Keep the address without listening: among clones, what nobody serves would get its share."""
+        if self.can_be_cloned:
+            self.socket.shutdown(socket.SHUT_RDWR)
+
     def clone(self, backlog: int) -> "Listener":
         """Make one more at the same address, with a queue of its own: whoever has one must serve it.
 
@@ -137,7 +149,7 @@ class Listener:
         or, before --user, by root.
         """
         family, name = self.socket.family, self.socket.getsockname()
-        if family != socket.AF_UNIX and CAN_REUSE_PORT and self.socket.getsockopt(*REUSE_PORT):
+        if self.can_be_cloned:
             dual_stack = family == socket.AF_INET6 and not self.socket.getsockopt(*IPV6_ONLY)
             with suppress(OSError):
                 sock = bind_one(family, name, dual_stack=dual_stack, reuse_port=True)

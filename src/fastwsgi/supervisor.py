@@ -27,7 +27,8 @@ from fastwsgi.process import PidFile, become_subreaper, set_title
 from fastwsgi.sources import Configuration
 from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, summary
 
-# A worker that ended sooner after its start than this may be one of many.
+# So many crashes within so many seconds may be chance; from there on the pauses between starts grow.
+CRASHES = 5
 CRASH_SECONDS = 10.0
 LONGEST_PAUSE = 30.0
 # A stronger signal follows after so many seconds.
@@ -62,6 +63,7 @@ class Supervisor:
         self._numbers = 0  # of workers started
         self._generations = 0
         self._crashes = 0  # in a row
+        self._last_crash = self._pause = 0.0
         self._start_after = 0.0
         self._reload_began = 0.0  # 0: none goes on
         self._reload_again = False
@@ -217,10 +219,16 @@ class Supervisor:
                     if one.number == int(number):
                         one.finished, one.cut_off = map(int, rest)
         for generation in self._loaders.values():
-            for row, pid in generation.loader.answers() if generation.loader is not None else ():
-                for one in self._children:
-                    if one.generation is generation and one.row.index == row and not one.pid:
-                        one.pid = pid
+            self._hear_loader(generation)
+
+    def _hear_loader(self, generation: Generation) -> None:
+        """Learn the numbers of the workers that a loader has forked."""
+        for row, pid in generation.loader.answers() if generation.loader is not None else ():
+            for one in self._children:
+                if one.generation is generation and one.row.index == row and not one.pid:
+                    one.pid = pid
+                    if one.state is State.LEAVING:
+                        self._retire(one)
 
     def _reap(self) -> None:
         """Take leave of every process that has ended; as process 1, of strangers, too."""
@@ -262,7 +270,7 @@ class Supervisor:
                 show_age(one.age),
                 what_it_served(one.row),
             )
-            self._count_crash(one.age)
+            self._count_crash()
         elif code not in (0, -signal.SIGTERM):
             LOG.warning(
                 "Worker %d %s while it was leaving%s", one.pid, describe_end(code), what_it_served(one.row)
@@ -276,6 +284,7 @@ class Supervisor:
 
     def _loader_ended(self, generation: Generation, code: int) -> None:
         was_ready = generation.loader_is_ready
+        self._hear_loader(generation)
         if generation.loader is not None:
             self._selector.unregister(generation.loader)
             generation.loader.close()
@@ -284,7 +293,7 @@ class Supervisor:
             self._children.remove(one)
         if was_ready and generation is self._generation and self._stage is Stage.NONE:
             LOG.error("The loader (--preload) %s; another one is started", describe_end(code))
-            self._count_crash(0.0)
+            self._count_crash()
         else:
             self._start_failed(generation, code, f"the loader (--preload) {describe_end(code)}")
 
@@ -302,15 +311,18 @@ class Supervisor:
                 self._not_reloaded(what)
         elif generation is self._generation:
             LOG.error("%s", what.capitalize())
-            self._count_crash(0.0)
+            self._count_crash()
 
-    def _count_crash(self, age: float) -> None:
-        """The first is replaced at once; where one follows the other, the pauses grow."""
-        self._crashes = self._crashes + 1 if age < CRASH_SECONDS else 1
-        if self._crashes > 1 and self._stage is Stage.NONE:
-            pause = min(0.25 * 2**self._crashes, LONGEST_PAUSE)
-            self._start_after = time.monotonic() + pause
-            LOG.error("%d crashes in a row: the next start is in %s", self._crashes, show_age(pause))
+    def _count_crash(self) -> None:
+        """The first are replaced at once; where one follows the other, the pauses grow."""
+        now = time.monotonic()
+        if now - self._last_crash > max(CRASH_SECONDS, 2 * self._pause):
+            self._crashes, self._pause = 0, 0.0
+        self._crashes, self._last_crash = self._crashes + 1, now
+        if self._crashes > CRASHES and self._stage is Stage.NONE and now >= self._start_after:
+            self._pause = min(max(1.0, 2 * self._pause), LONGEST_PAUSE)
+            self._start_after = now + self._pause
+            LOG.error("%d crashes in a row: the next start is in %s", self._crashes, show_age(self._pause))
 
     # ---- what is due ----
 
@@ -407,6 +419,9 @@ class Supervisor:
         self._call(self._trial, "on_starting")
 
     def _generate(self, configuration: Configuration) -> Generation:
+        former = self._generation
+        if former is not None and former.settings.reuse_port != configuration.settings.reuse_port:
+            raise ConfigError("--reuse-port cannot be changed by a reload; stop and start the server")
         self._generations += 1
         return Generation.open(
             self._generations,
@@ -594,7 +609,7 @@ class Supervisor:
     # ---- upgrade ----
 
     def _rehearse(self) -> None:
-        """See first in a child whether the server starts as it is installed now, and loads the application."""
+        """See in a child whether the server starts as it is installed now, and loads the application."""
         if self._rehearsal or self._reload_began or self._trial is not None:
             LOG.warning("USR2: a start, a reload or an upgrade is not over yet; send it again when it is")
             return

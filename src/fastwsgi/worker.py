@@ -540,7 +540,9 @@ def heeding(handlers: Mapping[int, Handler]) -> Iterator[None]:
             signal.signal(number, handler)
         yield
     finally:
-        restore(_former_handlers.pop())
+        # A child that was forked meanwhile has done so already.
+        if _former_handlers:
+            restore(_former_handlers.pop())
 
 
 def restore(handlers: Mapping[int, Handler]) -> None:
