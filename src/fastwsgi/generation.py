@@ -186,7 +186,9 @@ class Generation:
     def close(self) -> None:
         """When its last worker is gone. The listeners are the supervisor's."""
         self.work.access_log.close()
-        os.close(self.board_fd)
+        if self.board_fd >= 0:
+            os.close(self.board_fd)
+            self.board_fd = -1
 
 
 def new_memory(workers: int, threads: int) -> tuple[int, int, int]:
