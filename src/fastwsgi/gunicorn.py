@@ -385,12 +385,16 @@ def execute(location: str, cwd: str, directory: str) -> dict[str, object]:
 
 
 def wrong_file(location: str, error: BaseException) -> ConfigError:
-    """The error of a file that raised another: with the line where it, or what it called, failed."""
-    line = error.lineno if isinstance(error, SyntaxError) else None
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename != __file__ and "importlib" not in frame.f_code.co_filename:
-            line = line or number
-    where = f"{location}, line {line}" if line else location
+    """The error of a file that raised another: with the last line of the file that was reached."""
+    reached = [
+        (frame.f_code.co_filename, number)
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename != __file__ and "importlib" not in frame.f_code.co_filename
+    ]
+    lines = [number for name, number in reached if name == reached[0][0]]
+    if isinstance(error, SyntaxError) and error.lineno:
+        lines.append(error.lineno)
+    where = f"{location}, line {lines[-1]}" if lines else location
     text = " ".join(str(error).split())
     return ConfigError(
         f"{where}: {type(error).__name__}: {text}" if text else f"{where}: {type(error).__name__}"
