@@ -168,7 +168,7 @@ FOREIGN = {
 }
 
 # What may not be left out: the message says what to do.
-NO_TLS_AT_ALL = "fastwsgi has no TLS yet, and would serve without; leave it to a proxy in front"
+NO_TLS_AT_ALL = "fastwsgi has no TLS yet, and would serve without; leave it to a proxy"
 REFUSED = {
     "certfile": NO_TLS_AT_ALL,
     "keyfile": NO_TLS_AT_ALL,
@@ -257,6 +257,9 @@ def translate(
         elif name in ("check_config", "print_config"):
             if value:
                 translation.remarks.append(f"{label} (give --{name.replace('_', '-')})")
+        elif name == "ssl_context":
+            if value is not None:
+                translation.remarks.append(f"{label} ({NO_TLS})")
         elif name != "config" and name not in ARITY:
             translation.remarks += suspicious(name, value, given)
     return translation

@@ -100,7 +100,7 @@ def test_found(write, files, application, how):
             {
                 "manage.py": MANAGE.format("config.settings"),
                 "config/settings/__init__.py": "from .base import *\nfrom .local import *\n",
-                "config/settings/base.py": 'from config.settings import *\nWSGI_APPLICATION = "config.wsgi.app"\n',
+                "config/settings/base.py": 'from . import *\nWSGI_APPLICATION = "config.wsgi.app"\n',
             },
             "config.wsgi:app",
             "manage.py and WSGI_APPLICATION of config.settings",
@@ -179,6 +179,6 @@ def test_django_without_an_application(write):
     with pytest.raises(ConfigError) as caught:
         find(directory)
     assert str(caught.value) == (
-        "which application? manage.py uses the settings settings, but there is neither WSGI_APPLICATION in them "
-        "nor a wsgi.py beside them; name it, as in: fastwsgi app:app"
+        "which application? manage.py uses the settings settings, but there is neither WSGI_APPLICATION in "
+        "them nor a wsgi.py beside them; name it, as in: fastwsgi app:app"
     )

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from gunicorn.config import KNOWN_SETTINGS
 
 from fastwsgi.arguments import COMMANDS, FLAGS, parse
 from fastwsgi.config import OPTIONS, Settings
@@ -12,23 +13,20 @@ from fastwsgi.gunicorn import FOREIGN, OURS, Config, execute, translate
 from fastwsgi.hooks import ARITY
 from fastwsgi.sources import gather
 
-
-def theirs():
-    """gunicorn's own declarations. A release of it with a new setting needs a row here, and fails until then."""
-    config = pytest.importorskip("gunicorn.config")
-    return {setting.name: setting for setting in config.KNOWN_SETTINGS}
+# A release of gunicorn with a new setting fails here until that has a row in gunicorn.py.
+THEIRS = {setting.name: setting for setting in KNOWN_SETTINGS}
 
 
 def test_every_setting_of_gunicorn_has_its_place():
     elsewhere = ("wsgi_app", "config", "check_config", "print_config")
-    for name in theirs():
+    for name in THEIRS:
         places = (name in OURS, name in FOREIGN, name in ARITY, name in elsewhere)
         assert sum(places) == 1, name
     assert set(OURS.values()) <= set(OPTIONS)
 
 
 def test_every_flag_of_gunicorn_is_a_flag():
-    for name, setting in theirs().items():
+    for name, setting in THEIRS.items():
         for flag in setting.cli or ():
             if name in OURS:
                 assert FLAGS[flag].name == OURS[name], flag
@@ -51,7 +49,7 @@ def test_defaults_of_gunicorn_leave_nothing_to_say(monkeypatch):
     ignored = ("syslog_addr", "default_proc_name", "control_socket", "ssl_version", "control_socket_mode")
     given = {
         name: setting.default
-        for name, setting in theirs().items()
+        for name, setting in THEIRS.items()
         if name in FOREIGN and not name.startswith(("dirty", "http2", "on_dirty", "websocket"))
     }
     remarks = translate(given, "conf.py").remarks
@@ -139,6 +137,7 @@ def test_settings_that_are_ours(tmp_path):
 @pytest.mark.parametrize(
     ("given", "remark"),
     [
+        ({"ssl_context": print}, "ssl_context (no TLS yet)"),
         ({"reload": True}, "reload (no reloader yet: send HUP)"),
         ({"statsd_host": "localhost:8125"}, "statsd_host = 'localhost:8125' (no statsd yet)"),
         ({"worker_class": "gevent"}, "worker_class = 'gevent' (workers have threads: see --threads)"),
@@ -184,7 +183,7 @@ def test_helpers_in_a_file_are_no_settings():
         ({"raw_env": ["A"]}, "conf.py: raw_env: ['A'] is not NAME=VALUE"),
         (
             {"certfile": "x.pem"},
-            "conf.py: certfile: fastwsgi has no TLS yet, and would serve without; leave it to a proxy in front",
+            "conf.py: certfile: fastwsgi has no TLS yet, and would serve without; leave it to a proxy",
         ),
         ({"keyfile": "x.pem"}, "conf.py: keyfile: fastwsgi has no TLS yet"),
         ({"protocol": "uwsgi"}, "conf.py: protocol: fastwsgi serves HTTP alone"),
@@ -205,9 +204,12 @@ def test_what_is_refused(given, message):
 
 
 def test_flags_that_both_have():
-    arguments = parse(
-        ["-w", "4", "--threads", "2", "-b", "0.0.0.0:8000", "-t", "30", "--graceful-timeout", "30", "--max-requests", "1000", "-D", "--preload", "--max-requests-jitter", "100", "--limit-request-field_size", "4000", "-n", "shop", "-p", "x.pid", "--proxy-protocol", "--log-file", "-", "shop:app"]
+    words = (
+        "-w 4 --threads 2 -b 0.0.0.0:8000 -t 30 --graceful-timeout 30 --max-requests 1000 -D --preload "
+        "--max-requests-jitter 100 --limit-request-field_size 4000 -n shop -p x.pid --proxy-protocol "
+        "--log-file - shop:app"
     )
+    arguments = parse(words.split())
     assert arguments.application == "shop:app"
     assert arguments.settings["proxy_protocol"] == "auto"
     assert arguments.settings["workers"] == 4
@@ -231,7 +233,8 @@ def test_flags_of_gunicorn_alone(tmp_path):
     }
     [notice] = gather(words.split(), {}, str(tmp_path)).notices
     assert notice == (
-        "the command line has what fastwsgi cannot honour: -k = 'gevent' (workers have threads: see --threads); "
+        "the command line has what fastwsgi cannot honour: "
+        "-k = 'gevent' (workers have threads: see --threads); "
         "--reload (no reloader yet: send HUP); "
         "--worker-tmp-dir = '/dev/shm' (signs of life are in shared memory); "
         "--no-sendfile (files are always sent by sendfile); "
