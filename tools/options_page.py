@@ -19,7 +19,7 @@ changed here by hand is lost.
 
 Each option can be given in these ways; the first that has a value wins:
 
-1. on the command line: `--threads 8`;
+1. on the command line: `--threads 8` (or as an argument of `fastwsgi.run`);
 2. in the variable `{COMMAND_LINE}`, which holds a piece of command line: `--threads 8 --preload`;
 3. in a variable of its own, `FASTWSGI_` and its name: `FASTWSGI_THREADS=8`. Where several values are possible
    they are separated by blanks, and quoted as in a shell;
@@ -29,7 +29,8 @@ Each option can be given in these ways; the first that has a value wins:
    `FORWARDED_ALLOW_IPS`;
 7. in `fastwsgi.toml`, or else in the table `[tool.fastwsgi]` of `pyproject.toml`, in the current directory or
    that of `--chdir`: `threads = 8`. `--config` names another file. Keys may have hyphens or underscores;
-   `app` is the application, as in `app = "shop:app"` (and `FASTWSGI_APP`).
+   `app` is the application, as in `app = "shop:app"` (and `FASTWSGI_APP`). Relative paths count from the
+   directory in which the server is started.
 
 A value that comes later in this list is replaced, not added to: `--bind` on the command line takes the place
 of all addresses of the file. An unknown key, or an unknown variable that begins with `FASTWSGI_`, is an

@@ -13,7 +13,7 @@ from fastwsgi.arguments import HELP, VERSION, parse
 from fastwsgi.commands import check, print_config
 from fastwsgi.config import OPTIONS
 from fastwsgi.errors import AppLoadError, ConfigError
-from fastwsgi.sources import gather
+from fastwsgi.sources import gather, starting_directory
 
 STOPPED = 0
 FAILED = 1
@@ -96,10 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if wants == "version":
             return say(f"fastwsgi {__version__} (Python {sys.version.split()[0]})\n")
         configuration = gather(arguments, os.environ, starting_directory())
-        if wants == "print":
-            return say(print_config(configuration))
         for notice in configuration.notices:
             warn(notice)
+        if wants == "print":
+            return say(print_config(configuration))
         if wants == "check":
             return say(check(configuration) + "\n")
         if configuration.found is not None:
@@ -144,14 +144,6 @@ def fail(code: int, message: str) -> int:
 def warn(message: str) -> None:
     if sys.stderr is not None:
         print(f"fastwsgi: {message}", file=sys.stderr)
-
-
-def starting_directory() -> str:
-    """The current directory; empty if it is gone, of which those will tell who cannot do without."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return ""
 
 
 def hold_standard_descriptors() -> None:

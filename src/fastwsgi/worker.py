@@ -24,7 +24,7 @@ from fastwsgi.errors import ConfigError
 from fastwsgi.listener import Listener, longest_backlog, open_listeners
 from fastwsgi.logs import LOG, AccessLog, give_error_log_to, set_up_error_log
 from fastwsgi.privileges import Identity
-from fastwsgi.sources import from_environment
+from fastwsgi.sources import gather, starting_directory
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -311,11 +311,14 @@ def make_server(host: str, port: int, app: "WSGIApplication", **options: Any) ->
 def run(app: "WSGIApplication | str", **options: Any) -> None:
     """Serve an application (or "module:name") as the command line does, until TERM or Ctrl-C.
 
-    `options` are those of `Settings`: `bind="0.0.0.0:8000"`, `threads=8`, `graceful_timeout="10s"`. Raises
-    ConfigError or AppLoadError when it cannot start. If a request is still running at the end of the
-    grace, the process ends here.
+    `options` are those of `Settings`: `bind="0.0.0.0:8000"`, `threads=8`, `graceful_timeout="10s"`. They win
+    over variables and files, which count as they do for the command. Raises ConfigError or AppLoadError when
+    it cannot start. If a request is still running at the end of the grace, the process ends here.
     """
-    serve(app, merge(from_environment(os.environ), options))
+    configuration = gather([], os.environ, starting_directory(), options, name_of(app))
+    for notice in configuration.notices:
+        LOG.warning(notice)
+    serve(app, configuration.settings)
 
 
 def serve(app: "WSGIApplication | str", settings: Settings) -> None:
@@ -380,11 +383,14 @@ def raise_open_files() -> None:
 
 
 def announce(app: "WSGIApplication | str", listeners: Sequence[Listener], settings: Settings) -> None:
-    name = app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
-    LOG.info("fastwsgi %s serves %s with %s", __version__, name, plural(settings.threads, "thread"))
+    LOG.info("fastwsgi %s serves %s with %s", __version__, name_of(app), plural(settings.threads, "thread"))
     for listener in listeners:
         LOG.info("Listening at %s", listener.url)
     LOG.info("Process %d; Ctrl-C or TERM stops it", os.getpid())
+
+
+def name_of(app: "WSGIApplication | str") -> str:
+    return app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
 
 
 def end_soon(code: int) -> None:
