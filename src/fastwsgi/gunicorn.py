@@ -188,6 +188,8 @@ FLAGS = {
     flag: Flag(name, row.value is None, row.value) for name, row in FOREIGN.items() for flag in row.flags
 }
 
+# What tells the scheme; the last is not read, but stands in gunicorn's default.
+SCHEMES = ("X-FORWARDED-PROTO", "X-FORWARDED-SSL", "X-FORWARDED-PROTOCOL")
 
 # Where 0 is no limit with gunicorn: the most that is possible.
 UNLIMITED = {
@@ -316,11 +318,7 @@ def unread_schemes(value: object, origin: str) -> list[str]:
             f"{origin}: without X-FORWARDED-PROTO in it, which fastwsgi believes from peers of "
             "forwarded_allow_ips; let the proxy set that field, and add it here"
         )
-    # X-Forwarded-Protocol stands in gunicorn's default.
-    return [name for name in names if name not in SCHEMES_READ]
-
-
-SCHEMES_READ = ("X-FORWARDED-PROTO", "X-FORWARDED-SSL", "X-FORWARDED-PROTOCOL")
+    return [name for name in names if name not in SCHEMES]
 
 
 def suspicious(name: str, value: object, given: Mapping[str, object]) -> list[str]:

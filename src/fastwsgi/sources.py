@@ -270,8 +270,11 @@ def table_of(path: str, shown: str) -> dict[str, Any] | None:
 
 def add_application(layer: Layer, cwd: str, environ: Mapping[str, str], line: Arguments) -> str | None:
     """Look for an application where it would be imported from; return how it was found."""
+    variables = layer["env"].value if "env" in layer else ()
+    assert isinstance(variables, tuple)
+    environ = {**environ, **dict(one.split("=", 1) for one in variables)}
     try:
-        found = discovery.find(text_in(layer, "chdir") or cwd, environ.get("DJANGO_SETTINGS_MODULE"))
+        found = discovery.find(text_in(layer, "chdir") or cwd, environ.get(discovery.VARIABLE))
     except ConfigError:
         if line.wants == "print":
             return None

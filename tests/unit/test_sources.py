@@ -318,6 +318,18 @@ def test_found_here_and_in_src(look, tmp_path):
     assert look("--chdir", "there", named=False).application == "app:app"
 
 
+def test_found_by_the_settings_of_django(look, tmp_path):
+    (tmp_path / "manage.py").write_text("os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'a.settings')")
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "wsgi.py").write_text("")
+    assert look(named=False).application == "a.wsgi:application"
+    environ = {"DJANGO_SETTINGS_MODULE": "b.settings"}
+    assert look(named=False, **environ).application == "b.wsgi:application"
+    argv = ("-e", "DJANGO_SETTINGS_MODULE=c.settings")
+    assert look(*argv, named=False, **environ).application == "c.wsgi:application"
+
+
 def test_nothing_found(refused, look, tmp_path):
     assert refused(named=False) == (
         f"which application? None is named, and {tmp_path} has no Django manage.py and no app.py, wsgi.py, "
