@@ -89,12 +89,10 @@ def page() -> str:
 
 
 def row(option: Option) -> str:
-    gap = "" if option.kind.is_switch else " "
-    usage = f"{', '.join(option.flags)}{gap}{option.kind.metavar}"
     value = getattr(Settings(), option.name)
     key = option.name if value is None else f"{option.name} = {toml_value(option, value)}"
     help = f"{option.help} (`${option.variable.name}`)" if option.variable else option.help
-    return " ".join(("|", code(usage), "|", code(key), "|", help.replace("|", "\\|"), "|"))
+    return " ".join(("|", code(option.usage), "|", code(key), "|", help.replace("|", "\\|"), "|"))
 
 
 def code(text: str) -> str:

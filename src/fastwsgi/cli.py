@@ -49,13 +49,10 @@ def help_text(width: int = 96) -> str:
         lines += ["", f"{group}:"]
         for option in OPTIONS.values():
             if option.group == group:
-                # What may follow a switch is one word with it: --preload[=strict].
-                gap = "" if option.kind.is_switch else " "
-                usage = f"{', '.join(option.flags)}{gap}{option.kind.metavar}"
                 default = option.shown_default
                 if option.variable:
                     default = f"${option.variable.name}, or {default}"
-                lines += describe(usage, f"{option.help} [{default}]", width)
+                lines += describe(option.usage, f"{option.help} [{default}]", width)
     lines += ["", "And:"]
     lines += describe(
         "--check-config", "check the settings, import the application, and serve nothing", width
