@@ -60,7 +60,7 @@ OURS = {
 }
 
 # Values that ask for nothing.
-NOTHING = (None, False, 0, "", [], {}, ())
+NOTHING: tuple[object, ...] = (None, False, 0, "", [], {}, ())
 
 
 @dataclass(frozen=True, slots=True)
