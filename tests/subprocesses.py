@@ -1,5 +1,6 @@
 """A server in a process of its own, as `python -m fastwsgi` starts it."""
 
+import contextlib
 import os
 import re
 import signal
@@ -136,8 +137,9 @@ class Process:
     def clean_up(self):
         for client in self.clients:
             client.close()
-        if self.is_running():
-            os.killpg(self.pid, signal.SIGKILL)  # and its children, which would hold the pipes
+        # Its children, too, even where it is gone itself: they would hold the pipes.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
         for reader in self.readers:
             reader.join(1)

@@ -1,7 +1,7 @@
 """The servers that are compared: how each is started, and how its version is found.
 
-All get one worker process. Where a server has a setting that makes it faster here, it has that setting: the
-comparison is with each server at its best.
+All get one worker process, in the load test several. Where a server has a setting that makes it faster here,
+it has that setting: the comparison is with each server at its best.
 """
 
 import grp
@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent.parent
 VENV = HERE / ".venv"
 PEER_PYTHON = str(VENV / "bin" / "python")
 PYPI_PYTHON = str(VENV / "fastwsgi-pypi" / "bin" / "python")
+FRAMEWORKS = VENV / "frameworks"
 LAUNCH = str(HERE / "launch.py")
 SETUP = "benchmarks/setup.sh"
 
@@ -34,6 +35,7 @@ class Start:
     folder: Path
     content_size: int
     closes: bool
+    workers: int = 1
 
 
 Commands = list[list[str]]
@@ -66,6 +68,12 @@ def _python_version(python: str) -> str | None:
     return _output([python, "-c", "import platform; print('Python', platform.python_version())"])
 
 
+def _django_version() -> str | None:
+    show = f"import sys; sys.path.insert(0, {str(FRAMEWORKS)!r}); import django; print(django.__version__)"
+    version = _output([PEER_PYTHON, "-c", show])
+    return version and f"Django {version}"
+
+
 def _nginx_version() -> str | None:
     found = re.search(r"nginx/(\S+)", _output(["nginx", "-v"]) or "")
     return found[1] if found else None
@@ -82,9 +90,10 @@ def _built(pattern: str) -> str | None:
 
 def _fastwsgi(start: Start) -> Commands:
     bind = f"127.0.0.1:{start.port}"
-    threads = str(start.threads)
     # The clients keep their connections for more requests than that is by default.
-    options = ["--bind", bind, "--threads", threads, "--keep-alive-requests", "1000000000"]
+    options = (
+        f"--bind {bind} --workers {start.workers} --threads {start.threads} --keep-alive-requests 1000000000"
+    ).split()
     return [[sys.executable, "-m", "fastwsgi", *options, start.application]]
 
 
@@ -99,7 +108,7 @@ def _launched(name: str, python: str, start: Start) -> Commands:
 
 def _granian(start: Start) -> Commands:
     options = (
-        f"--interface wsgi --host 127.0.0.1 --port {start.port} --workers 1 "
+        f"--interface wsgi --host 127.0.0.1 --port {start.port} --workers {start.workers} "
         f"--blocking-threads {start.threads} --http 1 --no-ws --http1-pipeline-flush "
         "--backlog 2048 --backpressure 12000 --log-level error"
     )
@@ -108,8 +117,8 @@ def _granian(start: Start) -> Commands:
 
 def _uwsgi(start: Start) -> Commands:
     options = (
-        f"--http-socket 127.0.0.1:{start.port} --processes 1 --listen 1024 --disable-logging --die-on-term "
-        "--need-app"
+        f"--http-socket 127.0.0.1:{start.port} --processes {start.workers} --listen 1024 --disable-logging "
+        "--die-on-term --need-app"
     )
     if start.threads > 1:
         options += f" --enable-threads --threads {start.threads}"
@@ -119,8 +128,8 @@ def _uwsgi(start: Start) -> Commands:
 
 def _gunicorn(bind: str, start: Start) -> list[str]:
     options = (
-        f"--worker-class gthread --workers 1 --threads {start.threads} --worker-connections 12000 "
-        "--keep-alive 75 --backlog 2048 --log-level error"
+        f"--worker-class gthread --workers {start.workers} --threads {start.threads} "
+        "--worker-connections 12000 --keep-alive 75 --backlog 2048 --log-level error"
     )
     return [PEER_PYTHON, "-m", "gunicorn", "--bind", bind, *options.split(), start.application]
 
@@ -142,7 +151,7 @@ def _nginx(start: Start, server_block: str) -> list[str]:
     configuration.write_text(
         f"""
 daemon off;
-worker_processes 1;
+worker_processes {start.workers};
 worker_rlimit_nofile 20000;
 pid {start.folder}/nginx.pid;
 error_log stderr error;
@@ -286,7 +295,7 @@ SERVERS = {
             "runserver",
             "peer",
             partial(_launched, "runserver", PEER_PYTHON),
-            partial(_python_version, PEER_PYTHON),
+            _django_version,
             f"{SETUP} (Django)",
             note="Django's development server, --noreload",
         ),
@@ -312,7 +321,7 @@ SERVERS = {
 
 def server_environment(server: Server, folder: Path) -> dict[str, str]:
     """The environment of a server; folder holds the file and the database of the cases that want one."""
-    paths = [str(HERE), str(VENV / "frameworks")]
+    paths = [str(HERE), str(FRAMEWORKS)]
     if server.kind == "ours":
         # Perhaps it was built in place; and the fastwsgi of the package index must not find it.
         paths += filter(None, [os.environ.get("PYTHONPATH")])
@@ -322,6 +331,14 @@ def server_environment(server: Server, folder: Path) -> dict[str, str]:
         "BENCH_FILE": str(folder / "file.bin"),
         "BENCH_DB": str(folder / "django.sqlite3"),
     }
+
+
+def fill_database(folder: Path) -> None:
+    """Make the database that the Django views read."""
+    if FRAMEWORKS.exists() and Path(PEER_PYTHON).exists():
+        fill = "from apps.django_views import fill_database; fill_database()"
+        environment = server_environment(SERVERS["ceiling-app"], folder)
+        subprocess.run([PEER_PYTHON, "-c", fill], env=environment, check=False)
 
 
 def missing_tools() -> list[str]:

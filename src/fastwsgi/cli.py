@@ -92,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return say(help_text())
         if wants == "version":
             return say(f"fastwsgi {__version__} (Python {sys.version.split()[0]})\n")
-        configuration = gather(arguments, os.environ, starting_directory())
+        environ, directory = dict(os.environ), starting_directory()
+        configuration = gather(arguments, environ, directory)
         for notice in configuration.notices:
             warn(notice)
         if wants == "print":
@@ -101,9 +102,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return say(check(configuration) + "\n")
         if configuration.found is not None:
             warn(f"found {configuration.application} ({configuration.found})")
-        from fastwsgi.worker import serve
+        if configuration.settings.workers == 0:
+            from fastwsgi.worker import serve
 
-        serve(str(configuration.application), configuration.settings)
+            serve(str(configuration.application), configuration.settings)
+        else:
+            from fastwsgi.supervisor import supervise
+
+            return supervise(configuration, lambda: gather(arguments, environ, directory))
     except ConfigError as error:
         return fail(FAILED, str(error))
     except AppLoadError as error:

@@ -154,9 +154,10 @@ class Settings:
     )
     workers: int | str = option(
         "auto",
-        word_or("auto", count(1, 1024)),
+        word_or("auto", count(0, 1024)),
         WORKERS,
-        "processes that serve; auto: as many as there are processors to use, fewer if memory is short",
+        "processes that serve; auto: as many as there are processors to use, fewer if memory is short; 0: "
+        "the command serves by itself, without a supervisor, for debuggers and profilers",
         "-w",
         variable=Variable("WEB_CONCURRENCY", count(1, 1024)),
     )

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import sys
+from contextlib import suppress
 
 from fastwsgi.errors import ConfigError
 
@@ -57,6 +58,15 @@ def set_up_error_log(file: str, level: str) -> None:
     LOG.setLevel(level.upper())
     # What the application does with the root logger shall not print our messages twice.
     LOG.propagate = False
+
+
+def error_log_fd() -> int | None:
+    """The descriptor of the error log, for what is written without Python; None if there is none."""
+    for handler in LOG.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            with suppress(AttributeError, ValueError, OSError):
+                return int(handler.stream.fileno())
+    return None
 
 
 def give_error_log_to(uid: int, gid: int) -> None:

@@ -212,8 +212,9 @@ def test_workers():
     assert Settings().workers == "auto"
     assert Settings(workers="Auto").workers == "auto"
     assert Settings(workers="3").workers == 3
-    with pytest.raises(ConfigError, match=r"^workers: 0 is not auto or a whole number from 1 to 1024$"):
-        Settings(workers=0)
+    assert Settings(workers=0).workers == 0
+    with pytest.raises(ConfigError, match=r"^workers: -1 is not auto or a whole number from 0 to 1024$"):
+        Settings(workers=-1)
 
 
 @pytest.mark.parametrize(

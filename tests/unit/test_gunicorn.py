@@ -178,7 +178,7 @@ def test_helpers_in_a_file_are_no_settings():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"workers": "many"}, "conf.py: workers: 'many' is not auto or a whole number from 1 to 1024"),
+        ({"workers": "many"}, "conf.py: workers: 'many' is not auto or a whole number from 0 to 1024"),
         ({"bind": 8000}, "conf.py: bind: 8000 is not a list with at least one address"),
         ({"raw_env": ["A"]}, "conf.py: raw_env: ['A'] is not NAME=VALUE"),
         (

@@ -1,0 +1,5 @@
+def become_subreaper() -> bool:
+    """Have orphaned descendants become our children; False where there is no such thing."""
+
+def name_thread(name: bytes) -> None:
+    """Name the calling thread for `ps` and `top`, with 15 octets; the main thread has the process's name."""

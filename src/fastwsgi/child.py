@@ -1,0 +1,278 @@
+"""What runs in a process that the supervisor has forked: a worker, or the loader of --preload.
+
+The supervisor's stack is left first (`Forked`), so that a worker ends as any Python program does.
+"""
+
+import faulthandler
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from fastwsgi import hooks, loader, logs
+from fastwsgi.config import Settings
+from fastwsgi.errors import AppLoadError, ConfigError
+from fastwsgi.forkguard import ForkGuard
+from fastwsgi.hooks import Hooks, with_request_hooks
+from fastwsgi.listener import Listener
+from fastwsgi.logs import LOG, AccessLog
+from fastwsgi.privileges import Identity
+from fastwsgi.process import set_title
+from fastwsgi.worker import Post, Worker, heeding, leave_if_lost
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+# What a process does once it has left the stack of the one that forked it; returns its exit code.
+Task: TypeAlias = Callable[[], int]
+
+WORKER_FAILED = 3
+APPLICATION_FAILED = 4
+
+
+class Forked(BaseException):
+    """In a process that was just forked: unwinds the parent's stack, to do `task` then."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a generation hands to its workers."""
+
+    settings: Settings
+    application: "WSGIApplication | str"
+    hooks: Hooks
+    hooked: hooks.Server  # what hooks know as the server
+    access_log: AccessLog
+    identity: Identity | None
+    is_first: bool  # of this server: what fails is told on the standard error, as a command does
+
+    @property
+    def title(self) -> str:
+        """What the application is called."""
+        app = self.application
+        return app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
+
+
+def fork(task: Callable[[], int]) -> int:
+    """Fork; return the process number in the parent, and raise `Forked` with the task in the child.
+
+    Signals that come meanwhile wait until the child has dropped the parent's handlers.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError):
+                stream.flush()  # or it would be written twice
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for number in HANDLED:
+                signal.signal(number, signal.SIG_DFL)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if pid == 0:
+        raise Forked(task)
+    return pid
+
+
+def signals_by_name(*names: str) -> tuple[signal.Signals, ...]:
+    """Those of the names that this system has."""
+    return tuple(signal.Signals[name] for name in names if name in signal.Signals.__members__)
+
+
+# What the supervisor heeds, and a child first of all does not any more.
+HANDLED = signals_by_name(
+    *("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU"),
+    *("SIGCHLD", "SIGPWR", "SIGINFO"),
+)
+
+
+def serve(
+    work: Work, post: Post, listeners: Sequence[Listener], application: "WSGIApplication | None" = None
+) -> int:
+    """A worker, from its first moment to its end; returns the exit code.
+
+    application: loaded already, by the loader that forked this worker.
+    """
+    post.row.pid = os.getpid()
+    settings = work.settings
+    hooked = hooks.Worker(post.number, os.getppid(), work.hooked.cfg, os.getpid())
+    set_title("worker", settings.name)
+    worker: Worker | None = None
+    # Until the worker heeds it, TERM does what Ctrl-C does; Ctrl-C itself is the supervisor's.
+    with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(TERMINAL, nothing)}):
+        try:
+            if application is None:
+                become(work)
+            if not work.hooks.call("post_fork", work.hooked, hooked):
+                return WORKER_FAILED
+            if application is None:
+                application = load(work)
+            hooked.wsgi, hooked.booted = application, True
+            enable_faulthandler()
+            application = with_request_hooks(application, work.hooks, hooked)
+            worker = Worker(application, listeners, settings, work.access_log, post)
+            if not work.hooks.call("post_worker_init", hooked):
+                return WORKER_FAILED
+            with worker.commands(lambda: work.hooks.call("worker_int", hooked)):
+                worker.run()
+            work.hooks.call("worker_exit", work.hooked, hooked)
+        except AppLoadError as error:
+            return report(error, work)
+        except ConfigError as error:
+            LOG.error("%s", error)
+            return WORKER_FAILED
+        except KeyboardInterrupt:
+            return 0
+        except Exception:
+            LOG.exception("The worker could not go on")
+            return WORKER_FAILED
+    leave_if_lost(worker)
+    return 0
+
+
+# Ctrl-C, the end of a terminal and its changes reach every process of the tree; the supervisor says what they
+# mean. Handlers rather than SIG_IGN, which the programs that an application starts would inherit.
+TERMINAL = signals_by_name("SIGINT", "SIGHUP", "SIGWINCH", "SIGTTIN", "SIGTTOU", "SIGUSR2")
+
+
+def nothing(*_: object) -> None:
+    """Heed a signal by not heeding it."""
+
+
+def become(work: Work) -> None:
+    """Take the user, the directory and the Python path, before anything of the application is imported."""
+    if work.identity is not None:
+        work.identity.take()
+    loader.prepare_environ(work.settings.env)
+    loader.prepare_path(work.settings.chdir, work.settings.pythonpath)
+
+
+def load(work: Work) -> "WSGIApplication":
+    application = loader.load(work.application) if isinstance(work.application, str) else work.application
+    # The application's logging.config may have disabled every logger that it found.
+    LOG.disabled = False
+    return application
+
+
+def report(error: AppLoadError, work: Work) -> int:
+    """Say why the application could not be loaded; the traceback is its own."""
+    cause = error.__cause__
+    if work.is_first:
+        if cause is not None:
+            traceback.print_exception(cause)
+        if sys.stderr is not None:
+            print(f"fastwsgi: {error}", file=sys.stderr)
+    else:
+        LOG.error("%s", error, exc_info=cause)
+    return APPLICATION_FAILED
+
+
+def enable_faulthandler() -> None:
+    """A segmentation fault, and the signal that ends a worker that hangs, show the stacks of all threads."""
+    fd = logs.error_log_fd()
+    if fd is not None:
+        faulthandler.enable(fd, all_threads=True)
+
+
+class LoaderLine:
+    """The supervisor's end of the line to a loader: which workers to fork, and which it has forked."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._rest = b""
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def ask(self, row: int, number: int) -> None:
+        """Have a worker forked for a row of the board; `answers` has its process number later."""
+        with suppress(OSError):  # its end is noticed otherwise
+            self._socket.send(f"{row} {number}\n".encode())
+
+    def answers(self) -> list[tuple[int, int]]:
+        """Rows and process numbers of the workers that were forked; without waiting."""
+        with suppress(OSError):
+            self._rest += self._socket.recv(4096)
+        *lines, self._rest = self._rest.split(b"\n")
+        return [(int(row), int(pid)) for row, pid in (line.split() for line in lines)]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def loader_line() -> tuple[LoaderLine, socket.socket]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    return LoaderLine(ours), theirs
+
+
+def preload(
+    work: Work,
+    line: socket.socket,
+    worker: Callable[[int, int, "WSGIApplication"], Task],
+    loaded: Callable[[], None],
+) -> int:
+    """The loader of a generation: import the application once, then fork a worker whenever one is asked for.
+
+    worker(row, number, application) is what one does. Workers are forked twice over, so that they become
+    children of the supervisor.
+    """
+    set_title("loader", work.settings.name)
+    with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(TERMINAL, nothing)}):
+        try:
+            become(work)
+            with ForkGuard() as guard:
+                application = load(work)
+            if not may_fork(guard.ghosts(), work.settings.preload):
+                return WORKER_FAILED
+            gc.collect()
+            gc.freeze()
+            loaded()
+            with line, line.makefile("r") as orders:
+                for order in orders:
+                    row, number = map(int, order.split())
+                    fork_twice(line, row, worker(row, number, application))
+        except AppLoadError as error:
+            return report(error, work)
+        except KeyboardInterrupt:
+            pass
+    return 0
+
+
+def may_fork(ghosts: Sequence[str], preload: str) -> bool:
+    """Tell of what does not survive a fork; False if that shall not be."""
+    for ghost in ghosts:
+        LOG.warning("--preload: workers are forked with %s", ghost)
+    if ghosts and preload == "strict":
+        LOG.error(
+            "--preload=strict: not forked; make these where they are first used, or in the hook post_fork"
+        )
+        return False
+    return True
+
+
+def fork_twice(line: socket.socket, row: int, task: Task) -> None:
+    """Fork a worker that is not our child, and say its number on the line."""
+    between = os.fork()
+    if between == 0:
+        try:
+            pid = fork(task)
+        except Forked:
+            raise
+        except BaseException:
+            os._exit(1)
+        with suppress(OSError):
+            line.send(f"{row} {pid}\n".encode())
+        os._exit(0)
+    os.waitpid(between, 0)
