@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard src/*.pyx src/fastwsgi/*.pxd src/platform/*.h) setup.py
 
-.PHONY: serve test build lint bench conformance index abuse asan tsan fuzz cover annotate model wheel clean
+.PHONY: serve test build lint bench conformance index options abuse asan tsan fuzz cover annotate model wheel clean
 
 serve: $(VENV)/built $(VENV)/has-examples
 	@$(BIN)/fastwsgi --chdir examples --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
@@ -30,6 +30,9 @@ conformance: $(VENV)/built $(VENV)/has-test
 
 index: | $(BIN)/python
 	PYTHONPATH=tests $(BIN)/python -m conformance.index
+
+options: $(VENV)/built
+	$(BIN)/python tools/options_page.py
 
 abuse: $(VENV)/built $(VENV)/has-test
 	$(BIN)/python tests/abuse $(ARGS)

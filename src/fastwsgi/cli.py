@@ -13,7 +13,7 @@ from fastwsgi.arguments import HELP, VERSION, parse
 from fastwsgi.commands import check, print_config
 from fastwsgi.config import OPTIONS
 from fastwsgi.errors import AppLoadError, ConfigError
-from fastwsgi.sources import gather
+from fastwsgi.sources import gather, starting_directory
 
 STOPPED = 0
 FAILED = 1
@@ -49,13 +49,10 @@ def help_text(width: int = 96) -> str:
         lines += ["", f"{group}:"]
         for option in OPTIONS.values():
             if option.group == group:
-                # What may follow a switch is one word with it: --preload[=strict].
-                gap = "" if option.kind.is_switch else " "
-                usage = f"{', '.join(option.flags)}{gap}{option.kind.metavar}"
                 default = option.shown_default
                 if option.variable:
                     default = f"${option.variable.name}, or {default}"
-                lines += describe(usage, f"{option.help} [{default}]", width)
+                lines += describe(option.usage, f"{option.help} [{default}]", width)
     lines += ["", "And:"]
     lines += describe(
         "--check-config", "check the settings, import the application, and serve nothing", width
@@ -97,10 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return say(f"fastwsgi {__version__} (Python {sys.version.split()[0]})\n")
         environ, directory = dict(os.environ), starting_directory()
         configuration = gather(arguments, environ, directory)
-        if wants == "print":
-            return say(print_config(configuration))
         for notice in configuration.notices:
             warn(notice)
+        if wants == "print":
+            return say(print_config(configuration))
         if wants == "check":
             return say(check(configuration) + "\n")
         if configuration.found is not None:
@@ -150,14 +147,6 @@ def fail(code: int, message: str) -> int:
 def warn(message: str) -> None:
     if sys.stderr is not None:
         print(f"fastwsgi: {message}", file=sys.stderr)
-
-
-def starting_directory() -> str:
-    """The current directory; empty if it is gone, of which those will tell who cannot do without."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return ""
 
 
 def hold_standard_descriptors() -> None:

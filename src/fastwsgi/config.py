@@ -62,6 +62,13 @@ class Option:
         return read_as(self.kind, value, where)
 
     @property
+    def usage(self) -> str:
+        """What to type: `-w, --workers auto|N`."""
+        # What may follow a switch is one word with it: --preload[=strict].
+        gap = "" if self.kind.is_switch else " "
+        return f"{', '.join(self.flags)}{gap}{self.kind.metavar}"
+
+    @property
     def shown_default(self) -> str:
         return "none" if self.default is None else self.kind.show(self.default)
 

@@ -60,7 +60,7 @@ OURS = {
 }
 
 # Values that ask for nothing.
-NOTHING = (None, False, 0, "", [], {}, ())
+NOTHING: tuple[object, ...] = (None, False, 0, "", [], {}, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ FOREIGN = {
 }
 
 # What may not be left out: the message says what to do.
-NO_TLS_AT_ALL = "fastwsgi has no TLS yet, and would serve without; leave it to a proxy in front"
+NO_TLS_AT_ALL = "fastwsgi has no TLS yet, and would serve without; leave it to a proxy"
 REFUSED = {
     "certfile": NO_TLS_AT_ALL,
     "keyfile": NO_TLS_AT_ALL,
@@ -188,6 +188,8 @@ FLAGS = {
     flag: Flag(name, row.value is None, row.value) for name, row in FOREIGN.items() for flag in row.flags
 }
 
+# What tells the scheme; the last is not read, but stands in gunicorn's default.
+SCHEMES = ("X-FORWARDED-PROTO", "X-FORWARDED-SSL", "X-FORWARDED-PROTOCOL")
 
 # Where 0 is no limit with gunicorn: the most that is possible.
 UNLIMITED = {
@@ -257,6 +259,9 @@ def translate(
         elif name in ("check_config", "print_config"):
             if value:
                 translation.remarks.append(f"{label} (give --{name.replace('_', '-')})")
+        elif name == "ssl_context":
+            if value is not None:
+                translation.remarks.append(f"{label} ({NO_TLS})")
         elif name != "config" and name not in ARITY:
             translation.remarks += suspicious(name, value, given)
     return translation
@@ -313,11 +318,7 @@ def unread_schemes(value: object, origin: str) -> list[str]:
             f"{origin}: without X-FORWARDED-PROTO in it, which fastwsgi believes from peers of "
             "forwarded_allow_ips; let the proxy set that field, and add it here"
         )
-    # X-Forwarded-Protocol stands in gunicorn's default.
-    return [name for name in names if name not in SCHEMES_READ]
-
-
-SCHEMES_READ = ("X-FORWARDED-PROTO", "X-FORWARDED-SSL", "X-FORWARDED-PROTOCOL")
+    return [name for name in names if name not in SCHEMES]
 
 
 def suspicious(name: str, value: object, given: Mapping[str, object]) -> list[str]:
@@ -385,12 +386,16 @@ def execute(location: str, cwd: str, directory: str) -> dict[str, object]:
 
 
 def wrong_file(location: str, error: BaseException) -> ConfigError:
-    """The error of a file that raised another: with the line where it, or what it called, failed."""
-    line = error.lineno if isinstance(error, SyntaxError) else None
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename != __file__ and "importlib" not in frame.f_code.co_filename:
-            line = line or number
-    where = f"{location}, line {line}" if line else location
+    """The error of a file that raised another: with the last line of the file that was reached."""
+    reached = [
+        (frame.f_code.co_filename, number)
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename != __file__ and "importlib" not in frame.f_code.co_filename
+    ]
+    lines = [number for name, number in reached if name == reached[0][0]]
+    if isinstance(error, SyntaxError) and error.lineno:
+        lines.append(error.lineno)
+    where = f"{location}, line {lines[-1]}" if lines else location
     text = " ".join(str(error).split())
     return ConfigError(
         f"{where}: {type(error).__name__}: {text}" if text else f"{where}: {type(error).__name__}"

@@ -43,7 +43,9 @@ def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
 
 def prepare_environ(variables: Iterable[str]) -> None:
     """Set NAME=VALUE variables of the environment."""
-    os.environ.update(one.split("=", 1) for one in variables)
+    for one in variables:
+        name, _, value = one.partition("=")
+        os.environ[name] = value
 
 
 def load(target: str) -> "WSGIApplication":

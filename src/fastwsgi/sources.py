@@ -1,12 +1,13 @@
 """Where settings come from, and which source wins.
 
-    gather(argv, environ, cwd) -> Configuration
+    gather(argv, environ, cwd, options=None, application=None) -> Configuration
 
 It reads files and environment anew each time, so a reload calls it again with the same argv and cwd.
 
-From the strongest to the weakest: the command line; FASTWSGI_CMD_ARGS; FASTWSGI_<OPTION>;
-GUNICORN_CMD_ARGS; a gunicorn.conf.py that --config names; variables that platforms set (PORT,
-WEB_CONCURRENCY, FORWARDED_ALLOW_IPS); fastwsgi.toml, or [tool.fastwsgi] of pyproject.toml; the defaults.
+From the strongest to the weakest: the command line, or the arguments of `fastwsgi.run`; FASTWSGI_CMD_ARGS;
+FASTWSGI_<OPTION>; GUNICORN_CMD_ARGS; a gunicorn.conf.py that --config names; variables that platforms set
+(PORT, WEB_CONCURRENCY, FORWARDED_ALLOW_IPS); fastwsgi.toml, or [tool.fastwsgi] of pyproject.toml; the
+defaults.
 """
 
 import os
@@ -14,16 +15,13 @@ import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from fastwsgi import discovery, gunicorn
 from fastwsgi.arguments import Arguments, parse
 from fastwsgi.config import NAMES, OPTIONS, Settings, did_you_mean, merge, read_as
 from fastwsgi.errors import ConfigError
 from fastwsgi.hooks import NO_HOOKS, Hooks
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
 
 PREFIX = "FASTWSGI_"
 COMMAND_LINE = "FASTWSGI_CMD_ARGS"
@@ -60,25 +58,35 @@ class Configuration:
 
     settings: Settings
     origins: Mapping[str, str]
-    application: "WSGIApplication | str | None"
+    application: str | None
     found: str | None
     hooks: Hooks
     notices: tuple[str, ...]
     wants: str | None
 
 
-def gather(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> Configuration:
+def gather(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    cwd: str,
+    options: Mapping[str, object] | None = None,
+    application: str | None = None,
+) -> Configuration:
     """Merge all sources; relative paths count from `cwd`, whatever the current directory has become.
 
-    Raises ConfigError for what is wrong in any of them, and if no application is named or found.
+    `options` and `application` are what a program gives instead of a command line. Raises ConfigError for
+    what is wrong in any source, and if no application is named or found.
     """
     notices: list[str] = []
     line = parse(argv)
     ours = parse_variable(environ, COMMAND_LINE)
     theirs = parse_variable(environ, GUNICORN_COMMAND_LINE)
     if theirs.flags:
-        notices.append(f"{GUNICORN_COMMAND_LINE} is heeded: {environ[GUNICORN_COMMAND_LINE]}")
+        notices.append(f"{GUNICORN_COMMAND_LINE} is heeded: {', '.join(theirs.flags.values())}")
     strong = from_arguments(theirs) | from_variables(environ) | from_arguments(ours) | from_arguments(line)
+    strong |= from_options(options or {})
+    if application is not None:
+        strong[APP] = Value(application, "run()")
     weak: Layer = {}
     for arguments in (theirs, ours, line):
         translation = gunicorn.translate(arguments.foreign, arguments.source, arguments.flags)
@@ -87,7 +95,7 @@ def gather(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> Configu
 
     hooks = NO_HOOKS
     file = text_in(strong, "config")
-    directory = os.path.join(cwd, text_in(strong, "chdir") or ".")
+    directory = os.path.normpath(os.path.join(cwd, text_in(strong, "chdir") or ""))
     if file is not None and file.endswith(".toml"):
         layer = from_toml(os.path.join(cwd, file), file)
     else:
@@ -116,6 +124,14 @@ def gather(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> Configu
         tuple(notices),
         line.wants,
     )
+
+
+def starting_directory() -> str:
+    """The current directory; empty if it is gone, of which those will tell who cannot do without."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def text_in(layer: Layer, name: str) -> str | None:
@@ -189,10 +205,12 @@ def from_variables(environ: Mapping[str, str]) -> Layer:
     return layer
 
 
-def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
-    """The settings of all variables, for `fastwsgi.run`: without files, and without an application."""
-    layer = from_platform(environ) | from_variables(environ)
-    return {name: value for name, (value, _) in layer.items() if name != APP}
+def from_options(options: Mapping[str, object]) -> Layer:
+    """What a program gives to `fastwsgi.run`."""
+    for name in options:
+        if name not in OPTIONS:
+            raise ConfigError(f"unknown setting {name}{did_you_mean(name, OPTIONS)}")
+    return {name: Value(OPTIONS[name].read(value, name), "run()") for name, value in options.items()}
 
 
 def from_directory(directory: str, notices: list[str], file: str | None) -> Layer:
@@ -252,8 +270,11 @@ def table_of(path: str, shown: str) -> dict[str, Any] | None:
 
 def add_application(layer: Layer, cwd: str, environ: Mapping[str, str], line: Arguments) -> str | None:
     """Look for an application where it would be imported from; return how it was found."""
+    variables = layer["env"].value if "env" in layer else ()
+    assert isinstance(variables, tuple)
+    environ = {**environ, **dict(one.split("=", 1) for one in variables)}
     try:
-        found = discovery.find(text_in(layer, "chdir") or cwd, environ.get("DJANGO_SETTINGS_MODULE"))
+        found = discovery.find(text_in(layer, "chdir") or cwd, environ.get(discovery.VARIABLE))
     except ConfigError:
         if line.wants == "print":
             return None

@@ -28,7 +28,7 @@ from fastwsgi.errors import ConfigError
 from fastwsgi.listener import Listener, longest_backlog, open_listeners
 from fastwsgi.logs import LOG, AccessLog, give_error_log_to, set_up_error_log
 from fastwsgi.privileges import Identity
-from fastwsgi.sources import from_environment
+from fastwsgi.sources import gather, starting_directory
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -404,13 +404,17 @@ def run(app: "WSGIApplication | str", **options: Any) -> None:
     """Serve an application (or "module:name") until TERM or Ctrl-C, in this process alone.
 
     `options` are those of `Settings` but for what is of a supervisor: `bind="0.0.0.0:8000"`, `threads=8`,
-    `graceful_timeout="10s"`. Raises ConfigError or AppLoadError when it cannot start. If a request is still
-    running at the end of the grace, the process ends here.
+    `graceful_timeout="10s"`. They win over variables and files, which count as they do for the command.
+    Raises ConfigError or AppLoadError when it cannot start. If a request is still running at the end of the
+    grace, the process ends here.
     """
     for name in SUPERVISED:
         if name in options:
             raise ConfigError(f"run does not take {name}: several processes are for the command, fastwsgi")
-    serve(app, merge(from_environment(os.environ), options))
+    configuration = gather([], os.environ, starting_directory(), options, name_of(app))
+    for notice in configuration.notices:
+        LOG.warning(notice)
+    serve(app, configuration.settings)
 
 
 def serve(app: "WSGIApplication | str", settings: Settings) -> None:
@@ -485,11 +489,14 @@ def raise_open_files() -> None:
 
 
 def announce(app: "WSGIApplication | str", listeners: Sequence[Listener], settings: Settings) -> None:
-    name = app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
-    LOG.info("fastwsgi %s serves %s with %s", __version__, name, plural(settings.threads, "thread"))
+    LOG.info("fastwsgi %s serves %s with %s", __version__, name_of(app), plural(settings.threads, "thread"))
     for listener in listeners:
         LOG.info("Listening at %s", listener.url)
     LOG.info("Process %d; Ctrl-C or TERM stops it", os.getpid())
+
+
+def name_of(app: "WSGIApplication | str") -> str:
+    return app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
 
 
 def end_soon(code: int) -> None:

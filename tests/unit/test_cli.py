@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -178,3 +179,13 @@ def test_access_logs_that_nobody_can_read(tmp_path):
     done = command("--access-logfile", "fifo", "-b", "127.0.0.1:0", "app:app", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.endswith("/fifo: nobody reads from this pipe\n")
+
+
+def test_the_page_of_options_is_current():
+    """make options writes it."""
+    root = Path(__file__).parents[2]
+    page = runpy.run_path(str(root / "tools" / "options_page.py"))["page"]()
+    assert (root / "docs" / "options.md").read_text(encoding="utf-8") == page
+    assert all(
+        f"`{flag}" in page or f", {flag}" in page for option in OPTIONS.values() for flag in option.flags
+    )

@@ -8,7 +8,7 @@ import pytest
 from fastwsgi.commands import print_config
 from fastwsgi.config import OPTIONS, Settings
 from fastwsgi.errors import ConfigError
-from fastwsgi.sources import from_environment, gather
+from fastwsgi.sources import gather
 
 
 @pytest.fixture
@@ -221,11 +221,23 @@ def test_platform_variables(look):
     assert look("-b", "127.0.0.1:0", PORT="8080").settings.bind == ("127.0.0.1:0",)
 
 
-def test_variables_without_a_file_for_run():
-    assert from_environment({"PORT": "1", "FASTWSGI_THREADS": "2", "FASTWSGI_APP": "x"}) == {
-        "bind": (":1",),
-        "threads": 2,
-    }
+def test_whom_to_trust_is_a_variable_of_gunicorn_too(look):
+    found = look(FORWARDED_ALLOW_IPS="10.0.0.0/8", HOME="/")
+    assert found.settings == Settings(forwarded_allow_ips=("10.0.0.0/8",))
+    assert look("--forwarded-allow-ips", "none", FORWARDED_ALLOW_IPS="::1").settings.forwarded_allow_ips == (
+        "none",
+    )
+
+
+def test_what_a_program_gives(tmp_path):
+    (tmp_path / "fastwsgi.toml").write_text("threads = 2\nbacklog = 5\napp = 'other:app'\n")
+    found = gather([], {"FASTWSGI_THREADS": "3"}, str(tmp_path), {"threads": "4", "bind": ":0"}, "Shop")
+    assert (found.settings.threads, found.settings.backlog, found.settings.bind) == (4, 5, (":0",))
+    assert (found.application, found.origins["threads"], found.origins["app"]) == ("Shop", "run()", "run()")
+    with pytest.raises(ConfigError, match=r"^unknown setting thread; did you mean threads\?$"):
+        gather([], {}, str(tmp_path), {"thread": 3}, "Shop")
+    with pytest.raises(ConfigError, match=r"^threads: 0 is not a whole number"):
+        gather([], {}, str(tmp_path), {"threads": 0}, "Shop")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +284,7 @@ def test_notices_of_what_is_gunicorns(look, tmp_path):
     [notice] = look("-c", "gunicorn.conf.py").notices
     assert notice == "gunicorn.conf.py has what fastwsgi cannot honour: reload (no reloader yet: send HUP)"
     first, second, _ = look("--spew", "-c", "gunicorn.conf.py", GUNICORN_CMD_ARGS="--threads 2").notices
-    assert first == "GUNICORN_CMD_ARGS is heeded: --threads 2"
+    assert first == "GUNICORN_CMD_ARGS is heeded: --threads"
     assert second == "the command line has what fastwsgi cannot honour: --spew (a debugger does that)"
 
 
@@ -304,6 +316,18 @@ def test_found_here_and_in_src(look, tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "app.py").write_text(source)
     assert look("--chdir", "there", named=False).application == "app:app"
+
+
+def test_found_by_the_settings_of_django(look, tmp_path):
+    (tmp_path / "manage.py").write_text("os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'a.settings')")
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "wsgi.py").write_text("")
+    assert look(named=False).application == "a.wsgi:application"
+    environ = {"DJANGO_SETTINGS_MODULE": "b.settings"}
+    assert look(named=False, **environ).application == "b.wsgi:application"
+    argv = ("-e", "DJANGO_SETTINGS_MODULE=c.settings")
+    assert look(*argv, named=False, **environ).application == "c.wsgi:application"
 
 
 def test_nothing_found(refused, look, tmp_path):
