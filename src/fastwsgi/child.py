@@ -120,6 +120,9 @@ def serve(
                 application = load(work)
             hooked.wsgi, hooked.booted = application, True
             enable_faulthandler()
+            if settings.reuse_port:
+                for listener in listeners:
+                    listener.listen(settings.backlog)
             application = with_request_hooks(application, work.hooks, hooked)
             worker = Worker(application, listeners, settings, work.access_log, post)
             if not work.hooks.call("post_worker_init", hooked):

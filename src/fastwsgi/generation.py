@@ -140,7 +140,7 @@ class Generation:
         if not self.settings.reuse_port:
             return self.listeners
         if row not in self._clones:
-            self._clones[row] = [listener.clone(self.settings.backlog) for listener in self.listeners]
+            self._clones[row] = [listener.clone() for listener in self.listeners]
         return self._clones[row]
 
     def worker_ended(self, one: "Child") -> None:

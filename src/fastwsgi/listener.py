@@ -142,19 +142,23 @@ class Listener:
         if self.can_be_cloned:
             self.socket.shutdown(socket.SHUT_RDWR)
 
-    def clone(self, backlog: int) -> "Listener":
-        """Make one more at the same address, with a queue of its own: whoever has one must serve it.
+    def listen(self, backlog: int) -> None:
+        """Have the kernel queue clients."""
+        self.socket.listen(backlog)
 
-        Where that cannot be it has the same queue: unix sockets, those that were bound without reuse_port
+    def clone(self) -> "Listener":
+        """Make one more at the same address, with a queue of its own.
+
+        It does not listen yet: from `listen` on, whoever has it must serve it. Where that cannot be it has the same queue: unix sockets, those that were bound without reuse_port
         or, before --user, by root.
         """
         family, name = self.socket.family, self.socket.getsockname()
         if self.can_be_cloned:
             dual_stack = family == socket.AF_INET6 and not self.socket.getsockopt(*IPV6_ONLY)
             with suppress(OSError):
-                sock = bind_one(family, name, dual_stack=dual_stack, reuse_port=True)
-                sock.listen(backlog)
-                return Listener(sock, self.address)
+                return Listener(
+                    bind_one(family, name, dual_stack=dual_stack, reuse_port=True), self.address
+                )
         return Listener(self.socket.dup(), self.address, is_borrowed=self.is_borrowed)
 
     @property

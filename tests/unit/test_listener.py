@@ -402,11 +402,17 @@ def test_the_same_socket_file_by_another_name(listen, short_path, monkeypatch):
 needs_reuse_port = pytest.mark.skipif(not CAN_REUSE_PORT, reason="no SO_REUSEPORT here")
 
 
+def listening_clone(listener):
+    clone = listener.clone()
+    clone.listen(16)
+    return clone
+
+
 @needs_reuse_port
 @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("[::]", marks=needs_ipv6)])
 def test_clones_have_queues_of_their_own(listen, host):
     (first,) = listen(f"{host}:0", reuse_port=True)
-    clones = [first.clone(16) for _ in range(3)]
+    clones = [listening_clone(first) for _ in range(3)]
     every = [first, *clones]
     assert {port_of(listener) for listener in every} == {port_of(first)}
     assert {listener.address for listener in every} == {first.address}
@@ -431,7 +437,7 @@ def test_clones_have_queues_of_their_own(listen, host):
 def test_a_clone_of_what_has_one_queue_shares_it(listen, short_path):
     (tcp, unix) = listen("127.0.0.1:0", f"unix:{short_path}/s")
     for listener in (tcp, unix):
-        clone = listener.clone(16)
+        clone = listening_clone(listener)
         assert clone.socket.getsockname() == listener.socket.getsockname()
         assert clone.socket.fileno() != listener.socket.fileno()
         assert not clone.socket.get_inheritable()
