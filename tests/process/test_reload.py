@@ -105,7 +105,7 @@ def test_broken_code_changes_nothing(start_site, site, options, broken, words):
         before = workers_of(server)
         site.write("2", broken)
         server.signal(signal.SIGHUP)
-        server.wait_said("Nothing is reloaded")
+        server.wait_said("Not reloaded")
         running.wait_workers(*running.report.workers)
         assert before <= workers_of(server)
         assert set(running.report.generations) == {"1"}
@@ -212,7 +212,7 @@ def test_an_upgrade_that_does_not_start_changes_nothing(start_site, site, instal
         good = (installed.package / "supervisor.py").read_text()
         installed.break_down()
         server.signal(signal.SIGUSR2)
-        server.wait_said("SyntaxError")
+        server.wait_said("Not upgraded")
         running.wait_workers(*before)
         assert before <= workers_of(server)
         # It still reloads, and upgrades when it can.
