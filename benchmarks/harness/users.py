@@ -30,7 +30,7 @@ class _Failure(Exception):
 
 @dataclass
 class Seen:
-    """What the users have seen; seconds is how long each answer took, in_time how many came before the end."""
+    """What the users have seen. seconds: that each answer took; in_time: how many came before the end."""
 
     seconds: list[float] = field(default_factory=list)
     in_time: int = 0
