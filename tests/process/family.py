@@ -40,9 +40,11 @@ def wait_for_workers(server, number, without=(), seconds=PATIENCE):
 
     def there():
         workers = workers_of(server)
-        return workers if len(workers) == number and not workers & set(without) else None
+        # In a tuple, since no worker at all may be what is waited for.
+        return (workers,) if len(workers) == number and not workers & set(without) else None
 
-    return wait_until(there, lambda: f"{number} workers: {workers_of(server)}; {server.stderr}", seconds)
+    [workers] = wait_until(there, lambda: f"{number} workers: {workers_of(server)}; {server.stderr}", seconds)
+    return workers
 
 
 def family_of(server):
