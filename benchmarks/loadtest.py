@@ -49,7 +49,7 @@ def measure_users(case: Case, running: Running, pause: float, keeps: bool) -> di
         "p50_ms": seen.quantile(0.50) * 1000,
         "p99_ms": seen.quantile(0.99) * 1000,
         "most_ms": max(seen.seconds) * 1000,
-        "per_second": len(seen.seconds) / seen.duration,
+        "per_second": seen.in_time / running.seconds,
         "requests": len(seen.seconds),
         "sent_again": seen.sent_again,
     }

@@ -281,7 +281,7 @@ SERVERS = {
             _nginx_gunicorn,
             _nginx_gunicorn_version,
             f"{SETUP}, with nginx",
-            note="both on the one core, unix socket between them, kept connections to gunicorn",
+            note="both on the same cores, unix socket between them, kept connections to gunicorn",
         ),
         Server(
             "nginx-file",

@@ -30,12 +30,12 @@ class _Failure(Exception):
 
 @dataclass
 class Seen:
-    """What the users have seen; seconds is how long each answer took."""
+    """What the users have seen. seconds: that each answer took; in_time: how many came before the end."""
 
     seconds: list[float] = field(default_factory=list)
+    in_time: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     sent_again: int = 0
-    duration: float = 0.0
 
     def quantile(self, share: float) -> float:
         took = sorted(self.seconds)
@@ -75,15 +75,16 @@ class Users:
         self._poller = select.epoll()
         self._by_fd: dict[int, _User] = {}
         begin = time.perf_counter()
+        self._end = end = begin + seconds
         # When each user who is not waiting asks next.
         self._due = [(begin, number) for number in range(len(self._users))]
         look_at = begin
         try:
             while True:
                 now = time.perf_counter()
-                if now >= begin + seconds and not any(user.is_waiting for user in self._users):
+                if now >= end and not any(user.is_waiting for user in self._users):
                     break
-                while now < begin + seconds and self._due and self._due[0][0] <= now:
+                while now < end and self._due and self._due[0][0] <= now:
                     self._ask(heapq.heappop(self._due)[1])
                 if now >= look_at:
                     self._look_at_clock(now)
@@ -96,7 +97,6 @@ class Users:
             for user in self._users:
                 self._hang_up(user)
             self._poller.close()
-        self._seen.duration = time.perf_counter() - begin
         return self._seen
 
     def _ask(self, number: int) -> None:
@@ -142,7 +142,7 @@ class Users:
                 if data:
                     self._take(user, data)
                 else:
-                    self._end(user)
+                    self._closed(user)
         except BlockingIOError:
             pass
         except OSError as error:
@@ -162,7 +162,7 @@ class Users:
         if length and len(user.received) >= head_end + 4 + int(length[1]):
             self._answered(user, head_end, closes=bool(CLOSES.search(user.received, 0, head_end)))
 
-    def _end(self, user: _User) -> None:
+    def _closed(self, user: _User) -> None:
         """The server has closed."""
         head_end = user.received.find(b"\r\n\r\n")
         if not user.is_waiting:
@@ -181,7 +181,9 @@ class Users:
             raise _Failure(user.received[9:12].decode("latin-1"))
         if user.received[head_end + 4 :] != self._content:
             raise _Failure("wrong")
-        self._seen.seconds.append(time.perf_counter() - user.begun)
+        now = time.perf_counter()
+        self._seen.seconds.append(now - user.begun)
+        self._seen.in_time += now <= self._end
         user.received = b""
         user.has_been_answered = True
         if closes or not self._keeps:

@@ -68,6 +68,7 @@ def check(configuration: Configuration) -> str:
     from fastwsgi._accesslog import LogFormat
     from fastwsgi.listener import parse_address
     from fastwsgi.privileges import Identity
+    from fastwsgi.supervisor import Supervisor  # noqa: F401 - an upgrade has to know that it can be imported
 
     settings = configuration.settings
     for address in settings.bind:

@@ -114,7 +114,7 @@ class Listener:
         """Make it again from its `state`, after an exec; raise ConfigError if the descriptor is not it."""
         address = state["address"]
         file = None if state["file"] is None else SocketFile(state["file"][0], tuple(state["file"][1]))
-        sock = adopt(Address(address, fd=state["fd"]))
+        sock = adopt(Address(address, fd=state["fd"]), listens=state["listens"])
         return cls(sock, address, file, is_borrowed=state["is_borrowed"])
 
     @property
@@ -126,6 +126,7 @@ class Listener:
         return {
             "fd": self.socket.fileno(),
             "address": self.address,
+            "listens": bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)),
             "is_borrowed": self.is_borrowed,
             "file": None if self._file is None else [self._file.path, self._file.identity],
         }
@@ -156,9 +157,7 @@ class Listener:
         if self.can_be_cloned:
             dual_stack = family == socket.AF_INET6 and not self.socket.getsockopt(*IPV6_ONLY)
             with suppress(OSError):
-                return Listener(
-                    bind_one(family, name, dual_stack=dual_stack, reuse_port=True), self.address
-                )
+                return Listener(bind_one(family, name, dual_stack=dual_stack, reuse_port=True), self.address)
         return Listener(self.socket.dup(), self.address, is_borrowed=self.is_borrowed)
 
     @property
@@ -352,8 +351,8 @@ def set_tcp_options(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
 
 
-def adopt(address: Address) -> socket.socket:
-    """Take over the descriptor of a socket that listens already; raise ConfigError if it is none."""
+def adopt(address: Address, *, listens: bool = True) -> socket.socket:
+    """Take over the descriptor of a socket, one that listens already; raise ConfigError if it is none."""
     try:
         sock = socket.socket(fileno=address.fd)
     except OSError as error:
@@ -361,7 +360,7 @@ def adopt(address: Address) -> socket.socket:
         raise ConfigError(f"cannot listen at {address.text}: {reason}; {HANDED_OVER}") from None
     families = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
     is_stream = sock.family in families and sock.type == socket.SOCK_STREAM
-    if not is_stream or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+    if not is_stream or (listens and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)):
         sock.detach()
         raise ConfigError(
             f"cannot listen at {address.text}: this socket does not listen for streams; {HANDED_OVER}"

@@ -24,7 +24,7 @@ from fastwsgi.generation import NEVER, Child, Generation, Lines, State
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG
 from fastwsgi.process import PidFile, become_subreaper, set_title
-from fastwsgi.sources import Configuration
+from fastwsgi.sources import Configuration, starting_directory
 from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, summary
 
 # So many crashes within so many seconds may be chance; from there on the pauses between starts grow.
@@ -77,7 +77,7 @@ class Supervisor:
         self._manager = systemd.Manager.of(os.environ)
         self._watchdog = systemd.watchdog_interval(os.environ, os.getpid())
         self._watchdog_at = time.monotonic() if self._watchdog else NEVER
-        self._directory = os.getcwd()
+        self._directory = starting_directory()
         self._pid_file: PidFile | None = None
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
 
@@ -127,8 +127,8 @@ class Supervisor:
         signal.set_wakeup_fd(self._alarm_end, warn_on_full_buffer=False)
         for number in HANDLED:
             signal.signal(number, lambda number, _: self._signals.append(number))
-        # Through an upgrade they were blocked.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+        if kept is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, kept.blocked)
         become_subreaper()
 
     def _let_go(self) -> None:
@@ -398,8 +398,10 @@ class Supervisor:
                 what_it_served(one.row),
             )
             one.generation.work.hooks.call("worker_abort", one.hooked)
+            one.state = State.LEAVING  # another one may come at once
             one.send(signal.SIGABRT)
             one.kill_at = now + KILL_PATIENCE
+            self._count_crash()
 
     # ---- what shall be ----
 
@@ -647,6 +649,7 @@ class Supervisor:
             numbers=self._numbers,
             generations=self._generations,
             counts=(self._requests, self._finished, self._cut_off),
+            blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
         )
 
     def _resume(self, kept: "upgrade.Kept", trial: Generation) -> None:
@@ -668,9 +671,13 @@ class Supervisor:
             for said in kept.children:
                 if said.generation == former.number:
                     one = Child(
-                        former, former.rows[said.row], said.number, time.monotonic() - said.age, said.pid
+                        former,
+                        former.rows[said.row],
+                        said.number,
+                        born=time.monotonic() - said.age,
+                        pid=said.pid,
+                        state=State(said.state),
                     )
-                    one.state = State(said.state)
                     self._children.append(one)
             if self._generation is None or former.number > self._generation.number:
                 self._generation = former

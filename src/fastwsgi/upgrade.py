@@ -43,6 +43,7 @@ class Kept:
     numbers: int
     generations: int
     counts: tuple[int, int, int]
+    blocked: list[int]  # signals that were, before the upgrade
 
     def descriptors(self) -> list[int]:
         """All that have to stay open."""

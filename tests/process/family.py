@@ -40,9 +40,10 @@ def wait_for_workers(server, number, without=(), seconds=PATIENCE):
 
     def there():
         workers = workers_of(server)
+        # In a tuple, since no worker at all may be what is waited for.
         return (workers,) if len(workers) == number and not workers & set(without) else None
 
-    (workers,) = wait_until(there, lambda: f"{number} workers: {workers_of(server)}; {server.stderr}", seconds)
+    [workers] = wait_until(there, lambda: f"{number} workers: {workers_of(server)}; {server.stderr}", seconds)
     return workers
 
 

@@ -91,10 +91,10 @@ def test_a_long_request_is_finished_across_a_reload(start_site, site):
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        ("def", "SyntaxError: invalid syntax"),
+        ("def", "SyntaxError"),
         ("raise ZeroDivisionError('at import')", "ZeroDivisionError: at import"),
         ("import os; os._exit(9)", "exit code 9"),
-        ("import no_such_module", "No module named 'no_such_module'"),
+        ("import no_such_module", "no_such_module"),
     ],
     ids=["syntax", "raises", "exits", "missing"],
 )
@@ -105,7 +105,7 @@ def test_broken_code_changes_nothing(start_site, site, options, broken, words):
         before = workers_of(server)
         site.write("2", broken)
         server.signal(signal.SIGHUP)
-        server.wait_said("Nothing is reloaded")
+        server.wait_said("Not reloaded")
         running.wait_workers(*running.report.workers)
         assert before <= workers_of(server)
         assert set(running.report.generations) == {"1"}
@@ -113,7 +113,9 @@ def test_broken_code_changes_nothing(start_site, site, options, broken, words):
         server.signal(signal.SIGHUP)
         running.wait_generation("3")
     running.report.check()
-    assert server.stderr.count(words) == 1, server.stderr
+    assert words in server.stderr
+    shown = server.stderr.count(f'{site.path}", line 1')
+    assert shown == (0 if "exit" in broken else 1), server.stderr
     stop(server)
 
 
@@ -211,7 +213,7 @@ def test_an_upgrade_that_does_not_start_changes_nothing(start_site, site, instal
         good = (installed.package / "supervisor.py").read_text()
         installed.break_down()
         server.signal(signal.SIGUSR2)
-        server.wait_said("SyntaxError")
+        server.wait_said("Not upgraded")
         running.wait_workers(*before)
         assert before <= workers_of(server)
         # It still reloads, and upgrades when it can.
