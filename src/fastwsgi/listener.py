@@ -150,8 +150,9 @@ class Listener:
     def clone(self) -> "Listener":
         """Make one more at the same address, with a queue of its own.
 
-        It does not listen yet: from `listen` on, whoever has it must serve it. Where that cannot be it has the same queue: unix sockets, those that were bound without reuse_port
-        or, before --user, by root.
+        It does not listen yet: from `listen` on, whoever has it must serve it. Where it cannot be had it is
+        one more descriptor of the same queue: unix sockets, those that were bound without reuse_port or,
+        before --user, by root.
         """
         family, name = self.socket.family, self.socket.getsockname()
         if self.can_be_cloned:

@@ -588,7 +588,7 @@ class Supervisor:
         self._call(self._trial, "on_reload")
 
     def _not_reloaded(self, why: str) -> None:
-        LOG.error("Nothing is reloaded, those that serve go on as before: %s", why)
+        LOG.error("Not reloaded, those that serve go on as before: %s", why)
         failed, self._trial = self._trial, None
         if failed is not None:
             for listener in failed.listeners:
