@@ -82,6 +82,8 @@ def start(tmp_path):
     def start(*arguments, started=True, interpreter=sys.executable, **environment):
         if started and not {"--bind", "-b"} & set(arguments):
             arguments = ("--bind", "127.0.0.1:0", *arguments)
+        if started and not {"--workers", "-w"} & set(arguments):
+            arguments = ("--workers", "1", *arguments)
         process = Process(arguments, tmp_path, environment, interpreter)
         processes.append(process)
         if started:
