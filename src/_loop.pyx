@@ -204,6 +204,7 @@ cdef bint has_turn_to_accept(loop_t* loop) noexcept nogil:
     if loop.shares and loop.accept_budget == loop.accept_most:      # once in a turn
         room = room_to_accept(loop)
         if room <= 0:
+            word_count(&loop.counters.yielded, 1)
             loop.yields_at = own_load(loop)
             loop.yield_look_ms = loop.now_ms + YIELD_LOOK_MS
             withhold(loop, HELD_YIELDS)

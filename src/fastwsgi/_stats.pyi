@@ -63,7 +63,7 @@ class Row:
         """Counts since the start (`requests`) and of now (`connections`, `exchanges`), by name."""
 
     def running(self) -> list[tuple[int, str, str, str, str, float]]:
-        """What threads serve: (thread, what it is at, method and target, client, X-Request-ID or "", seconds).
+        """What threads serve: (thread, what it is at, method and target, client, X-Request-ID or "", age).
 
-        Threads that go on to their next exchange at this moment are left out.
+        The age is in seconds. Threads that go on to their next exchange at this moment are left out.
         """

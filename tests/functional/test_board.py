@@ -21,7 +21,9 @@ class Crewed:
     """A crew with a row of a board, and a thread in its attend()."""
 
     def __init__(self, application, *, starts=True, **options):
-        self.attributes = {name: options.pop(name) for name in ("beat", "watched_fd", "max_requests") if name in options}
+        self.attributes = {
+            name: options.pop(name) for name in ("beat", "watched_fd", "max_requests") if name in options
+        }
         settings = Settings(**options)
         self.board = Board(mmap.mmap(-1, Board.size(2, settings.threads)), 2, settings.threads)
         self.row = self.board.row(0)
@@ -112,7 +114,9 @@ def test_what_is_long_is_cut(crewed):
     gate = Gate()
     crew = crewed(with_gate(gate))
     with crew.connect() as client:
-        client.send(request("/" + "x" * 1000, "POST", fields=[("X-Request-ID", "\u00e9" * 500)], content=b"content"))
+        client.send(
+            request("/" + "x" * 1000, "POST", fields=[("X-Request-ID", "\u00e9" * 500)], content=b"content")
+        )
         gate.wait_entered()
         ((_, _, line, _, request_id, _),) = crew.row.running()
         assert line == "POST /" + "x" * 194
@@ -125,7 +129,9 @@ def test_what_is_seen_of_a_request_is_not_seen_of_the_next(crewed):
     gates = [Gate(), Gate()]
     crew = crewed(lambda environ, start: with_gate(gates[environ["PATH_INFO"] == "/b"])(environ, start))
     with crew.connect() as client:
-        for gate, path, fields in zip(gates, ["/" + "a" * 50, "/b"], [[("X-Request-ID", "first")], []], strict=True):
+        for gate, path, fields in zip(
+            gates, ["/" + "a" * 50, "/b"], [[("X-Request-ID", "first")], []], strict=True
+        ):
             client.send(request(path, fields=fields))
             gate.wait_entered()
             ((_, _, line, _, request_id, _),) = crew.row.running()

@@ -132,7 +132,9 @@ def test_not_ready_while_draining(serve):
 
 def test_in_the_access_log(serve, tmp_path):
     log = tmp_path / "access.log"
-    server = serve(target_of, health="/healthz", access_logfile=str(log), access_logformat="%(r)s %(s)s %(b)s")
+    server = serve(
+        target_of, health="/healthz", access_logfile=str(log), access_logformat="%(r)s %(s)s %(b)s"
+    )
     server.ask("/healthz")
     server.ask("/healthz", "HEAD")
     wait_until(lambda: log.read_text().count("\n") == 2, "two lines")

@@ -242,5 +242,7 @@ def context_switches(pid):
     total = 0
     for thread in os.listdir(f"/proc/{pid}/task"):
         with open(f"/proc/{pid}/task/{thread}/status") as status:
-            total += sum(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))
+            total += sum(
+                int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches")
+            )
     return total
