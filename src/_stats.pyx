@@ -151,7 +151,8 @@ cdef class Board:
 cdef class Row:
     """How a worker is, what it has counted, and what its threads serve; from Board.row()."""
 
-    def __init__(self):
+    def __init__(self, *args, **kwargs):
+        """Raise TypeError: rows come from Board.row()."""
         raise TypeError("rows come from Board.row()")
 
     def clear(self):

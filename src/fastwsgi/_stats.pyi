@@ -46,6 +46,9 @@ class Board:
 class Row:
     """How a worker is, what it has counted, and what its threads serve; from Board.row()."""
 
+    def __init__(self, /, *args: object, **kwargs: object) -> None:
+        """Raise TypeError: rows come from Board.row()."""
+
     index: int
     pid: int
     generation: int
