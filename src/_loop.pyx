@@ -46,8 +46,10 @@ cdef enum:
     # Another worker is better placed to accept if it has fewer connections by so many, or by a part of its own.
     YIELD_LEAST = 4
     YIELD_PART = 16
-    YIELD_LOOK_MS = 1000        # then it is looked whether the others do accept ...
-    YIELDS_NOT_MS = 10000       # ... and if they do not, for so long it does not matter what they have
+    YIELD_MS = 1000             # at most, or until a kick; if connections wait then, the others do not accept, ...
+    ANYWAY_TURNS = 1000         # ... and for so many turns that bring some it does not matter what they have
+    NAP_MS = 10                 # and where no kick is heard
+    ANYWAY_TURNS_NAP = 1
 
 
 cdef inline int64_t now_ms() noexcept nogil:
@@ -89,12 +91,16 @@ cdef int loop_listen(loop_t* loop, const int* fds, int count, bint shares, int k
         if not loop.listeners[i].is_watched:
             return -1
     loop.kick.reader = loop.kick.writer = -1
+    loop.yield_ms = NAP_MS
+    loop.anyway_most = ANYWAY_TURNS_NAP
     if shares and kick_fd >= 0 and poller_has_edges(&loop.poller):
         kick = &loop.listeners[count]
         if poller_watch(&loop.poller, kick_fd, 0, WATCH_READ | WATCH_EDGE, kick) < 0:
             return -1
         kick.is_watched = True
         loop.kick.reader = loop.kick.writer = kick_fd
+        loop.yield_ms = YIELD_MS
+        loop.anyway_most = ANYWAY_TURNS
     return 0
 
 
@@ -181,8 +187,6 @@ cdef int64_t room_to_accept(loop_t* loop) noexcept nogil:
     cdef int64_t theirs, margin
     cdef row_t* row
     cdef int i
-    if loop.now_ms < loop.yields_not_until_ms:
-        return room
     for i in range(<int>loop.board.workers):
         row = board_row(loop.board, i)
         if (row == loop.row or word_load_relaxed(&row.state) != ROW_SERVING or not word_load(&row.accepts)
@@ -202,10 +206,14 @@ cdef bint has_turn_to_accept(loop_t* loop) noexcept nogil:
     """Something can be accepted: by us, as much as loop.accept_budget says then, or by another worker."""
     cdef int64_t room
     if loop.shares and loop.accept_budget == loop.accept_most:      # once in a turn
+        if loop.anyway_turns:
+            loop.anyway_turns -= 1
+            return True
         room = room_to_accept(loop)
         if room <= 0:
+            word_count(&loop.counters.yielded, 1)
             loop.yields_at = own_load(loop)
-            loop.yield_look_ms = loop.now_ms + YIELD_LOOK_MS
+            loop.yields_until_ms = loop.now_ms + loop.yield_ms
             withhold(loop, HELD_YIELDS)
             return False
         loop.accept_budget = <int>min(loop.accept_budget, room)
@@ -223,16 +231,16 @@ cdef bint somebody_waits(loop_t* loop) noexcept nogil:
 
 cdef void see_to_yield(loop_t* loop, bint is_kicked) noexcept nogil:
     """While yielding: go on accepting when it is our turn again, or when the others do not accept at all."""
-    if is_kicked or own_load(loop) < loop.yields_at:
-        if room_to_accept(loop) > 0:
-            accept_again(loop, HELD_YIELDS)
-            return
-        loop.yields_at = own_load(loop)
-    if loop.now_ms >= loop.yield_look_ms:
-        loop.yield_look_ms = loop.now_ms + YIELD_LOOK_MS
+    cdef bint is_over = loop.now_ms >= loop.yields_until_ms
+    if not is_over and not is_kicked and own_load(loop) >= loop.yields_at:
+        return
+    loop.yields_at = own_load(loop)
+    if room_to_accept(loop) > 0:
+        accept_again(loop, HELD_YIELDS)
+    elif is_over:
         if somebody_waits(loop):
-            loop.yields_not_until_ms = loop.now_ms + YIELDS_NOT_MS
-            accept_again(loop, HELD_YIELDS)
+            loop.anyway_turns = loop.anyway_most
+        accept_again(loop, HELD_YIELDS)
 
 
 cdef void loop_kicked(loop_t* loop) noexcept nogil:
@@ -506,8 +514,8 @@ cdef int wait_ms(loop_t* loop) noexcept nogil:
         until = loop.listens_until_ms
     if loop.withheld & HELD_OUT and (until == 0 or loop.accept_again_ms < until):
         until = loop.accept_again_ms
-    if loop.withheld & HELD_YIELDS and (until == 0 or loop.yield_look_ms < until):
-        until = loop.yield_look_ms
+    if loop.withheld & HELD_YIELDS and (until == 0 or loop.yields_until_ms < until):
+        until = loop.yields_until_ms
     for kind in range(<int>DEADLINE_NONE + 1, <int>DEADLINES):
         first = loop.deadlines[kind].first
         if first != NULL and (until == 0 or first.expires_ms < until):

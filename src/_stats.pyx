@@ -11,7 +11,8 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from fastwsgi._platform cimport (
-    platform_now_ns, word_load, word_load_relaxed, word_store, word_store_relaxed, words_load, words_store,
+    platform_now_ns, word_load, word_load_relaxed, word_store, word_store_relaxed, word_store_release, words_load,
+    words_store,
 )
 
 cimport cython
@@ -49,7 +50,7 @@ cdef void shown_text(shown_t* shown, const char* line, size_t line_size, const c
     if id_size:
         id_size = min(id_size, <size_t>ID_SHOWN)
         words_store(shown.request_id, request_id, id_size)
-    word_store_relaxed(&shown.sizes, line_size | client_size << 8 | id_size << 16)
+    word_store_release(&shown.sizes, line_size | client_size << 8 | id_size << 16)
 
 
 cdef str text_of(atomic_word_t* words, uint64_t size):
@@ -62,7 +63,7 @@ cdef str text_of(atomic_word_t* words, uint64_t size):
 cdef tuple served(shown_t* shown, int thread, int64_t now_ns):
     """What a thread serves, as Row.running has it; None when it serves nothing, or goes on to the next just now."""
     cdef uint64_t number = word_load(&shown.number)
-    cdef uint64_t sizes = word_load_relaxed(&shown.sizes)
+    cdef uint64_t sizes = word_load(&shown.sizes)
     cdef uint64_t phase = word_load_relaxed(&shown.phase)
     cdef int64_t since_ns = <int64_t>word_load_relaxed(&shown.began_ns)
     cdef uint64_t line_size = sizes & 255, client_size = sizes >> 8 & 255, id_size = sizes >> 16 & 255
@@ -150,7 +151,8 @@ cdef class Board:
 cdef class Row:
     """How a worker is, what it has counted, and what its threads serve; from Board.row()."""
 
-    def __init__(self):
+    def __init__(self, *args, **kwargs):
+        """Raise TypeError: rows come from Board.row()."""
         raise TypeError("rows come from Board.row()")
 
     def clear(self):
@@ -223,12 +225,13 @@ cdef class Row:
             "timeouts": word_load_relaxed(&counters.timeouts),
             "lost_threads": word_load_relaxed(&counters.lost),
             "left_queued": word_load_relaxed(&counters.left),
+            "yielded": word_load_relaxed(&counters.yielded),
         }
 
     def running(self):
-        """What its threads serve: (thread, what it is at, method and target, client, X-Request-ID or "", seconds).
+        """What its threads serve: (thread, what it is at, method and target, client, X-Request-ID or "", age).
 
-        Threads that go on to their next exchange at this moment are left out.
+        The age is in seconds. Threads that go on to their next exchange at this moment are left out.
         """
         cdef int i
         cdef int64_t now_ns = platform_now_ns()

@@ -70,6 +70,12 @@ class Workers:
         for index in rows or self.children:
             os.kill(self.children[index], number)
 
+    def pause(self, *rows):
+        """Stop workers where they are, and wait until they have; CONT lets them go on."""
+        for index in rows or self.children:
+            os.kill(self.children[index], signal.SIGSTOP)
+            os.waitpid(self.children[index], os.WUNTRACED)
+
     def wait(self, *rows):
         """Wait for the end of workers; their exit codes."""
         codes = []

@@ -268,9 +268,11 @@ cdef struct loop_t:
     int64_t accept_said_ms      # when the log had that
     bint shares                 # other workers have the same listeners
     wake_t kick                 # borrowed; each write to it is heard of by all of these; -1: none
-    int64_t yields_at           # HELD_YIELDS from this load on
-    int64_t yield_look_ms       # when it looks whether the others do accept
-    int64_t yields_not_until_ms # they did not
+    int64_t yield_ms            # it yields for so long at most ...
+    int anyway_most             # ... and then not in so many turns, if the others have not accepted
+    int anyway_turns            # that are left of these
+    int64_t yields_at           # HELD_YIELDS from this load on ...
+    int64_t yields_until_ms     # ... and until then
     connection_t* returned      # taken from `done`, by next_done, not yet seen to
     connection_list_t ready     # complete requests
     connection_list_t backlog   # with bytes that wait for the next turn

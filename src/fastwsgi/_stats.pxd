@@ -64,6 +64,7 @@ cdef struct counters_t:
     atomic_word_t timeouts      # of them for --timeout
     atomic_word_t lost          # threads given up, for good or until they came back
     atomic_word_t left          # clients that left while their request waited for a thread
+    atomic_word_t yielded       # times that another worker was better placed to accept
 
 
 cdef struct row_t:

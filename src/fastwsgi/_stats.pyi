@@ -46,6 +46,9 @@ class Board:
 class Row:
     """How a worker is, what it has counted, and what its threads serve; from Board.row()."""
 
+    def __init__(self, /, *args: object, **kwargs: object) -> None:
+        """Raise TypeError: rows come from Board.row()."""
+
     index: int
     pid: int
     generation: int
@@ -63,7 +66,7 @@ class Row:
         """Counts since the start (`requests`) and of now (`connections`, `exchanges`), by name."""
 
     def running(self) -> list[tuple[int, str, str, str, str, float]]:
-        """What threads serve: (thread, what it is at, method and target, client, X-Request-ID, seconds).
+        """What threads serve: (thread, what it is at, method and target, client, X-Request-ID or "", age).
 
-        Threads that go on to their next exchange at this moment are left out.
+        The age is in seconds. Threads that go on to their next exchange at this moment are left out.
         """

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from fastwsgi import hooks, loader, logs
+from fastwsgi import hooks, loader, logs, systemd
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
 from fastwsgi.forkguard import ForkGuard
@@ -23,7 +23,7 @@ from fastwsgi.hooks import Hooks, with_request_hooks
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG, AccessLog
 from fastwsgi.privileges import Identity
-from fastwsgi.process import set_title
+from fastwsgi.process import leave_terminal, set_title
 from fastwsgi.worker import Post, Worker, heeding, leave_if_lost
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def serve(
             worker = Worker(application, listeners, settings, work.access_log, post)
             if not work.hooks.call("post_worker_init", hooked):
                 return WORKER_FAILED
+            if settings.daemon:
+                leave_terminal(keep=(1, 2))
             with worker.commands(lambda: work.hooks.call("worker_int", hooked)):
                 worker.run()
             work.hooks.call("worker_exit", work.hooked, hooked)
@@ -157,6 +159,8 @@ def become(work: Work) -> None:
     """Take the user, the directory and the Python path, before anything of the application is imported."""
     if work.identity is not None:
         work.identity.take()
+    for name in systemd.VARIABLES:
+        os.environ.pop(name, None)  # they are for the supervisor alone
     loader.prepare_environ(work.settings.env)
     loader.prepare_path(work.settings.chdir, work.settings.pythonpath)
 

@@ -7,11 +7,11 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from fastwsgi import child, hooks, resources, upgrade
+from fastwsgi import child, hooks, resources, systemd, upgrade
 from fastwsgi._stats import Board, Row
 from fastwsgi.child import Work
 from fastwsgi.config import Settings
@@ -46,6 +46,12 @@ class Lines:
     kick_fd: int  # wakes the loops of all workers
     life_fd: int  # hangs up when the supervisor is gone
     notice_fd: int  # a line for the supervisor
+
+    def kick(self) -> None:
+        """Have every worker look again whether it should accept."""
+        if self.kick_fd >= 0:
+            with suppress(BlockingIOError):
+                os.eventfd_write(self.kick_fd, 1)
 
 
 class Generation:
@@ -94,6 +100,9 @@ class Generation:
         Raises ConfigError where that is not possible; nothing is left open then.
         """
         settings = configuration.settings
+        activated = systemd.handed_over(os.environ, os.getpid())
+        if activated:
+            settings = replace(settings, bind=tuple(activated))
         identity = Identity.find(settings.user, settings.group)
         workers, why = resources.count_workers(settings.workers, resources.find_cpus())
         access_log = AccessLog(settings.access_logfile)

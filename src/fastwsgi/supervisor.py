@@ -27,6 +27,9 @@ from fastwsgi.process import PidFile, become_subreaper, set_title
 from fastwsgi.sources import Configuration, starting_directory
 from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, summary
 
+# The exit code of a start that fails before there is a worker.
+FAILED = 1
+
 # So many crashes within so many seconds may be chance; from there on the pauses between starts grow.
 CRASHES = 5
 CRASH_SECONDS = 10.0
@@ -49,8 +52,17 @@ class Stage(Enum):
 class Supervisor:
     """Keeps a number of workers serving until it is told to stop."""
 
-    def __init__(self, configuration: Configuration, read: Callable[[], Configuration]) -> None:
-        """Opens nothing yet. `read` makes the configuration of a reload; ConfigError if it is wrong."""
+    def __init__(
+        self,
+        configuration: Configuration,
+        read: Callable[[], Configuration],
+        launch: Launch | None = None,
+    ) -> None:
+        """Opens nothing yet. `read` makes the configuration of a reload; ConfigError if it is wrong.
+
+        launch: who waits for the start of a daemon.
+        """
+        self._launch = launch
         self._configuration = configuration
         self._read = read
         self._children: list[Child] = []
@@ -280,6 +292,7 @@ class Supervisor:
         self._call(one.generation, "child_exit", one.hooked)
         one.row.clear()
         one.generation.worker_ended(one)
+        self._lines.kick()
         self._close_unused(one.generation)
 
     def _loader_ended(self, generation: Generation, code: int) -> None:
@@ -418,7 +431,9 @@ class Supervisor:
         self._trial = self._generate(self._configuration)
         if kept is not None:
             self._resume(kept, self._trial)
-        self._call(self._trial, "on_starting")
+        self._wanted = self._wanted or self._trial.workers
+        if not self._call(self._trial, "on_starting"):
+            raise ConfigError("the hook on_starting has failed")
 
     def _generate(self, configuration: Configuration) -> Generation:
         former = self._generation
@@ -506,6 +521,9 @@ class Supervisor:
         if former is None:
             self._call(generation, "when_ready")
             self._manager.ready()
+            if self._launch is not None:
+                leave_terminal(keep=(1, 2))
+                self._launch.tell()
         else:
             former.end_loader()
 
@@ -528,12 +546,12 @@ class Supervisor:
         one.send(signal.SIGTERM)
         one.kill_at = time.monotonic() + one.generation.settings.graceful_timeout + 2 * EXIT_PATIENCE
 
-    def _call(self, generation: Generation, hook: str, *arguments: object) -> None:
-        """Call a hook with what it knows as the server."""
+    def _call(self, generation: Generation, hook: str, *arguments: object) -> bool:
+        """Call a hook with what it knows as the server; False if it has failed."""
         hooked = generation.work.hooked
         hooked.num_workers, hooked.worker_age = self._wanted, self._numbers
         hooked.WORKERS = {one.pid: one.hooked for one in self._children if one.pid}
-        generation.work.hooks.call(hook, hooked, *arguments)
+        return generation.work.hooks.call(hook, hooked, *arguments)
 
     def _want(self, number: int, name: str) -> None:
         generation = self._generation
@@ -709,7 +727,9 @@ class Supervisor:
         LOG.info("Stopping (INT): finishing what runs, for at most %g s", INTERRUPT_GRACE)
         self._manager.stopping()
         self._begin_draining()
-        self._stage_ends = min(self._stage_ends, time.monotonic() + INTERRUPT_GRACE)
+        for one in self._children:
+            one.send(signal.SIGUSR2)
+        self._stage_ends = min(self._stage_ends, time.monotonic() + INTERRUPT_GRACE + KILL_PATIENCE)
 
     def _begin_draining(self) -> None:
         """Every worker accepts what the kernel has queued, and nothing after it."""
@@ -770,9 +790,16 @@ def supervise(configuration: Configuration, read: Callable[[], Configuration]) -
 
     That may be the supervisor or, as it is the same program, one of those that it has forked.
     """
-    task = Supervisor(configuration, read).run
-    while True:
-        try:
-            return task()
-        except Forked as forked:
-            task = forked.task
+    launch = daemonize() if configuration.settings.daemon and not upgrade.goes_on() else None
+    task = Supervisor(configuration, read, launch).run
+    code = FAILED
+    try:
+        while True:
+            try:
+                code = task()
+                return code
+            except Forked as forked:
+                task = forked.task
+    finally:
+        if launch is not None:
+            launch.tell(code)

@@ -107,6 +107,11 @@ def hand_on(kept: Kept) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def goes_on() -> bool:
+    """This program has taken the place of another in the same process."""
+    return VARIABLE in os.environ
+
+
 def take_over() -> Kept | None:
     """What the former program has left, in the process that goes on; else None."""
     memo = os.environ.pop(VARIABLE, None)

@@ -245,9 +245,10 @@ class Worker:
 
     @contextmanager
     def commands(self, quits: Callable[[], object]) -> Iterator[None]:
-        """Heed what a supervisor commands while it lasts: TERM drains, QUIT ends now, USR1 and PWR.
+        """Heed what a supervisor commands while it lasts: TERM, USR2 (Ctrl-C), QUIT, USR1 and PWR.
 
-        The others of the tree go on accepting, unless the whole server stops. `quits` is called at QUIT.
+        The others of the tree go on accepting, unless the whole server stops. `quits` is called at USR2
+        and QUIT.
         """
         assert self._post is not None
         post = self._post
@@ -255,13 +256,14 @@ class Worker:
         def drain(*_: object) -> None:
             self.stop(self._settings.graceful_timeout, leave=post.leaves)
 
-        def quit_now(*_: object) -> None:
-            self.stop(0, leave=post.leaves)
+        def quit_soon(number: int, _: object) -> None:
+            self.stop(INTERRUPT_GRACE if number == signal.SIGUSR2 else 0, leave=post.leaves)
             quits()
 
         handlers: dict[int, Handler] = {
             signal.SIGTERM: drain,
-            signal.SIGQUIT: quit_now,
+            signal.SIGUSR2: quit_soon,
+            signal.SIGQUIT: quit_soon,
             signal.SIGUSR1: lambda *_: self._reopen_logs(quietly=True),
         }
         for name in ("SIGPWR", "SIGINFO"):

@@ -1,5 +1,6 @@
 """What a running crew shows of itself on the board; and what the main thread's wait is for."""
 
+import ctypes
 import logging
 import mmap
 import os
@@ -196,42 +197,42 @@ def test_taken_away(crewed):
 
 
 @with_threads(4)
-def test_waiting_for_the_gil(crewed, tmp_path):
+def test_waiting_for_the_gil(crewed):
     """Another process sees what this one cannot show itself: that its threads wait for the GIL."""
-    import ctypes
-
-    held = threading.Event()
 
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/hold":
-            held.set()
-            ctypes.PyDLL(None).usleep(300_000)
+            ctypes.PyDLL(None).usleep(500_000)
         return text()(environ, start_response)
 
     crew = crewed(application)
     reader, writer = os.pipe()
-    child = None
+
+    def see(*expected):
+        seen = ""
+        deadline = time.monotonic() + PATIENCE
+        while not all(words in seen for words in expected) and time.monotonic() < deadline:
+            seen = repr(crew.row.running())
+            time.sleep(0.001)
+        return seen
+
     with crew.connect() as holder, crew.connect() as waits:
-        waits.ask("/")
         child = os.fork()
         if not child:
-            seen = ""
-            deadline = time.monotonic() + PATIENCE
-            while time.monotonic() < deadline and "waiting for the GIL" not in seen:
-                seen = repr(crew.row.running())
-                time.sleep(0.001)
+            see("'in the application', 'GET /hold'")
+            waits.send(request("/waits"))
+            seen = see("'in the application', 'GET /hold'", "'waiting for the GIL', 'GET /waits'")
             os.write(writer, seen.encode())
             os._exit(0)
         holder.send(request("/hold"))
-        waits.send(request("/waits"))
         holder.read_response()
         waits.read_response()
     os.waitpid(child, 0)
     seen = os.read(reader, 10000).decode()
     os.close(reader)
     os.close(writer)
-    assert "'waiting for the GIL', 'GET /waits'" in seen
     assert "'in the application', 'GET /hold'" in seen
+    assert "'waiting for the GIL', 'GET /waits'" in seen
 
 
 def test_readers_never_see_a_mixture(crewed):

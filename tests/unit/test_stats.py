@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fastwsgi._stats import Board, row_state_t, wants_t
+from fastwsgi._stats import Board, Row, row_state_t, wants_t
 
 
 def memory_for(workers, threads, more=0):
@@ -119,3 +119,8 @@ def test_another_process_sees_what_is_written():
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     assert board.row(1).pid == child
+
+
+def test_rows_come_from_a_board():
+    with pytest.raises(TypeError, match="rows come from"):
+        Row()
