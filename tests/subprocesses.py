@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 import fastwsgi
@@ -72,6 +73,13 @@ class Process:
     @property
     def pid(self):
         return self.process.pid
+
+    @property
+    def worker(self):
+        """The process that serves: the only child of the supervisor, or this one if there is none."""
+        children = psutil.Process(self.pid).children()
+        assert len(children) < 2, children
+        return children[0].pid if children else self.pid
 
     @property
     def lines(self):

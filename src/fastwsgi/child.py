@@ -15,11 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from fastwsgi import hooks, loader, logs, systemd
+from fastwsgi import loader, logs, systemd
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
 from fastwsgi.forkguard import ForkGuard
-from fastwsgi.hooks import Hooks, with_request_hooks
+from fastwsgi.hooks import Hooks, Server, with_request_hooks
+from fastwsgi.hooks import Worker as HookedWorker
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG, AccessLog
 from fastwsgi.privileges import Identity
@@ -50,7 +51,7 @@ class Work:
     settings: Settings
     application: "WSGIApplication | str"
     hooks: Hooks
-    hooked: hooks.Server  # what hooks know as the server
+    hooked: Server  # what hooks know as the server
     access_log: AccessLog
     identity: Identity | None
     is_first: bool  # of this server: what fails is told on the standard error, as a command does
@@ -106,7 +107,7 @@ def serve(
     """
     post.row.pid = os.getpid()
     settings = work.settings
-    hooked = hooks.Worker(post.number, os.getppid(), work.hooked.cfg, os.getpid())
+    hooked = HookedWorker(post.number, os.getppid(), work.hooked.cfg, os.getpid())
     set_title("worker", settings.name)
     worker: Worker | None = None
     # Until the worker heeds it, TERM does what Ctrl-C does; Ctrl-C itself is the supervisor's.
@@ -139,8 +140,8 @@ def serve(
             return WORKER_FAILED
         except KeyboardInterrupt:
             return 0
-        except Exception:
-            LOG.exception("The worker could not go on")
+        except Exception as error:
+            LOG.exception("The worker could not go on: %s", error)
             return WORKER_FAILED
     leave_if_lost(worker)
     return 0

@@ -12,9 +12,11 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from fastwsgi import child, hooks, resources, systemd, upgrade
+from fastwsgi._accesslog import LogFormat
 from fastwsgi._stats import Board, Row
 from fastwsgi.child import Work
 from fastwsgi.config import Settings
+from fastwsgi.errors import ConfigError
 from fastwsgi.gunicorn import Config
 from fastwsgi.listener import Listener, open_listeners
 from fastwsgi.logs import AccessLog
@@ -101,8 +103,12 @@ class Generation:
         """
         settings = configuration.settings
         activated = systemd.handed_over(os.environ, os.getpid())
-        if activated:
+        if activated and not any(address.startswith("fd://") for address in settings.bind):
             settings = replace(settings, bind=tuple(activated))
+        try:
+            LogFormat(settings.access_logformat)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         identity = Identity.find(settings.user, settings.group)
         workers, why = resources.count_workers(settings.workers, resources.find_cpus())
         access_log = AccessLog(settings.access_logfile)
@@ -157,11 +163,12 @@ class Generation:
         for listener in self._clones.pop(one.row.index, ()):
             listener.close()
 
-    def start_loader(self) -> None:
+    def start_loader(self) -> child.LoaderLine:
         """Fork the process that imports the application and forks the workers. Raises `Forked` in it."""
         self.loader, theirs = child.loader_line()
         self.loader_pid = child.fork(lambda: child.preload(self.work, theirs, self._worker, self._say_loaded))
         theirs.close()
+        return self.loader
 
     def _worker(self, row: int, number: int, application: "WSGIApplication | None" = None) -> child.Task:
         """What a worker does."""

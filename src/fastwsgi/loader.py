@@ -29,10 +29,7 @@ def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
     Raises ConfigError if there is no such directory.
     """
     if chdir is not None:
-        try:
-            os.chdir(chdir)
-        except OSError as error:
-            raise ConfigError(f"--chdir {chdir}: {error.strerror}") from None
+        change_directory(chdir)
     try:
         here = os.getcwd()
     except OSError as error:
@@ -46,6 +43,14 @@ def prepare_environ(variables: Iterable[str]) -> None:
     for one in variables:
         name, _, value = one.partition("=")
         os.environ[name] = value
+
+
+def change_directory(directory: str) -> None:
+    """As --chdir says; raise ConfigError if there is no such directory."""
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise ConfigError(f"--chdir {directory}: {error.strerror}") from None
 
 
 def load(target: str) -> "WSGIApplication":

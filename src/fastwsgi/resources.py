@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 ROOT = Path("/")
 
@@ -75,11 +74,11 @@ def find_memory(root: Path = ROOT) -> Memory:
     return Memory(machine, "memory")
 
 
-def count_workers(setting: int | Literal["auto"], cpus: Cpus) -> tuple[int, str]:
+def count_workers(setting: int | str, cpus: Cpus) -> tuple[int, str]:
     """The number of workers, and the reason for it where it was not given: "8 CPUs, quota of 4"."""
-    if setting == "auto":
-        return min(cpus.usable, MOST_WORKERS), str(cpus)
-    return setting, ""
+    if isinstance(setting, int):
+        return setting, ""
+    return min(cpus.usable, MOST_WORKERS), str(cpus)
 
 
 def fit_to_memory(number: int, each: int, memory: Memory) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import Enum
 
-from fastwsgi import __version__, child, resources, systemd, upgrade
+from fastwsgi import __version__, child, loader, resources, systemd, upgrade
 from fastwsgi._stats import row_state_t
 from fastwsgi.blackbox import describe_end, show_age, what_it_served
 from fastwsgi.child import HANDLED, Forked
@@ -23,7 +23,14 @@ from fastwsgi.errors import ConfigError
 from fastwsgi.generation import NEVER, Child, Generation, Lines, State
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG
-from fastwsgi.process import PidFile, become_subreaper, set_title
+from fastwsgi.process import (
+    Launch,
+    PidFile,
+    become_subreaper,
+    daemonize,
+    leave_terminal,
+    set_title,
+)
 from fastwsgi.sources import Configuration, starting_directory
 from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, summary
 
@@ -421,7 +428,7 @@ class Supervisor:
     def _begin(self, kept: "upgrade.Kept | None") -> None:
         settings = self._configuration.settings
         if settings.chdir is not None:
-            os.chdir(settings.chdir)
+            loader.change_directory(settings.chdir)
         prepare(settings)
         set_title("supervisor", settings.name)
         if settings.pid is not None:
@@ -487,9 +494,9 @@ class Supervisor:
     def _start_worker(self, generation: Generation) -> None:
         if generation.settings.preload != "off" and not generation.loader_is_ready:
             if not generation.loader_pid:
-                generation.start_loader()
+                line = generation.start_loader()
                 self._loaders[generation.loader_pid] = generation
-                self._selector.register(generation.loader, selectors.EVENT_READ)
+                self._selector.register(line, selectors.EVENT_READ)
             return
         row = generation.free_row(self._children)
         if row is None:
@@ -577,7 +584,6 @@ class Supervisor:
                 LOG.error("%s; going on in the old file", error)
         for one in self._children:
             one.send(signal.SIGUSR1)
-        LOG.info("Log files reopened (USR1)")
 
     # ---- reload ----
 

@@ -159,9 +159,9 @@ class Worker:
                     self._look_up(self._post)
                 if self._crew.is_exhausted and not self._stopping:
                     LOG.error("Too many threads do not come back from the application: the worker ends")
-                    self.stop(self._settings.graceful_timeout)
+                    self.stop(self._settings.graceful_timeout, leave=self._leaves)
         except BaseException:
-            self._crew.stop(0)
+            self._crew.stop(0, self._leaves)
             raise
         finally:
             while not self._crew.finished:
@@ -170,11 +170,17 @@ class Worker:
             if self._post is not None:
                 self._post.tell("end", *self._last_requests())
 
+    @property
+    def _leaves(self) -> bool:
+        """When it ends, its listeners go on to listen."""
+        return self._post is not None and self._post.leaves
+
     def _look_up(self, post: Post) -> None:
         """See whether the supervisor is there, and whether it has to know something."""
         if not self._stopping and post.is_deserted:
             LOG.error("The supervisor is gone: this worker finishes what runs, and ends")
-            self.stop(self._settings.graceful_timeout)
+            post.board.stopping = True  # as every other one will
+            self.stop(self._settings.graceful_timeout, leave=post.borrows)
         if post.row.wants and not self._wants_told:
             self._wants_told = True
             post.tell("wants")
@@ -254,17 +260,17 @@ class Worker:
         post = self._post
 
         def drain(*_: object) -> None:
-            self.stop(self._settings.graceful_timeout, leave=post.leaves)
+            self.stop(self._settings.graceful_timeout, leave=self._leaves)
 
         def quit_soon(number: int, _: object) -> None:
-            self.stop(INTERRUPT_GRACE if number == signal.SIGUSR2 else 0, leave=post.leaves)
+            self.stop(INTERRUPT_GRACE if number == signal.SIGUSR2 else 0, leave=self._leaves)
             quits()
 
         handlers: dict[int, Handler] = {
             signal.SIGTERM: drain,
             signal.SIGUSR2: quit_soon,
             signal.SIGQUIT: quit_soon,
-            signal.SIGUSR1: lambda *_: self._reopen_logs(quietly=True),
+            signal.SIGUSR1: lambda *_: self._reopen_logs(),
         }
         for name in ("SIGPWR", "SIGINFO"):
             if hasattr(signal, name):
@@ -287,11 +293,10 @@ class Worker:
                 (logging.WARNING, "HUP ignored: to load new code, stop and start the server")
             )
 
-    def _reopen_logs(self, *, quietly: bool = False) -> None:
+    def _reopen_logs(self) -> None:
         try:
             self._access_log.reopen()
-            if not quietly:
-                self._messages.append((logging.INFO, "Log files reopened (USR1)"))
+            self._messages.append((logging.INFO, "Log files reopened (USR1)"))
         except ConfigError as error:
             self._messages.append((logging.ERROR, f"{error}; going on in the old file"))
 

@@ -138,7 +138,7 @@ def test_nothing_grows(start, tmp_path, poller, threads):
     server = start(*options, "--pythonpath", str(Path(__file__).parents[1]), "support:echo", started=False)
     wait_until(lambda: log.exists() and "Ctrl-C" in log.read_text(), "it listens")
     server.ports = [int(re.search(r"http://127.0.0.1:(\d+)", log.read_text())[1])]
-    process = psutil.Process(server.pid)
+    process = psutil.Process(server.worker)
     assert server.ask(content=b"alive").text == "alive"
     descriptors, memory = process.num_fds(), []
     crowd = [random.Random(None if SECONDS else number) for number in range(CLIENTS)]

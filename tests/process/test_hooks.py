@@ -129,7 +129,7 @@ def test_a_worker_that_hangs(start, hooked, tmp_path):
     os.kill(int(worker), signal.SIGSTOP)
     calls.wait("post_worker_init", 2)
     assert len(calls.of("worker_abort")) == 1
-    assert calls.of("child_exit") == [[str(server.pid), worker]]
+    assert calls.wait("child_exit") == [[str(server.pid), worker]]
     server.stop()
 
 

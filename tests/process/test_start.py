@@ -225,7 +225,7 @@ def test_threads_that_cannot_be_started_are_exit_code_3(start, tmp_path, started
     )
     code, output = failing(start, "--threads", "4", "--bind", "127.0.0.1:0", "greedy:hello")
     assert code == 3, output
-    assert "fastwsgi: the worker could not go on: can't start new thread" in output
+    assert "worker could not go on: can't start new thread" in output
 
 
 def test_a_busy_port(start):

@@ -206,8 +206,8 @@ def test_quit_ends_it_at_once(start_crew):
     assert "Stopping (QUIT): now" in server.stderr
 
 
-def test_a_hang_up_is_ignored_where_there_is_no_terminal(start):
-    server = start("apps:hello")
+def test_a_hang_up_is_ignored_without_supervisor_and_terminal(start):
+    server = start("--workers", "0", "apps:hello")
     server.signal(signal.SIGHUP)
     server.wait_said("HUP ignored")
     assert server.ask().text == "hello"
