@@ -257,7 +257,6 @@ class Worker:
         and QUIT.
         """
         assert self._post is not None
-        post = self._post
 
         def drain(*_: object) -> None:
             self.stop(self._settings.graceful_timeout, leave=self._leaves)
