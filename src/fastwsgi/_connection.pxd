@@ -238,6 +238,9 @@ cdef struct connection_list_t:
 cdef struct listener_t:
     int fd
     int index
+    bint is_own                 # no other worker has it
+    bint is_borrowed            # it goes on to listen after the server's end
+    bint is_left                # to others: not watched any more
     bint is_watched
 
 

@@ -78,8 +78,6 @@ class Post:
     board: "Board"
     row: "Row"
     number: int
-    shares: bool  # other workers have the same listeners
-    borrows: bool  # they are not the server's own
     kick_fd: int  # wakes the loops of all workers
     life_fd: int  # hangs up when the supervisor is gone
     notice_fd: int  # a line of text for the supervisor
@@ -90,8 +88,8 @@ class Post:
 
     @property
     def leaves(self) -> bool:
-        """At its end, the listeners go on to listen without it."""
-        return self.borrows or (self.shares and not self.board.stopping)
+        """Other workers stay when this one ends."""
+        return not self.board.stopping
 
     @property
     def is_deserted(self) -> bool:
@@ -124,10 +122,9 @@ class Worker:
         self._post = post
         self._settings = settings
         self._access_log = AccessLog(settings.access_logfile) if access_log is None else access_log
-        sockets = [listener.socket for listener in listeners]
         try:
             row, kick_fd = (post.row, post.kick_fd) if post is not None else (None, -1)
-            self._crew = Crew(app, sockets, settings, LOG, self._access_log.fd, row, kick_fd)
+            self._crew = Crew(app, listeners, settings, LOG, self._access_log.fd, row, kick_fd)
         except ValueError as error:
             self._access_log.close()
             raise ConfigError(str(error)) from None
@@ -172,7 +169,7 @@ class Worker:
 
     @property
     def _leaves(self) -> bool:
-        """When it ends, its listeners go on to listen."""
+        """Others stay when it ends."""
         return self._post is not None and self._post.leaves
 
     def _look_up(self, post: Post) -> None:
@@ -180,7 +177,7 @@ class Worker:
         if not self._stopping and post.is_deserted:
             LOG.error("The supervisor is gone: this worker finishes what runs, and ends")
             post.board.stopping = True  # as every other one will
-            self.stop(self._settings.graceful_timeout, leave=post.borrows)
+            self.stop(self._settings.graceful_timeout)
         if post.row.wants and not self._wants_told:
             self._wants_told = True
             post.tell("wants")
@@ -196,7 +193,7 @@ class Worker:
     def stop(self, grace: float, *, leave: bool = False) -> None:
         """Accept nothing more, finish what runs within `grace` seconds; again with less shortens it.
 
-        leave: the listeners go on to listen, for others. Returns at once; `run` returns when it is done.
+        leave: others stay, who have the same listeners. Returns at once; `run` returns when it is done.
         From any thread, and from signal handlers.
         """
         # Before all else: what comes after it may find no memory left.
