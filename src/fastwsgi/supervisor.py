@@ -429,6 +429,7 @@ class Supervisor:
         settings = self._configuration.settings
         if settings.chdir is not None:
             loader.change_directory(settings.chdir)
+        loader.current_directory()
         prepare(settings)
         set_title("supervisor", settings.name)
         if settings.pid is not None:
