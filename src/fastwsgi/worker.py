@@ -147,14 +147,18 @@ class Worker:
         """Let go of what is the parent's."""
         self._crew.after_fork_in_child()
 
-    def run(self) -> None:
-        """Serve until `stop`, then drain. In the main thread signals are heeded if `signals` surrounds it."""
+    def run(self, has_started: Callable[[], object] = lambda: None) -> None:
+        """Serve until `stop`, then drain. In the main thread signals are heeded if `signals` surrounds it.
+
+        has_started: called once the threads run, and --health is answered.
+        """
         try:
             probe = self._probe() if self._post is not None else None
             self._crew.start()
+            if probe is not None:
+                expect_health(probe, self._settings.health)
+            has_started()
             if self._post is not None:
-                if probe is not None:
-                    expect_health(probe, self._settings.health)
                 self._post.row.state = row_state_t.ROW_SERVING
                 self._post.tell("serves")
             while not self._crew.finished:
