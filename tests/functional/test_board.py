@@ -15,6 +15,7 @@ from conftest import with_threads
 from fastwsgi import Settings
 from fastwsgi._crew import Crew
 from fastwsgi._stats import Board, wants_t
+from fastwsgi.listener import Listener
 from support import PATIENCE, TEXT, Client, Gate, answering, request, text, wait_until
 
 
@@ -30,7 +31,8 @@ class Crewed:
         self.row = self.board.row(0)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
-        self.crew = Crew(application, [self.listener], settings, logging.getLogger("fastwsgi"), row=self.row)
+        listeners = [Listener(self.listener, "here")]
+        self.crew = Crew(application, listeners, settings, logging.getLogger("fastwsgi"), row=self.row)
         for name, value in self.attributes.items():
             setattr(self.crew, name, value)
         self.returns = 0
