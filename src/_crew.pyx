@@ -1218,6 +1218,15 @@ cdef class Crew:
     def tick(self, double seconds):
         self.crew.tick_ns = <int64_t>(seconds * 1e9)
 
+    @property
+    def last_call(self):
+        """How long clients of this machine have, at the stop, that were just connecting: seconds (0.01)."""
+        return self.crew.loop.last_call_ms / 1000
+
+    @last_call.setter
+    def last_call(self, double seconds):
+        self.crew.loop.last_call_ms = <int64_t>(seconds * 1000)
+
     def counters(self):
         """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""
         return self.row.counters()

@@ -60,6 +60,7 @@ cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil:
     """Make it ready; 0, or -1 with errno. The memory is the caller's, zeroed."""
     loop.now_ms = now_ms()
     limits_default(&loop.limits)
+    loop.last_call_ms = DRAIN_ACCEPT_LOCAL_MS
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DEADLINE_LINGER_MS
     if pthread_mutex_init(&loop.lead.mutex, NULL) or condition_init(&loop.lead.keeper) or slot_init(&loop.own, 0):
         return -1
@@ -617,7 +618,7 @@ cdef void stop_hearing(loop_t* loop) noexcept nogil:
         reach = -1 if loop.listeners[i].is_left else platform_stop_hearing(loop.listeners[i].fd)
         if reach >= 0:
             loop.listens_until_ms = max(loop.listens_until_ms,
-                                        loop.now_ms + (DRAIN_ACCEPT_LOCAL_MS if reach else DRAIN_ACCEPT_MS))
+                                        loop.now_ms + (loop.last_call_ms if reach else DRAIN_ACCEPT_MS))
 
 
 cdef void leave_listeners(loop_t* loop, bint leaves) noexcept nogil:

@@ -266,6 +266,7 @@ cdef struct loop_t:
     int open_most
     bint listens
     int64_t listens_until_ms    # while draining; 0: no end is set
+    int64_t last_call_ms        # how long clients of this machine have then that were just connecting
     int withheld                # HELD_: why listeners are not watched, though it listens
     int64_t accept_again_ms     # HELD_OUT until then
     int64_t accept_said_ms      # when the log had that

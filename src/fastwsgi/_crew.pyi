@@ -31,6 +31,8 @@ class Crew:
     """`attend` comes back after so many seconds at the latest, and notes it in the row; 0: any time."""
     watched_fd: int
     """`attend` comes back when this descriptor is readable or has ended, each time; -1: none."""
+    last_call: float
+    """How long clients of this machine have, at the stop, that were just connecting: seconds (0.01)."""
     max_requests: int
     """So many are handed to the application, then `row.wants` is WANTS_REQUESTS; 0: any number."""
     row: Row

@@ -45,6 +45,9 @@ FIXED = ("reuse_port", "pid", "daemon")
 CRASHES = 5
 CRASH_SECONDS = 10.0
 LONGEST_PAUSE = 30.0
+# So long a reload is left to come to its end when another one is asked for.
+TRIAL_PATIENCE = 30.0
+
 # A stronger signal follows after so many seconds.
 KILL_PATIENCE = 2.0
 MEMORY_PAUSE = 5.0
@@ -83,6 +86,7 @@ class Supervisor:
         self._loaders: dict[int, Generation] = {}  # by process number
         self._rehearsal = 0  # the process that tries whether a new version of the server starts
         self._wanted = 0
+        self._was_complete = False  # as many workers served as shall
         self._numbers = 0  # of workers started
         self._generations = 0
         self._crashes = 0  # in a row
@@ -382,6 +386,10 @@ class Supervisor:
         if lifetime:
             one.wears_out = one.serves_since + lifetime * random.uniform(0.9, 1.1)
         LOG.debug("Worker %d serves, %s after its start", one.pid, show_age(one.age))
+        serving = sum(one.state is State.SERVING for one in self._children)
+        if serving == self._wanted > 1 and not self._was_complete:
+            self._was_complete = True
+            LOG.info("All %d workers serve", serving)
 
     def _look_for_wear(self, one: Child, now: float) -> None:
         if one.row.wants:
@@ -534,8 +542,7 @@ class Supervisor:
             self._wanted, lowered = resources.fit_to_memory(self._wanted, each, resources.find_memory())
             why = lowered or why
         self._crashes, self._start_after = 0, 0.0
-        if generation.settings.max_worker_memory is not None:
-            self._memory_look = time.monotonic()
+        self._memory_look = NEVER if generation.memory_limit is None else time.monotonic()
         self._announce(generation, why)
         if former is None:
             self._call(generation, "when_ready")
@@ -547,6 +554,10 @@ class Supervisor:
                 self._launch.tell()
         else:
             former.end_loader()
+            self._close_unused(former)
+        if self._reload_again:
+            self._reload_again = False
+            self._reload()
 
     def _announce(self, generation: Generation, why: str) -> None:
         LOG.info(
@@ -604,11 +615,14 @@ class Supervisor:
     def _hang_up(self) -> None:
         if self._terminal and not sys.stderr.isatty():
             self._stop("HUP")
-        elif self._reload_began or self._trial is not None:
+        elif self._trial is None:
+            self._reload()
+        elif time.monotonic() - self._trial.began < TRIAL_PATIENCE or self._generation is None:
             LOG.info("HUP: reloading once more when this is done")
             self._reload_again = True
         else:
-            self._reload()
+            self._reload_again = True
+            self._not_reloaded("it takes long, and HUP has come again")
 
     def _reload(self) -> None:
         """Read the configuration again, and see whether a worker gets to serve with it."""
@@ -650,8 +664,12 @@ class Supervisor:
 
     def _rehearse(self) -> None:
         """See in a child whether the server starts as it is installed now, and loads the application."""
-        if self._rehearsal or self._reload_began or self._trial is not None:
-            LOG.warning("USR2: a start, a reload or an upgrade is not over yet; send it again when it is")
+        if self._rehearsal:
+            LOG.warning("USR2 again: the trial start is given up")
+            os.kill(self._rehearsal, signal.SIGKILL)
+            return
+        if self._reload_began or self._trial is not None:
+            LOG.warning("USR2: a start or a reload is not over yet; send it again when it is")
             return
         LOG.info("Upgrading (USR2): trying whether the server starts as it is installed now")
         try:
@@ -719,6 +737,8 @@ class Supervisor:
                         pid=said.pid,
                         state=State(said.state),
                     )
+                    if one.state is State.STARTING and not former.is_readable:
+                        one.state = State.SERVING  # nobody will hear when it does
                     self._children.append(one)
             if self._generation is None or former.number > self._generation.number:
                 self._generation = former
@@ -760,6 +780,8 @@ class Supervisor:
     def _begin_draining(self) -> None:
         """Every worker accepts what the kernel has queued, and nothing after it."""
         self._say_it_stops()
+        if self._rehearsal:
+            os.kill(self._rehearsal, signal.SIGKILL)
         self._stage, self._trial = Stage.DRAINING, None
         for generation in self._open_generations():
             generation.end_loader()

@@ -59,6 +59,10 @@ SUPERVISED = (
     "reuse_port",
 )
 
+# What clients of this machine have at the stop that were just connecting: on a busy one they may take a while
+# from there to their first octets. Others have as long.
+LAST_CALL = 0.1
+
 # What a new worker may take to answer --health.
 HEALTH_PATIENCE = 10.0
 
@@ -136,6 +140,7 @@ class Worker:
         self._wants_told = False
         self._left_running = 0
         if post is not None:
+            self._crew.last_call = LAST_CALL
             self._crew.beat = settings.worker_timeout / 4
             self._crew.watched_fd = post.life_fd
             self._crew.max_requests = jittered(settings.max_requests, settings.max_requests_jitter)
