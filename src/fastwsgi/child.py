@@ -64,14 +64,22 @@ class Work:
 
 
 def fork(task: Callable[[], int]) -> int:
-    """Fork; return the process number in the parent, and raise `Forked` with the task in the child.
-
-    Signals that come meanwhile wait until the child has dropped the parent's handlers.
-    """
+    """Fork; return the process number in the parent, and raise `Forked` with the task in the child."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with suppress(OSError):
                 stream.flush()  # or it would be written twice
+    pid = fork_undisturbed()
+    if pid == 0:
+        raise Forked(task)
+    return pid
+
+
+def fork_undisturbed() -> int:
+    """Fork; signals that come meanwhile wait until the child has dropped the parent's handlers.
+
+    And until all that is called at a fork has run: what a handler raises in there is lost.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
@@ -81,8 +89,6 @@ def fork(task: Callable[[], int]) -> int:
                 signal.signal(number, signal.SIG_DFL)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if pid == 0:
-        raise Forked(task)
     return pid
 
 
@@ -279,7 +285,7 @@ def may_fork(ghosts: Sequence[str], preload: str) -> bool:
 
 def fork_twice(line: socket.socket, row: int, task: Task) -> None:
     """Fork a worker that is not our child, and say its number on the line."""
-    between = os.fork()
+    between = fork_undisturbed()
     if between == 0:
         try:
             pid = fork(task)

@@ -672,7 +672,10 @@ class Supervisor:
             LOG.warning("USR2: a start or a reload is not over yet; send it again when it is")
             return
         LOG.info("Upgrading (USR2): trying whether the server starts as it is installed now")
-        self._rehearsal = upgrade.rehearse(self._directory)
+        try:
+            self._rehearsal = upgrade.rehearse(self._directory)
+        except OSError as error:
+            LOG.error("Not upgraded: the trial start: %s. All goes on as before", error)
 
     def _rehearsed(self, code: int) -> None:
         self._rehearsal = 0

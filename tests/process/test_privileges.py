@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from subprocesses import PYTHONPATH
+from process.family import stop, workers_of
+from subprocesses import PYTHONPATH, Process
 from support import Client, request, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up being root")
@@ -185,3 +186,22 @@ def test_who_is_nobody_already_needs_not_be_root(interpreter):
     # And its group: there is nothing to change.
     done = run_as_nobody(interpreter, "-m", "fastwsgi", "--user", "nobody", "no_such_module:app")
     assert (done.returncode, "no_such_module" in done.stderr) == (4, True)
+
+
+def test_the_pid_file_of_a_server_that_was_root(interpreter, open_path):
+    """It lies where only root may write, as in /run: it can be taken over after an upgrade all the same."""
+    file = open_path / "pid"
+    options = ("--bind", "127.0.0.1:0", "--workers", "1", "--user", "nobody", "--pid", "pid")
+    server = Process([*options, "identity_app:app"], open_path, {"PYTHONDONTWRITEBYTECODE": "1"}, interpreter)
+    try:
+        server.wait_started()
+        assert owner(file) == (NOBODY.pw_uid, NOBODY.pw_gid)
+        before = workers_of(server)
+        server.signal(signal.SIGUSR2)
+        wait_until(lambda: not before & workers_of(server), lambda: f"an upgrade: {server.stderr}")
+        assert file.read_text() == f"{server.pid}\n", server.stderr
+        stop(server)
+        # It cannot be removed there.
+        assert file.read_text() == ""
+    finally:
+        server.clean_up()
