@@ -204,7 +204,7 @@ def test_waiting_for_the_gil(crewed):
 
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/hold":
-            ctypes.PyDLL(None).usleep(500_000)
+            ctypes.PyDLL(None).usleep(2_000_000)
         return text()(environ, start_response)
 
     crew = crewed(application)
@@ -239,7 +239,7 @@ def test_waiting_for_the_gil(crewed):
 
 def test_readers_never_see_a_mixture(crewed):
     """Lines and ids that belong together, of exchanges that take turns as fast as they can."""
-    crew = crewed(text())
+    crew = crewed(text(), keep_alive_requests=1 << 30)
     stop = threading.Event()
 
     def ask(letter):
