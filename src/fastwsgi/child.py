@@ -199,6 +199,7 @@ class LoaderLine:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._rest = b""
+        self.has_ended = False
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -209,9 +210,11 @@ class LoaderLine:
             self._socket.send(f"{row} {number}\n".encode())
 
     def answers(self) -> list[tuple[int, int]]:
-        """Rows and process numbers of the workers that were forked; without waiting."""
+        """Rows and process numbers of the workers that were forked, 0 for none; without waiting."""
         with suppress(OSError):
-            self._rest += self._socket.recv(4096)
+            said = self._socket.recv(4096)
+            self.has_ended = not said
+            self._rest += said
         *lines, self._rest = self._rest.split(b"\n")
         return [(int(row), int(pid)) for row, pid in (line.split() for line in lines)]
 
@@ -271,16 +274,29 @@ def may_fork(ghosts: Sequence[str], preload: str) -> bool:
 
 
 def fork_twice(line: socket.socket, row: int, task: Task) -> None:
-    """Fork a worker that is not our child, and say its number on the line."""
-    between = os.fork()
-    if between == 0:
+    """Fork a worker that is not our child, and say its number on the line; 0 if that is not possible."""
+    # Ended in between, there would be a worker whose number nobody is told.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
         try:
-            pid = fork(task)
-        except Forked:
-            raise
-        except BaseException:
-            os._exit(1)
-        with suppress(OSError):
-            line.send(f"{row} {pid}\n".encode())
-        os._exit(0)
-    os.waitpid(between, 0)
+            between = os.fork()
+        except OSError:
+            say_forked(line, row, 0)
+            return
+        if between == 0:
+            try:
+                pid = fork(task)
+            except Forked:
+                raise
+            except BaseException:
+                pid = 0
+            say_forked(line, row, pid)
+            os._exit(0)
+        os.waitpid(between, 0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def say_forked(line: socket.socket, row: int, pid: int) -> None:
+    with suppress(OSError):
+        line.send(f"{row} {pid}\n".encode())
