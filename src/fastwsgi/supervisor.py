@@ -41,6 +41,9 @@ FAILED = 1
 CRASHES = 5
 CRASH_SECONDS = 10.0
 LONGEST_PAUSE = 30.0
+# So long a reload is left to come to its end when another one is asked for.
+TRIAL_PATIENCE = 30.0
+
 # A stronger signal follows after so many seconds.
 KILL_PATIENCE = 2.0
 MEMORY_PAUSE = 5.0
@@ -89,7 +92,7 @@ class Supervisor:
         self._start_after = 0.0
         self._start_error = ""  # told already
         self._reload_began = 0.0  # 0: none goes on
-        self._reload_again = False  # as soon as the start is over
+        self._reload_again = False
         self._stage = Stage.NONE
         self._stage_ends = NEVER
         self._code = 0
@@ -448,6 +451,7 @@ class Supervisor:
         settings = self._configuration.settings
         if settings.chdir is not None:
             loader.change_directory(settings.chdir)
+        loader.current_directory()
         prepare(settings)
         set_title("supervisor", settings.name)
         if settings.pid is not None:
@@ -577,8 +581,7 @@ class Supervisor:
             self._wanted, lowered = resources.fit_to_memory(self._wanted, each, resources.find_memory())
             why = lowered or why
         self._crashes, self._start_after = 0, 0.0
-        if generation.settings.max_worker_memory is not None:
-            self._memory_look = time.monotonic()
+        self._memory_look = NEVER if generation.memory_limit is None else time.monotonic()
         self._announce(generation, why)
         if former is None:
             self._call(generation, "when_ready")
@@ -586,9 +589,6 @@ class Supervisor:
             if self._launch is not None:
                 leave_terminal(keep=(1, 2))
                 self._launch.tell()
-            if self._reload_again:
-                self._reload_again = False
-                self._reload()
         else:
             former.end_loader()
             for one in self._children:
@@ -596,6 +596,9 @@ class Supervisor:
                 if one.generation is not generation and one.state is State.STARTING:
                     self._retire(one)
             self._close_unused(former)
+        if self._reload_again:
+            self._reload_again = False
+            self._reload()
 
     def _announce(self, generation: Generation, why: str) -> None:
         LOG.info(
@@ -657,17 +660,17 @@ class Supervisor:
     def _hang_up(self) -> None:
         if self._terminal and not sys.stderr.isatty():
             self._stop("HUP")
-        elif self._generation is None:
+        elif self._trial is None:
+            self._reload()
+        elif time.monotonic() - self._trial.began < TRIAL_PATIENCE or self._generation is None:
+            LOG.info("HUP: reloading once more when this is done")
             self._reload_again = True
         else:
-            self._reload()
+            self._reload_again = True
+            self._not_reloaded("it takes long, and HUP has come again")
 
     def _reload(self) -> None:
-        """Read the configuration again, and see whether a worker gets to serve with it.
-
-        A trial that goes on has older code, and may hang in it.
-        """
-        self._drop_trial()
+        """Read the configuration again, and see whether a worker gets to serve with it."""
         LOG.info("Reloading (HUP)")
         self._manager.reloading()
         self._reload_began = time.monotonic()
@@ -683,10 +686,6 @@ class Supervisor:
 
     def _not_reloaded(self, why: str) -> None:
         LOG.error("Not reloaded, those that serve go on as before: %s", why)
-        self._drop_trial()
-        self._reload_is_over()
-
-    def _drop_trial(self) -> None:
         dropped, self._trial = self._trial, None
         if dropped is not None and self._generation is not None:
             self._close_listeners(self._generation)
@@ -695,19 +694,23 @@ class Supervisor:
                 if one.generation is dropped:
                     self._retire(one)
             self._close_unused(dropped)
+        self._reload_is_over()
 
     def _reload_is_over(self) -> None:
         self._reload_began = 0.0
         self._manager.ready()
+        if self._reload_again:
+            self._reload_again = False
+            self._reload()
 
     # ---- upgrade ----
 
     def _rehearse(self) -> None:
-        """See in a child whether the server starts as it is installed now, and loads the application.
-
-        One that goes on already may never end; it tries what was installed before.
-        """
-        self._end_rehearsal()
+        """See in a child whether the server starts as it is installed now, and loads the application."""
+        if self._rehearsal:
+            LOG.warning("USR2 again: the trial start is given up")
+            os.kill(self._rehearsal, signal.SIGKILL)
+            return
         LOG.info("Upgrading (USR2): trying whether the server starts as it is installed now")
         try:
             self._rehearsal = upgrade.rehearse(self._directory)
@@ -732,7 +735,7 @@ class Supervisor:
         LOG.error("Not upgraded, all goes on as before: %s", why)
 
     def _upgrade(self) -> None:
-        """Become the new program, unless a signal is to be heeded, or the number of a worker is not known yet."""
+        """Become the new program; later if there are signals, or workers whose numbers are not known yet."""
         if not all(one.pid for one in self._children):
             return
         try:
@@ -793,6 +796,8 @@ class Supervisor:
                     )
                     if one.state is State.LEAVING:
                         self._expect_end(one)
+                    elif one.state is State.STARTING and not former.is_readable:
+                        one.state = State.SERVING  # nobody will hear when it does
                     self._children.append(one)
             if self._generation is None or former.number > self._generation.number:
                 self._generation = former
