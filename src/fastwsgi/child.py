@@ -10,9 +10,10 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from fastwsgi import loader, logs, systemd
@@ -62,11 +63,17 @@ class Work:
         app = self.application
         return app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
 
+    def reopen_log(self, *_: object) -> None:
+        """For USR1 before there is a worker that heeds it; the log goes on in the old file if that fails."""
+        with suppress(ConfigError):
+            self.access_log.reopen()
+
 
 def fork(task: Callable[[], int]) -> int:
     """Fork; return the process number in the parent, and raise `Forked` with the task in the child.
 
-    Signals that come meanwhile wait until the child has dropped the parent's handlers.
+    Signals that come meanwhile wait until the child has handlers of its own: TERM does what Ctrl-C does, and
+    most others do nothing yet.
     """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -79,11 +86,19 @@ def fork(task: Callable[[], int]) -> int:
             signal.set_wakeup_fd(-1)
             for number in HANDLED:
                 signal.signal(number, signal.SIG_DFL)
-    finally:
+    except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
     if pid == 0:
-        raise Forked(task)
+        raise Forked(partial(begin, task, before))
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
+
+
+def begin(task: Task, mask: Iterable[int]) -> int:
+    with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(QUIET, nothing)}):
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return task()
 
 
 def signals_by_name(*names: str) -> tuple[signal.Signals, ...]:
@@ -96,6 +111,15 @@ HANDLED = signals_by_name(
     *("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU"),
     *("SIGCHLD", "SIGPWR", "SIGINFO"),
 )
+
+# Ctrl-C, the end of a terminal and its changes reach every process of the tree; the supervisor says what they
+# mean. The others are for workers that serve. Handlers rather than SIG_IGN, which the programs that an
+# application starts would inherit.
+QUIET = tuple(set(HANDLED) - {signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD})
+
+
+def nothing(*_: object) -> None:
+    """Heed a signal by not heeding it."""
 
 
 def serve(
@@ -110,8 +134,7 @@ def serve(
     hooked = HookedWorker(post.number, os.getppid(), work.hooked.cfg, os.getpid())
     set_title("worker", settings.name)
     worker: Worker | None = None
-    # Until the worker heeds it, TERM does what Ctrl-C does; Ctrl-C itself is the supervisor's.
-    with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(TERMINAL, nothing)}):
+    with heeding({signal.SIGUSR1: work.reopen_log}):
         try:
             if application is None:
                 become(work)
@@ -145,15 +168,6 @@ def serve(
             return WORKER_FAILED
     leave_if_lost(worker)
     return 0
-
-
-# Ctrl-C, the end of a terminal and its changes reach every process of the tree; the supervisor says what they
-# mean. Handlers rather than SIG_IGN, which the programs that an application starts would inherit.
-TERMINAL = signals_by_name("SIGINT", "SIGHUP", "SIGWINCH", "SIGTTIN", "SIGTTOU", "SIGUSR2")
-
-
-def nothing(*_: object) -> None:
-    """Heed a signal by not heeding it."""
 
 
 def become(work: Work) -> None:
@@ -240,7 +254,7 @@ def preload(
     children of the supervisor.
     """
     set_title("loader", work.settings.name)
-    with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(TERMINAL, nothing)}):
+    with heeding({signal.SIGUSR1: work.reopen_log}):
         try:
             become(work)
             with ForkGuard() as guard:
@@ -278,12 +292,12 @@ def fork_twice(line: socket.socket, row: int, task: Task) -> None:
     # Ended in between, there would be a worker whose number nobody is told.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        try:
-            between = os.fork()
-        except OSError:
-            say_forked(line, row, 0)
-            return
+        between = os.fork()
+    except OSError:
+        say_forked(line, row, 0)
+    else:
         if between == 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             try:
                 pid = fork(task)
             except Forked:
@@ -293,8 +307,7 @@ def fork_twice(line: socket.socket, row: int, task: Task) -> None:
             say_forked(line, row, pid)
             os._exit(0)
         os.waitpid(between, 0)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def say_forked(line: socket.socket, row: int, pid: int) -> None:

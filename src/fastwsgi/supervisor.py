@@ -300,7 +300,7 @@ class Supervisor:
         self._cut_off += one.cut_off
         if one.state is State.STARTING:
             self._start_failed(
-                one.generation, code, f"worker {one.pid} {describe_end(code)} before it served"
+                one.generation, code, f"Worker {one.pid} {describe_end(code)} before it served"
             )
         elif one.state is State.SERVING:
             LOG.error(
@@ -338,7 +338,7 @@ class Supervisor:
             LOG.error("The loader (--preload) %s; another one is started", describe_end(code))
             self._count_crash()
         else:
-            self._start_failed(generation, code, f"the loader (--preload) {describe_end(code)}")
+            self._start_failed(generation, code, f"The loader (--preload) {describe_end(code)}")
 
     def _start_failed(self, generation: Generation, code: int, what: str) -> None:
         """A worker or a loader ended before it was of use."""
@@ -347,13 +347,13 @@ class Supervisor:
         if generation is self._trial:
             if self._generation is None:
                 if code != child.APPLICATION_FAILED:
-                    LOG.error("%s", what.capitalize())
+                    LOG.error("%s", what)
                 self._code = code if code == child.APPLICATION_FAILED else child.WORKER_FAILED
                 self._begin_draining()
             else:
                 self._not_reloaded(what)
         elif generation is self._generation:
-            LOG.error("%s", what.capitalize())
+            LOG.error("%s", what)
             self._count_crash()
 
     def _count_crash(self) -> None:
@@ -647,11 +647,13 @@ class Supervisor:
 
     def _reopen_logs(self) -> None:
         """Go on in new files; each process has its own descriptors."""
-        for generation in {one.generation for one in self._children}:
+        for generation in self._open_generations():
             try:
                 generation.work.access_log.reopen()
             except ConfigError as error:
                 LOG.error("%s; going on in the old file", error)
+            if generation.loader_pid:
+                os.kill(generation.loader_pid, signal.SIGUSR1)
         for one in self._children:
             one.send(signal.SIGUSR1)
 
