@@ -793,6 +793,7 @@ class Supervisor:
                         former.rows[said.row],
                         said.number,
                         born=time.monotonic() - said.age,
+                        serves_since=time.monotonic(),  # or one that has not beaten yet would be silent
                         pid=said.pid,
                         state=State(said.state),
                     )
