@@ -34,7 +34,7 @@ class Plan:
     seconds: float
     server_cores: str  # as taskset takes them
     quick: bool = False
-    workers: int = 1
+    workers: int = 0  # as Start has it
 
 
 def names(parser: argparse.ArgumentParser, text: str, known: list[str]) -> list[str]:
