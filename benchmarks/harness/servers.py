@@ -56,6 +56,7 @@ class Server:
     version: Callable[[], str | None]
     install: str
     threads: int | None = None  # None: the number that the case asks for
+    workers: int | None = None  # None: the number that the plan asks for
     note: str = ""
 
 
@@ -216,6 +217,8 @@ SERVERS = {
         Server("fastwsgi", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL),
         Server("fastwsgi-t1", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, threads=1),
         Server("fastwsgi-t32", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, threads=32),
+        Server("fastwsgi-w1", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, workers=1),
+        Server("fastwsgi-w2", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, workers=2),
         Server(
             "fastwsgi-log",
             "ours",
