@@ -72,15 +72,23 @@ class Generation:
     ) -> None:
         """memory: descriptor, rows and threads of a board that is there already (upgrade)."""
         self.number = number
+        self.began = time.monotonic()
         self.work = work
         self.listeners = listeners
         self.settings: Settings = work.settings
         self.workers = workers
         self.why_so_many = why
         self._lines = lines
-        self.board_fd, rows, threads = memory or new_memory(workers, work.settings.threads)
-        self.memory = (self.board_fd, rows, threads)
-        self.board = Board(mmap.mmap(self.board_fd, Board.size(rows, threads)), rows, threads)
+        self.is_readable = True  # the board, and not one of another version of the server
+        self.memory = memory or new_memory(workers, work.settings.threads)
+        try:
+            self.board = open_board(self.memory)
+        except ValueError:
+            self.is_readable = False
+            os.close(self.memory[0])
+            self.memory = new_memory(self.memory[1] // 2, self.memory[2])
+            self.board = open_board(self.memory)
+        self.board_fd, rows, _ = self.memory
         self.rows = [self.board.row(index) for index in range(rows)]
         self._clones: dict[int, list[Listener]] = {}
         self.loader: child.LoaderLine | None = None
@@ -207,6 +215,12 @@ class Generation:
             self.board_fd = -1
 
 
+def open_board(memory: tuple[int, int, int]) -> Board:
+    """Map a descriptor of so many rows and threads; raise ValueError if it is laid out in another way."""
+    fd, rows, threads = memory
+    return Board(mmap.mmap(fd, Board.size(rows, threads)), rows, threads)
+
+
 def new_memory(workers: int, threads: int) -> tuple[int, int, int]:
     rows = max(2 * workers + 2, LEAST_ROWS)
     fd = upgrade.nameless_file()
@@ -253,7 +267,13 @@ class Child:
     def silent_at(self) -> float:
         """When it has not been heard of for --worker-timeout; a second look counts."""
         timeout = self.generation.settings.worker_timeout
-        if not timeout or not self.pid or self.kill_at != NEVER or self.state is State.LEAVING:
+        if (
+            not self.generation.is_readable
+            or not timeout
+            or not self.pid
+            or self.kill_at != NEVER
+            or self.state is State.LEAVING
+        ):
             return NEVER
         if self.state is State.STARTING:
             return NEVER if self.was_told else self.born + timeout

@@ -30,10 +30,7 @@ def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
     """
     if chdir is not None:
         change_directory(chdir)
-    try:
-        here = os.getcwd()
-    except OSError as error:
-        raise ConfigError(f"the current directory cannot be found ({error.strerror}); give --chdir") from None
+    here = current_directory()
     extra = [os.path.abspath(directory) for directory in (pythonpath or "").split(",") if directory]
     sys.path[:0] = [here, *extra]
 
@@ -51,6 +48,14 @@ def change_directory(directory: str) -> None:
         os.chdir(directory)
     except OSError as error:
         raise ConfigError(f"--chdir {directory}: {error.strerror}") from None
+
+
+def current_directory() -> str:
+    """Where we are; raise ConfigError if that is gone."""
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise ConfigError(f"the current directory cannot be found ({error.strerror}); give --chdir") from None
 
 
 def load(target: str) -> "WSGIApplication":

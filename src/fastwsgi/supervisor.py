@@ -41,6 +41,9 @@ FAILED = 1
 CRASHES = 5
 CRASH_SECONDS = 10.0
 LONGEST_PAUSE = 30.0
+# So long a reload is left to come to its end when another one is asked for.
+TRIAL_PATIENCE = 30.0
+
 # A stronger signal follows after so many seconds.
 KILL_PATIENCE = 2.0
 MEMORY_PAUSE = 5.0
@@ -429,6 +432,7 @@ class Supervisor:
         settings = self._configuration.settings
         if settings.chdir is not None:
             loader.change_directory(settings.chdir)
+        loader.current_directory()
         prepare(settings)
         set_title("supervisor", settings.name)
         if settings.pid is not None:
@@ -522,8 +526,7 @@ class Supervisor:
             self._wanted, lowered = resources.fit_to_memory(self._wanted, each, resources.find_memory())
             why = lowered or why
         self._crashes, self._start_after = 0, 0.0
-        if generation.settings.max_worker_memory is not None:
-            self._memory_look = time.monotonic()
+        self._memory_look = NEVER if generation.memory_limit is None else time.monotonic()
         self._announce(generation, why)
         if former is None:
             self._call(generation, "when_ready")
@@ -533,6 +536,10 @@ class Supervisor:
                 self._launch.tell()
         else:
             former.end_loader()
+            self._close_unused(former)
+        if self._reload_again:
+            self._reload_again = False
+            self._reload()
 
     def _announce(self, generation: Generation, why: str) -> None:
         LOG.info(
@@ -590,11 +597,14 @@ class Supervisor:
     def _hang_up(self) -> None:
         if self._terminal and not sys.stderr.isatty():
             self._stop("HUP")
-        elif self._reload_began or self._trial is not None:
+        elif self._trial is None:
+            self._reload()
+        elif time.monotonic() - self._trial.began < TRIAL_PATIENCE or self._generation is None:
             LOG.info("HUP: reloading once more when this is done")
             self._reload_again = True
         else:
-            self._reload()
+            self._reload_again = True
+            self._not_reloaded("it takes long, and HUP has come again")
 
     def _reload(self) -> None:
         """Read the configuration again, and see whether a worker gets to serve with it."""
@@ -636,8 +646,12 @@ class Supervisor:
 
     def _rehearse(self) -> None:
         """See in a child whether the server starts as it is installed now, and loads the application."""
-        if self._rehearsal or self._reload_began or self._trial is not None:
-            LOG.warning("USR2: a start, a reload or an upgrade is not over yet; send it again when it is")
+        if self._rehearsal:
+            LOG.warning("USR2 again: the trial start is given up")
+            os.kill(self._rehearsal, signal.SIGKILL)
+            return
+        if self._reload_began or self._trial is not None:
+            LOG.warning("USR2: a start or a reload is not over yet; send it again when it is")
             return
         LOG.info("Upgrading (USR2): trying whether the server starts as it is installed now")
         self._rehearsal = upgrade.rehearse(self._directory)
@@ -702,6 +716,8 @@ class Supervisor:
                         pid=said.pid,
                         state=State(said.state),
                     )
+                    if one.state is State.STARTING and not former.is_readable:
+                        one.state = State.SERVING  # nobody will hear when it does
                     self._children.append(one)
             if self._generation is None or former.number > self._generation.number:
                 self._generation = former
@@ -740,6 +756,8 @@ class Supervisor:
     def _begin_draining(self) -> None:
         """Every worker accepts what the kernel has queued, and nothing after it."""
         self._stage, self._trial = Stage.DRAINING, None
+        if self._rehearsal:
+            os.kill(self._rehearsal, signal.SIGKILL)
         for generation in self._open_generations():
             generation.board.stopping = True
             generation.end_loader()

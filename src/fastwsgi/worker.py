@@ -9,6 +9,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import sys
 import threading
 import time
@@ -57,6 +58,9 @@ SUPERVISED = (
     "preload",
     "reuse_port",
 )
+
+# What a new worker may take to answer --health.
+HEALTH_PATIENCE = 10.0
 
 NOT_FOR_SERVERS = {
     "bind": "the address is host and port",
@@ -149,8 +153,11 @@ class Worker:
     def run(self) -> None:
         """Serve until `stop`, then drain. In the main thread signals are heeded if `signals` surrounds it."""
         try:
+            probe = self._probe() if self._post is not None else None
             self._crew.start()
             if self._post is not None:
+                if probe is not None:
+                    expect_health(probe, self._settings.health)
                 self._post.row.state = row_state_t.ROW_SERVING
                 self._post.tell("serves")
             while not self._crew.finished:
@@ -174,6 +181,14 @@ class Worker:
     def _leaves(self) -> bool:
         """When it ends, its listeners go on to listen."""
         return self._post is not None and self._post.leaves
+
+    def _probe(self) -> socket.socket | None:
+        """With --health: a client's end of a connection that the crew has before any other."""
+        if self._settings.health is None:
+            return None
+        ours, theirs = socket.socketpair()
+        self._crew.adopt(theirs)
+        return ours
 
     def _look_up(self, post: Post) -> None:
         """See whether the supervisor is there, and whether it has to know something."""
@@ -600,6 +615,19 @@ def close_all(listeners: Iterable[Listener]) -> None:
 
 def in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+def expect_health(client: socket.socket, path: str | None) -> None:
+    """Ask a worker that has just started how it is; raise ConfigError if it is not well."""
+    client.settimeout(HEALTH_PATIENCE)
+    try:
+        with client, client.makefile("rb") as answer:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            status = answer.readline()
+    except OSError as error:
+        raise ConfigError(f"--health {path}: no answer from the new worker: {error}") from None
+    if not status.startswith(b"HTTP/1.1 200 "):
+        raise ConfigError(f"--health {path}: the new worker answered {status!r}")
 
 
 def summary(requests: int, finished: int, cut_off: int) -> str:

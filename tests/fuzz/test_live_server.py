@@ -133,7 +133,7 @@ def annoy(address, generator, seconds):
 def test_nothing_grows(start, tmp_path, poller, threads):
     """Several clients annoy a process: it lives, answers in time, and holds no more than before."""
     log, access_log = tmp_path / "error.log", tmp_path / "access.log"
-    options = ["--bind", "127.0.0.1:0", "--poller", poller, "--threads", str(threads)]
+    options = ["--workers", "1", "--bind", "127.0.0.1:0", "--poller", poller, "--threads", str(threads)]
     options += ["--request-buffer", "1000", "--error-logfile", str(log), "--access-logfile", str(access_log)]
     server = start(*options, "--pythonpath", str(Path(__file__).parents[1]), "support:echo", started=False)
     wait_until(lambda: log.exists() and "Ctrl-C" in log.read_text(), "it listens")

@@ -37,6 +37,12 @@ def start_site(start, site):
         if workers is not None:
             options = ("--workers", str(workers), *options)
         # A generation may be as long as the one before and of the same second: bytecode would be that one's.
-        return start(*options, "site_app:application", PYTHONDONTWRITEBYTECODE="1", **others)
+        return start(
+            *options,
+            "site_app:application",
+            alone=workers is not None,
+            PYTHONDONTWRITEBYTECODE="1",
+            **others,
+        )
 
     return start_site

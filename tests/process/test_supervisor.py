@@ -442,3 +442,13 @@ def test_an_application_that_cannot_be_imported_ends_the_start(start_site, site)
         assert server.wait() == 4, server.stderr
         assert server.stderr.count("ZeroDivisionError: at import") == 1, server.stderr
         expect_nobody_left(server)
+
+
+def test_a_new_worker_has_to_answer_the_health_check(start_site):
+    server = start_site("--health", "/healthz", "--ready", "/readyz")
+    assert server.ask("/healthz").status == server.ask("/readyz").status == 200
+    before = workers_of(server)
+    server.signal(signal.SIGHUP)
+    wait_for_workers(server, 2, without=before)
+    server.wait_said("Reloaded")
+    stop(server)

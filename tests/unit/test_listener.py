@@ -326,7 +326,7 @@ def test_the_state_brings_a_listener_back(listen, short_path):
     state = json.loads(json.dumps(before.state))
     before.socket.detach()
     after = Listener.restored(state)
-    assert after.state == before.state | {"fd": state["fd"]}
+    assert json.loads(json.dumps(after.state)) == state
     assert not after.socket.get_inheritable()
     assert not after.is_borrowed
     after.close()
