@@ -40,8 +40,8 @@ EXPLANATION = """\
 Connections that stay, each after one answered request: opened one by one (each answered before the next is
 opened), or at once; without any load, and beside wrk with 32 kept connections at full speed. "Off" is how far
 the worker that is farthest from an even share has more or less than that. Then 200 requests per second, each
-on a fresh connection: their p99, and the same while one of the workers has requests of 1 s in all of its 4
-threads and 4 more that wait."""
+on a fresh connection: their p99, and the same while one of the workers has requests of half a second in all
+of its 4 threads, and 4 more that wait for a thread."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def measure(cell: Cell, seconds: float, folder: Path) -> Found:
             held = next(iter(by_worker.values()))[: 2 * THREADS]
             for connection in held:
                 connection.sendall(HOLD.octets(port))
-            held_us, count = fresh_requests(port, WHERE, PER_SECOND, HOLD_SECONDS)
+            held_us, count = fresh_requests(port, WHERE, PER_SECOND, 2 * HOLD_SECONDS)
             failed["fresh"] += count
             for connection in held:
                 answer(connection)
