@@ -24,7 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds of each case (3; quick: 1)")
     parser.add_argument("--seconds", type=float, help="length of one measurement (1.5; quick: 0.5)")
     parser.add_argument("--output", type=Path, help="write latest.md, latest.json and the charts here")
-    parser.add_argument("--server-core", type=int, default=-1, help="core of the servers (the last)")
+    parser.add_argument("--server-cores", help="cores of the servers, as taskset takes them (the last)")
     parser.add_argument("--load-core", type=int, default=0, help="core of the load generator (the first)")
     arguments = parser.parse_args()
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 3)
@@ -36,9 +36,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def take_cores(arguments: argparse.Namespace) -> None:
     cores = sorted(os.sched_getaffinity(0))
-    arguments.server_core = cores[-1] if arguments.server_core < 0 else arguments.server_core
+    arguments.server_cores = arguments.server_cores or str(cores[-1])
     os.sched_setaffinity(0, {arguments.load_core})
-    if arguments.server_core == arguments.load_core:
+    if arguments.server_cores == str(arguments.load_core):
         print("benchmarks: servers and load generator share one core: no figure means much", file=sys.stderr)
 
 
@@ -52,10 +52,10 @@ def main() -> int:
     settings = {
         "rounds": arguments.rounds,
         "seconds each": arguments.seconds,
-        "cores": f"servers on {arguments.server_core}, load on {arguments.load_core}",
+        "cores": f"servers on {arguments.server_cores}, load on {arguments.load_core}",
     }
     plan = Plan(
-        arguments.servers, arguments.rounds, arguments.seconds, str(arguments.server_core), arguments.quick
+        arguments.servers, arguments.rounds, arguments.seconds, arguments.server_cores, arguments.quick
     )
     results = run_cases([CASES[name] for name in arguments.cases], plan, settings)
     print(report.overview(results), end="\n\n")

@@ -34,7 +34,7 @@ class Plan:
     seconds: float
     server_cores: str  # as taskset takes them
     quick: bool = False
-    workers: int = 1
+    workers: int = 0  # as Start has it
 
 
 def names(parser: argparse.ArgumentParser, text: str, known: list[str]) -> list[str]:
@@ -85,8 +85,9 @@ class Runner:
         folder.mkdir()
         closes = ("Connection", "close") in case.request.fields
         threads = server.threads or case.threads
+        workers = self.plan.workers if server.workers is None else server.workers
         port = free_port()
-        start = Start(case.application, port, threads, folder, len(case.content), closes, self.plan.workers)
+        start = Start(case.application, port, threads, folder, len(case.content), closes, workers)
         environment = server_environment(server, self.folder)
         cores = self.plan.server_cores
         with started(server.commands(start), port, cores, environment, folder) as processes:

@@ -1,7 +1,7 @@
 """The servers that are compared: how each is started, and how its version is found.
 
-All get one worker process, in the load test several. Where a server has a setting that makes it faster here,
-it has that setting: the comparison is with each server at its best.
+All get one worker process (fastwsgi without its supervisor), in the load test several. Where a server has a
+setting that makes it faster here, it has that setting: the comparison is with each server at its best.
 """
 
 import grp
@@ -27,7 +27,10 @@ SETUP = "benchmarks/setup.sh"
 
 @dataclass(frozen=True)
 class Start:
-    """What a server is told. content_size and closes are for the server that knows no application."""
+    """What a server is told. content_size and closes are for the server that knows no application.
+
+    workers: 0 is one process, without a supervisor where a server can do without.
+    """
 
     application: str
     port: int
@@ -35,7 +38,11 @@ class Start:
     folder: Path
     content_size: int
     closes: bool
-    workers: int = 1
+    workers: int = 0
+
+    @property
+    def processes(self) -> int:
+        return max(self.workers, 1)
 
 
 Commands = list[list[str]]
@@ -49,6 +56,7 @@ class Server:
     version: Callable[[], str | None]
     install: str
     threads: int | None = None  # None: the number that the case asks for
+    workers: int | None = None  # None: the number that the plan asks for
     note: str = ""
 
 
@@ -108,7 +116,7 @@ def _launched(name: str, python: str, start: Start) -> Commands:
 
 def _granian(start: Start) -> Commands:
     options = (
-        f"--interface wsgi --host 127.0.0.1 --port {start.port} --workers {start.workers} "
+        f"--interface wsgi --host 127.0.0.1 --port {start.port} --workers {start.processes} "
         f"--blocking-threads {start.threads} --http 1 --no-ws --http1-pipeline-flush "
         "--backlog 2048 --backpressure 12000 --log-level error"
     )
@@ -117,7 +125,7 @@ def _granian(start: Start) -> Commands:
 
 def _uwsgi(start: Start) -> Commands:
     options = (
-        f"--http-socket 127.0.0.1:{start.port} --processes {start.workers} --listen 1024 --disable-logging "
+        f"--http-socket 127.0.0.1:{start.port} --processes {start.processes} --listen 1024 --disable-logging "
         "--die-on-term --need-app"
     )
     if start.threads > 1:
@@ -128,7 +136,7 @@ def _uwsgi(start: Start) -> Commands:
 
 def _gunicorn(bind: str, start: Start) -> list[str]:
     options = (
-        f"--worker-class gthread --workers {start.workers} --threads {start.threads} "
+        f"--worker-class gthread --workers {start.processes} --threads {start.threads} "
         "--worker-connections 12000 --keep-alive 75 --backlog 2048 --log-level error"
     )
     return [PEER_PYTHON, "-m", "gunicorn", "--bind", bind, *options.split(), start.application]
@@ -151,7 +159,7 @@ def _nginx(start: Start, server_block: str) -> list[str]:
     configuration.write_text(
         f"""
 daemon off;
-worker_processes {start.workers};
+worker_processes {start.processes};
 worker_rlimit_nofile 20000;
 pid {start.folder}/nginx.pid;
 error_log stderr error;
@@ -209,6 +217,8 @@ SERVERS = {
         Server("fastwsgi", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL),
         Server("fastwsgi-t1", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, threads=1),
         Server("fastwsgi-t32", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, threads=32),
+        Server("fastwsgi-w1", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, workers=1),
+        Server("fastwsgi-w2", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, workers=2),
         Server(
             "fastwsgi-log",
             "ours",

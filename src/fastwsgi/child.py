@@ -10,9 +10,10 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from fastwsgi import loader, logs, process, systemd
@@ -62,24 +63,22 @@ class Work:
         app = self.application
         return app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
 
+    def reopen_log(self, *_: object) -> None:
+        """For USR1 before there is a worker that heeds it; the log goes on in the old file if that fails."""
+        with suppress(ConfigError):
+            self.access_log.reopen()
+
 
 def fork(task: Callable[[], int]) -> int:
-    """Fork; return the process number in the parent, and raise `Forked` with the task in the child."""
+    """Fork; return the process number in the parent, and raise `Forked` with the task in the child.
+
+    Signals that come meanwhile wait until the child has handlers of its own: TERM does what Ctrl-C does, and
+    most others do nothing yet.
+    """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with suppress(OSError):
                 stream.flush()  # or it would be written twice
-    pid = fork_undisturbed()
-    if pid == 0:
-        raise Forked(task)
-    return pid
-
-
-def fork_undisturbed() -> int:
-    """Fork; signals that come meanwhile wait until the child has dropped the parent's handlers.
-
-    And until all that is called at a fork has run: what a handler raises in there is lost.
-    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
@@ -87,9 +86,19 @@ def fork_undisturbed() -> int:
             signal.set_wakeup_fd(-1)
             for number in HANDLED:
                 signal.signal(number, signal.SIG_DFL)
-    finally:
+    except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    if pid == 0:
+        raise Forked(partial(begin, task, before))
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
+
+
+def begin(task: Task, mask: Iterable[int]) -> int:
+    with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(QUIET, nothing)}):
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return task()
 
 
 def signals_by_name(*names: str) -> tuple[signal.Signals, ...]:
@@ -102,6 +111,15 @@ HANDLED = signals_by_name(
     *("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU"),
     *("SIGCHLD", "SIGPWR", "SIGINFO"),
 )
+
+# Ctrl-C, the end of a terminal and its changes reach every process of the tree; the supervisor says what they
+# mean. The others are for workers that serve. Handlers rather than SIG_IGN, which the programs that an
+# application starts would inherit.
+QUIET = tuple(set(HANDLED) - {signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD})
+
+
+def nothing(*_: object) -> None:
+    """Heed a signal by not heeding it."""
 
 
 def serve(
@@ -116,8 +134,7 @@ def serve(
     hooked = HookedWorker(post.number, os.getppid(), work.hooked.cfg, os.getpid())
     set_title("worker", settings.name)
     worker: Worker | None = None
-    # Until the worker heeds it, TERM does what Ctrl-C does; Ctrl-C itself is the supervisor's.
-    with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(TERMINAL, nothing)}):
+    with heeding({signal.SIGUSR1: work.reopen_log}):
         try:
             if application is None:
                 become(work)
@@ -149,15 +166,6 @@ def serve(
             return WORKER_FAILED
     leave_if_lost(worker)
     return 0
-
-
-# Ctrl-C, the end of a terminal and its changes reach every process of the tree; the supervisor says what they
-# mean. Handlers rather than SIG_IGN, which the programs that an application starts would inherit.
-TERMINAL = signals_by_name("SIGINT", "SIGHUP", "SIGWINCH", "SIGTTIN", "SIGTTOU", "SIGUSR2")
-
-
-def nothing(*_: object) -> None:
-    """Heed a signal by not heeding it."""
 
 
 def become(work: Work) -> None:
@@ -210,6 +218,7 @@ class LoaderLine:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._rest = b""
+        self.has_ended = False
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -220,9 +229,11 @@ class LoaderLine:
             self._socket.send(f"{row} {number}\n".encode())
 
     def answers(self) -> list[tuple[int, int]]:
-        """Rows and process numbers of the workers that were forked; without waiting."""
+        """Rows and process numbers of the workers that were forked, 0 for none; without waiting."""
         with suppress(OSError):
-            self._rest += self._socket.recv(4096)
+            said = self._socket.recv(4096)
+            self.has_ended = not said
+            self._rest += said
         *lines, self._rest = self._rest.split(b"\n")
         return [(int(row), int(pid)) for row, pid in (line.split() for line in lines)]
 
@@ -248,7 +259,7 @@ def preload(
     children of the supervisor.
     """
     set_title("loader", work.settings.name)
-    with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(TERMINAL, nothing)}):
+    with heeding({signal.SIGUSR1: work.reopen_log}):
         try:
             become(work)
             with ForkGuard() as guard:
@@ -284,16 +295,28 @@ def may_fork(ghosts: Sequence[str], preload: str) -> bool:
 
 
 def fork_twice(line: socket.socket, row: int, task: Task) -> None:
-    """Fork a worker that is not our child, and say its number on the line."""
-    between = fork_undisturbed()
-    if between == 0:
-        try:
-            pid = fork(task)
-        except Forked:
-            raise
-        except BaseException:
-            os._exit(1)
-        with suppress(OSError):
-            line.send(f"{row} {pid}\n".encode())
-        os._exit(0)
-    os.waitpid(between, 0)
+    """Fork a worker that is not our child, and say its number on the line; 0 if that is not possible."""
+    # Ended in between, there would be a worker whose number nobody is told.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        between = os.fork()
+    except OSError:
+        say_forked(line, row, 0)
+    else:
+        if between == 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            try:
+                pid = fork(task)
+            except Forked:
+                raise
+            except BaseException:
+                pid = 0
+            say_forked(line, row, pid)
+            os._exit(0)
+        os.waitpid(between, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def say_forked(line: socket.socket, row: int, pid: int) -> None:
+    with suppress(OSError):
+        line.send(f"{row} {pid}\n".encode())

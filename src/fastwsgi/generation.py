@@ -94,6 +94,7 @@ class Generation:
         self.loader: child.LoaderLine | None = None
         self.loader_pid = 0
         self.loader_is_ready = False
+        self.loader_kill_at = NEVER
 
     @classmethod
     def open(
@@ -167,16 +168,26 @@ class Generation:
         return self._clones[row]
 
     def worker_ended(self, one: "Child") -> None:
-        """Close what was for it alone."""
+        """Close what was for it alone; where it was killed, other processes may still have that open."""
         for listener in self._clones.pop(one.row.index, ()):
+            listener.rest()
             listener.close()
 
     def start_loader(self) -> child.LoaderLine:
         """Fork the process that imports the application and forks the workers. Raises `Forked` in it."""
-        self.loader, theirs = child.loader_line()
-        self.loader_pid = child.fork(lambda: child.preload(self.work, theirs, self._worker, self._say_loaded))
+        line, theirs = child.loader_line()
+        self.loader = line
+        try:
+            self.loader_pid = child.fork(
+                lambda: child.preload(self.work, theirs, self._worker, self._say_loaded)
+            )
+        except OSError:
+            self.loader = None
+            line.close()
+            theirs.close()
+            raise
         theirs.close()
-        return self.loader
+        return line
 
     def _worker(self, row: int, number: int, application: "WSGIApplication | None" = None) -> child.Task:
         """What a worker does."""
@@ -200,9 +211,14 @@ class Generation:
         return next((row for row in self.rows if row.index not in used), None)
 
     def end_loader(self) -> None:
-        if self.loader is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self.loader_pid, signal.SIGTERM)
+        """Have the loader end; it may be at an import that does not."""
+        if self.loader_pid:
+            os.kill(self.loader_pid, signal.SIGTERM)
+            self.loader_kill_at = time.monotonic() + self.settings.graceful_timeout
+
+    def kill_loader(self) -> None:
+        os.kill(self.loader_pid, signal.SIGKILL)
+        self.loader_kill_at = NEVER
 
     def close(self) -> None:
         """When its last worker is gone. The listeners are the supervisor's."""
@@ -239,7 +255,6 @@ class Child:
     wears_out: float = NEVER  # --max-worker-lifetime
     marked: str = ""  # why it shall be replaced
     kill_at: float = NEVER
-    next_signal: int = signal.SIGKILL
     was_told: bool = False  # that it takes long to start
     look_again_at: float = 0.0  # it was not heard of for too long
     finished: int = 0  # what it said at its end: requests while it was stopping

@@ -148,7 +148,8 @@ class Listener:
     def rest(self) -> None:
         """Keep the address without listening: among clones, what nobody serves would get its share."""
         if self.can_be_cloned:
-            self.socket.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # it does not listen
+                self.socket.shutdown(socket.SHUT_RDWR)
 
     def listen(self, backlog: int) -> None:
         """Have the kernel queue clients."""

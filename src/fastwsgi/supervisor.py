@@ -52,6 +52,8 @@ TRIAL_PATIENCE = 30.0
 KILL_PATIENCE = 2.0
 MEMORY_PAUSE = 5.0
 SECOND_LOOK = 1.0
+# Where no process can be had.
+START_PAUSE = 1.0
 
 
 class Stage(Enum):
@@ -80,11 +82,12 @@ class Supervisor:
         self._configuration = configuration
         self._read = read
         self._children: list[Child] = []
-        self._listeners: list[Listener] = []
+        self._listeners: list[Listener] = []  # all that are open, those of the trial, too
         self._generation: Generation | None = None
         self._trial: Generation | None = None  # to be adopted once a worker of it serves
         self._loaders: dict[int, Generation] = {}  # by process number
         self._rehearsal = 0  # the process that tries whether a new version of the server starts
+        self._is_rehearsed = False  # it does
         self._wanted = 0
         self._was_complete = False  # as many workers served as shall
         self._numbers = 0  # of workers started
@@ -92,6 +95,7 @@ class Supervisor:
         self._crashes = 0  # in a row
         self._last_crash = self._pause = 0.0
         self._start_after = 0.0
+        self._start_error = ""  # told already
         self._reload_began = 0.0  # 0: none goes on
         self._reload_again = False
         self._stage = Stage.NONE
@@ -155,6 +159,7 @@ class Supervisor:
         for number in HANDLED:
             signal.signal(number, lambda number, _: self._signals.append(number))
         if kept is not None:
+            self._signals.append(signal.SIGCHLD)  # the former program may have taken it
             signal.pthread_sigmask(signal.SIG_SETMASK, kept.blocked)
         become_subreaper()
 
@@ -199,6 +204,8 @@ class Supervisor:
             yield one.silent_at()
             if one.state is State.SERVING and not one.marked:
                 yield one.wears_out
+        for generation in self._loaders.values():
+            yield generation.loader_kill_at
 
     # ---- what happened ----
 
@@ -219,7 +226,7 @@ class Supervisor:
                 for one in self._children:
                     one.send(number)
             elif self._stage is not Stage.NONE or name == "CHLD":
-                continue
+                pass
             elif name == "HUP":
                 self._hang_up()
             elif name == "USR2":
@@ -237,25 +244,36 @@ class Supervisor:
         with suppress(BlockingIOError):
             lines = os.read(self._notice, 65536).splitlines()
         for line in lines:
-            word, number, *rest = line.split()
-            if word == b"loaded":
-                for generation in self._loaders.values():
-                    generation.loader_is_ready |= generation.number == int(number)
-            elif word == b"end":
-                for one in self._children:
-                    if one.number == int(number):
-                        one.finished, one.cut_off = map(int, rest)
+            with suppress(ValueError):  # an application may write to any descriptor that it has
+                self._heed(line)
         for generation in self._loaders.values():
             self._hear_loader(generation)
 
+    def _heed(self, line: bytes) -> None:
+        word, number, *rest = line.split()
+        if word == b"loaded":
+            for generation in self._loaders.values():
+                generation.loader_is_ready |= generation.number == int(number)
+        elif word == b"end":
+            for one in self._children:
+                if one.number == int(number):
+                    one.finished, one.cut_off = map(int, rest)
+
     def _hear_loader(self, generation: Generation) -> None:
-        """Learn the numbers of the workers that a loader has forked."""
+        """Learn the numbers of the workers that a loader has forked; 0 for one that could not be."""
         for row, pid in generation.loader.answers() if generation.loader is not None else ():
             for one in self._children:
                 if one.generation is generation and one.row.index == row and not one.pid:
                     one.pid = pid
-                    if one.state is State.LEAVING:
+                    if not pid:
+                        self._not_started(one, "the loader cannot fork")
+                    elif one.state is State.LEAVING:
                         self._retire(one)
+                    break
+        if generation.loader is not None and generation.loader.has_ended:
+            # What is left of the loader may take its time; its line would be readable all the while.
+            with suppress(KeyError):
+                self._selector.unregister(generation.loader)
 
     def _reap(self) -> None:
         """Take leave of every process that has ended; as process 1, of strangers, too."""
@@ -287,7 +305,7 @@ class Supervisor:
         self._cut_off += one.cut_off
         if one.state is State.STARTING:
             self._start_failed(
-                one.generation, code, f"worker {one.pid} {describe_end(code)} before it served"
+                one.generation, code, f"Worker {one.pid} {describe_end(code)} before it served"
             )
         elif one.state is State.SERVING:
             LOG.error(
@@ -314,16 +332,18 @@ class Supervisor:
         was_ready = generation.loader_is_ready
         self._hear_loader(generation)
         if generation.loader is not None:
-            self._selector.unregister(generation.loader)
+            with suppress(KeyError):
+                self._selector.unregister(generation.loader)
             generation.loader.close()
         generation.loader, generation.loader_pid, generation.loader_is_ready = None, 0, False
+        generation.loader_kill_at = NEVER
         for one in [one for one in self._children if one.generation is generation and not one.pid]:
             self._children.remove(one)
         if was_ready and generation is self._generation and self._stage is Stage.NONE:
             LOG.error("The loader (--preload) %s; another one is started", describe_end(code))
             self._count_crash()
         else:
-            self._start_failed(generation, code, f"the loader (--preload) {describe_end(code)}")
+            self._start_failed(generation, code, f"The loader (--preload) {describe_end(code)}")
 
     def _start_failed(self, generation: Generation, code: int, what: str) -> None:
         """A worker or a loader ended before it was of use."""
@@ -332,13 +352,13 @@ class Supervisor:
         if generation is self._trial:
             if self._generation is None:
                 if code != child.APPLICATION_FAILED:
-                    LOG.error("%s", what.capitalize())
+                    LOG.error("%s", what)
                 self._code = code if code == child.APPLICATION_FAILED else child.WORKER_FAILED
                 self._begin_draining()
             else:
                 self._not_reloaded(what)
         elif generation is self._generation:
-            LOG.error("%s", what.capitalize())
+            LOG.error("%s", what)
             self._count_crash()
 
     def _count_crash(self) -> None:
@@ -364,14 +384,13 @@ class Supervisor:
             if now >= one.silent_at():
                 self._worker_is_silent(one, now)
             if now >= one.kill_at:
-                LOG.error(
-                    "Worker %d does not end: %s%s",
-                    one.pid,
-                    signal.Signals(one.next_signal).name,
-                    what_it_served(one.row),
-                )
-                one.send(one.next_signal)
+                LOG.error("Worker %d does not end: SIGKILL%s", one.pid, what_it_served(one.row))
+                one.send(signal.SIGKILL)
                 one.kill_at = NEVER
+        for generation in self._loaders.values():
+            if now >= generation.loader_kill_at:
+                LOG.error("The loader (--preload), process %d, does not end: SIGKILL", generation.loader_pid)
+                generation.kill_loader()
         if now >= self._memory_look:
             self._look_at_memory(now)
         if self._watchdog and now >= self._watchdog_at:
@@ -467,22 +486,35 @@ class Supervisor:
                     flag = "--" + name.replace("_", "-")
                     raise ConfigError(f"{flag} cannot be changed by a reload; stop and start the server")
         self._generations += 1
-        return Generation.open(
+        generation = Generation.open(
             self._generations,
             configuration,
             self._lines,
             self._listeners,
             is_first=self._generation is None,
         )
+        self._listeners += [listener for listener in generation.listeners if listener not in self._listeners]
+        return generation
+
+    def _close_listeners(self, generation: Generation) -> list[Listener]:
+        """Close those that this generation does not have, and return them."""
+        closed = [listener for listener in self._listeners if listener not in generation.listeners]
+        for listener in closed:
+            listener.close()
+        self._listeners = list(generation.listeners)
+        return closed
 
     def _reconcile(self) -> None:
         """Start and retire workers, so that as many serve as shall, all of the latest generation."""
         if self._stage not in (Stage.NONE, Stage.DELAYED):
             return
+        may_start = time.monotonic() >= self._start_after
         if self._trial is not None:
             first = next((one for one in self._children if one.generation is self._trial), None)
-            if first is None:
+            if first is None and may_start:
                 self._start_worker(self._trial)
+            elif first is None:
+                pass
             elif first.state is State.SERVING:
                 self._adopt(self._trial, first)
         generation = self._generation
@@ -498,7 +530,7 @@ class Supervisor:
         if len(serving) >= self._wanted:
             # Every place is taken, some by those that are to be replaced: one after the other.
             lacking = min(lacking, 1 - len(starting))
-        if time.monotonic() >= self._start_after:
+        if may_start:
             for _ in range(lacking):
                 self._start_worker(generation)
         for one in starting[: max(0, len(fresh) - self._wanted)]:
@@ -510,13 +542,13 @@ class Supervisor:
         if self._reload_began and self._trial is None and lacking <= 0 and not starting:
             LOG.info("Reloaded in %s", show_age(time.monotonic() - self._reload_began))
             self._reload_is_over()
+        if self._is_rehearsed and self._trial is None and self._stage is Stage.NONE:
+            self._upgrade()
 
     def _start_worker(self, generation: Generation) -> None:
         if generation.settings.preload != "off" and not generation.loader_is_ready:
             if not generation.loader_pid:
-                line = generation.start_loader()
-                self._loaders[generation.loader_pid] = generation
-                self._selector.register(line, selectors.EVENT_READ)
+                self._start_loader(generation)
             return
         row = generation.free_row(self._children)
         if row is None:
@@ -526,16 +558,39 @@ class Supervisor:
         one = Child(generation, row, self._numbers)
         self._call(generation, "pre_fork", one.hooked)
         self._children.append(one)
-        generation.fork(one)
+        try:
+            generation.fork(one)
+        except OSError as error:
+            self._not_started(one, str(error))
+        else:
+            self._start_error = ""
+
+    def _start_loader(self, generation: Generation) -> None:
+        try:
+            line = generation.start_loader()
+        except OSError as error:
+            self._start_later(str(error))
+        else:
+            self._loaders[generation.loader_pid] = generation
+            self._selector.register(line, selectors.EVENT_READ)
+
+    def _not_started(self, one: Child, why: str) -> None:
+        """The system has no process, memory or descriptor for it now."""
+        self._children.remove(one)
+        one.generation.worker_ended(one)
+        self._start_later(why)
+
+    def _start_later(self, why: str) -> None:
+        self._start_after = time.monotonic() + START_PAUSE
+        if why != self._start_error:
+            self._start_error = why
+            LOG.error("No worker can be started: %s; trying again every %g s", why, START_PAUSE)
 
     def _adopt(self, generation: Generation, first: Child) -> None:
         """A worker of a new generation serves: it is the one that counts now."""
         former, self._generation, self._trial = self._generation, generation, None
-        before, self._listeners = self._listeners, list(generation.listeners)
-        for listener in before:
-            if listener not in self._listeners:
-                LOG.info("Not listening at %s any more", listener.url)
-                listener.close()
+        for listener in self._close_listeners(generation):
+            LOG.info("Not listening at %s any more", listener.address)
         self._wanted, why = generation.workers, generation.why_so_many
         if generation.settings.workers == "auto":
             each = resources.pss(first.pid) or 0
@@ -554,6 +609,10 @@ class Supervisor:
                 self._launch.tell()
         else:
             former.end_loader()
+            for one in self._children:
+                # It would serve one moment, if ever.
+                if one.generation is not generation and one.state is State.STARTING:
+                    self._retire(one)
             self._close_unused(former)
         if self._reload_again:
             self._reload_again = False
@@ -576,7 +635,11 @@ class Supervisor:
         """Let a worker finish what it has, while others go on."""
         one.state = State.LEAVING
         one.send(signal.SIGTERM)
-        one.kill_at = time.monotonic() + one.generation.settings.graceful_timeout + 2 * EXIT_PATIENCE
+        self._expect_end(one)
+
+    def _expect_end(self, one: Child) -> None:
+        patience = one.generation.settings.graceful_timeout + 2 * EXIT_PATIENCE
+        one.kill_at = min(one.kill_at, time.monotonic() + patience)
 
     def _call(self, generation: Generation, hook: str, *arguments: object) -> bool:
         """Call a hook with what it knows as the server; False if it has failed."""
@@ -602,11 +665,13 @@ class Supervisor:
 
     def _reopen_logs(self) -> None:
         """Go on in new files; each process has its own descriptors."""
-        for generation in {one.generation for one in self._children}:
+        for generation in self._open_generations():
             try:
                 generation.work.access_log.reopen()
             except ConfigError as error:
                 LOG.error("%s; going on in the old file", error)
+            if generation.loader_pid:
+                os.kill(generation.loader_pid, signal.SIGUSR1)
         for one in self._children:
             one.send(signal.SIGUSR1)
 
@@ -634,23 +699,21 @@ class Supervisor:
             for notice in configuration.notices:
                 LOG.warning("%s", notice)
             self._trial = self._generate(configuration)
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:
             self._not_reloaded(str(error))
             return
         self._call(self._trial, "on_reload")
 
     def _not_reloaded(self, why: str) -> None:
         LOG.error("Not reloaded, those that serve go on as before: %s", why)
-        failed, self._trial = self._trial, None
-        if failed is not None:
-            for listener in failed.listeners:
-                if listener not in self._listeners:
-                    listener.close()
-            failed.end_loader()
+        dropped, self._trial = self._trial, None
+        if dropped is not None and self._generation is not None:
+            self._close_listeners(self._generation)
+            dropped.end_loader()
             for one in self._children:
-                if one.generation is failed:
+                if one.generation is dropped:
                     self._retire(one)
-            self._close_unused(failed)
+            self._close_unused(dropped)
         self._reload_is_over()
 
     def _reload_is_over(self) -> None:
@@ -668,28 +731,42 @@ class Supervisor:
             LOG.warning("USR2 again: the trial start is given up")
             os.kill(self._rehearsal, signal.SIGKILL)
             return
-        if self._reload_began or self._trial is not None:
-            LOG.warning("USR2: a start or a reload is not over yet; send it again when it is")
-            return
         LOG.info("Upgrading (USR2): trying whether the server starts as it is installed now")
         try:
             self._rehearsal = upgrade.rehearse(self._directory)
         except OSError as error:
-            LOG.error("Not upgraded: the trial start: %s. All goes on as before", error)
+            self._not_upgraded(str(error))
+
+    def _end_rehearsal(self) -> None:
+        if self._rehearsal:
+            os.kill(self._rehearsal, signal.SIGKILL)
+        self._rehearsal, self._is_rehearsed = 0, False
 
     def _rehearsed(self, code: int) -> None:
         self._rehearsal = 0
         if code:
-            LOG.error("Not upgraded: the trial start %s. All goes on as before", describe_end(code))
+            self._not_upgraded(f"the trial start {describe_end(code)}")
+        elif self._generation is not None:
+            self._is_rehearsed = True
+            self._call(self._generation, "pre_exec")
+
+    def _not_upgraded(self, why: str) -> None:
+        self._is_rehearsed = False
+        LOG.error("Not upgraded, all goes on as before: %s", why)
+
+    def _upgrade(self) -> None:
+        """Become the new program; later if there are signals, or workers whose numbers are not known yet."""
+        if not all(one.pid for one in self._children):
             return
-        if self._stage is not Stage.NONE or self._generation is None:
-            return
-        self._call(self._generation, "pre_exec")
-        LOG.info("Upgrading: process %d becomes the new server, its workers serve on meanwhile", os.getpid())
         try:
-            upgrade.hand_on(self._what_is_kept())
+            kept = self._what_is_kept()
+            with upgrade.without_signals():
+                # Only now it is known that none has come: the new program would know nothing of it.
+                if not self._signals:
+                    LOG.info("Upgrading: process %d becomes the new server, its workers go on", os.getpid())
+                    upgrade.hand_on(kept)
         except OSError as error:
-            LOG.error("Not upgraded: %s. All goes on as before", error)
+            self._not_upgraded(str(error))
 
     def _what_is_kept(self) -> "upgrade.Kept":
         lines = self._lines
@@ -734,10 +811,13 @@ class Supervisor:
                         former.rows[said.row],
                         said.number,
                         born=time.monotonic() - said.age,
+                        serves_since=time.monotonic(),  # or one that has not beaten yet would be silent
                         pid=said.pid,
                         state=State(said.state),
                     )
-                    if one.state is State.STARTING and not former.is_readable:
+                    if one.state is State.LEAVING:
+                        self._expect_end(one)
+                    elif one.state is State.STARTING and not former.is_readable:
                         one.state = State.SERVING  # nobody will hear when it does
                     self._children.append(one)
             if self._generation is None or former.number > self._generation.number:
@@ -780,13 +860,12 @@ class Supervisor:
     def _begin_draining(self) -> None:
         """Every worker accepts what the kernel has queued, and nothing after it."""
         self._say_it_stops()
-        if self._rehearsal:
-            os.kill(self._rehearsal, signal.SIGKILL)
         self._stage, self._trial = Stage.DRAINING, None
         for generation in self._open_generations():
             generation.end_loader()
-        graces = [one.generation.settings.graceful_timeout for one in self._children]
-        self._stage_ends = time.monotonic() + max(graces) + EXIT_PATIENCE if graces else NEVER
+        self._end_rehearsal()
+        graces = [generation.settings.graceful_timeout for generation in self._open_generations()]
+        self._stage_ends = time.monotonic() + max(graces, default=0.0) + EXIT_PATIENCE
         for one in self._children:
             self._retire(one)
 
@@ -800,6 +879,8 @@ class Supervisor:
         for one in self._children:
             one.send(signal.SIGQUIT)
             one.kill_at = time.monotonic() + KILL_PATIENCE
+        for generation in self._loaders.values():
+            generation.kill_loader()
 
     def _stage_is_over(self) -> None:
         self._stage_ends = NEVER

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -89,25 +91,34 @@ def rehearse(directory: str) -> int:
 def hand_on(kept: Kept) -> NoReturn:
     """Become the new program; raise OSError if that is not possible, and nothing has changed then.
 
-    Signals that come meanwhile wait until it heeds them.
+    `without_signals`, or one may come that nobody heeds.
     """
     memo = nameless_file()
     descriptors = [memo, *kept.descriptors()]
     with open(memo, "w", closefd=False) as file:
         json.dump(asdict(kept), file)
     os.lseek(memo, 0, os.SEEK_SET)
-    here = os.getcwd()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    here = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     try:
         for fd in descriptors:
             os.set_inheritable(fd, True)
         os.chdir(kept.directory)
         os.execve(sys.executable, command(), {**os.environ, VARIABLE: str(memo)})
     finally:
-        os.chdir(here)
+        os.fchdir(here)
         for fd in descriptors:
             os.set_inheritable(fd, False)
+        os.close(here)
         os.close(memo)
+
+
+@contextmanager
+def without_signals() -> Iterator[None]:
+    """While it lasts signals wait, also over an exec, until the new program heeds them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

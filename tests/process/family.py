@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import time
 
@@ -87,3 +88,14 @@ def standing_still(pids):
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def limited(pid, what, number):
+    """A process has so much of a resource while it lasts."""
+    before = resource.prlimit(pid, what)
+    resource.prlimit(pid, what, (number, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, what, before)

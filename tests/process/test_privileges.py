@@ -6,15 +6,17 @@ import grp
 import json
 import os
 import pwd
+import resource
 import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from process.family import stop, workers_of
+from process.family import stop, wait_for_workers, workers_of
 from subprocesses import PYTHONPATH, Process
 from support import Client, request, wait_until
 
@@ -205,3 +207,28 @@ def test_the_pid_file_of_a_server_that_was_root(interpreter, open_path):
         assert file.read_text() == ""
     finally:
         server.clean_up()
+
+
+def test_without_processes_it_tries_again(start_public):
+    """Here, because the limit does not hold for root."""
+    most = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (40, most[1]))
+    try:
+        server = start_public("--user", "nobody", "--workers", "2", "identity_app:app")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, most)
+    before = wait_for_workers(server, 2)
+    others = [subprocess.Popen(["sleep", "60"], user="nobody", group=NOBODY.pw_gid) for _ in range(40)]
+    try:
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        server.wait_said("No worker can be started")
+        time.sleep(2.5)
+        assert server.stderr.count("No worker can be started") == 1, server.stderr
+    finally:
+        for process in others:
+            process.kill()
+            process.wait()
+    wait_for_workers(server, 2, without=before)
+    assert server.ask("/").status == 200
+    server.stop()
