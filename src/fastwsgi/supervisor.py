@@ -258,6 +258,10 @@ class Supervisor:
             for one in self._children:
                 if one.number == int(number):
                     one.finished, one.cut_off = map(int, rest)
+        elif word == b"asked":
+            for one in self._children:
+                if one.number == int(number):
+                    self._shall_leave(one)
 
     def _hear_loader(self, generation: Generation) -> None:
         """Learn the numbers of the workers that a loader has forked; 0 for one that could not be."""
@@ -634,8 +638,17 @@ class Supervisor:
     def _retire(self, one: Child) -> None:
         """Let a worker finish what it has, while others go on."""
         one.state = State.LEAVING
+        one.row.state = row_state_t.ROW_DRAINING  # so that it knows from whom the signal is
         one.send(signal.SIGTERM)
         self._expect_end(one)
+
+    def _shall_leave(self, one: Child) -> None:
+        """Somebody else has sent TERM to a worker."""
+        if one.state is State.LEAVING:
+            self._retire(one)  # or it had not got as far as to know from whom it was
+        elif self._stage is Stage.NONE and not one.marked:
+            one.marked = "shall leave (TERM)"
+            LOG.info("Worker %d %s: another one takes its place", one.pid, one.marked)
 
     def _expect_end(self, one: Child) -> None:
         patience = one.generation.settings.graceful_timeout + 2 * EXIT_PATIENCE

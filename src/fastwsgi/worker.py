@@ -277,10 +277,16 @@ class Worker:
         The others of the tree go on accepting, unless the whole server stops. `quits` is called at USR2
         and QUIT.
         """
-        assert self._post is not None
+        post = self._post
+        assert post is not None
 
         def drain(*_: object) -> None:
-            self.stop(self._settings.graceful_timeout, leave=self._leaves)
+            if post.row.state == row_state_t.ROW_DRAINING:
+                self.stop(self._settings.graceful_timeout, leave=self._leaves)
+            else:
+                # From somebody else, perhaps to the whole group, so that nobody would serve what this one leaves.
+                # The supervisor sends it again when it is time.
+                post.tell("asked")
 
         def quit_soon(number: int, _: object) -> None:
             self.stop(INTERRUPT_GRACE if number == signal.SIGUSR2 else 0, leave=self._leaves)

@@ -56,6 +56,35 @@ def test_terminated_under_load_it_fails_nobody(start_site, options, poller):
 
 
 @WAYS
+def test_terminated_with_all_its_workers_it_fails_nobody(start_site, options):
+    """TERM to the whole group, as service managers do: no worker takes it for itself alone."""
+    for _ in range(4):
+        server = start_site(*options)
+        with load(server.address) as running:
+            running.wait_answers(500)
+            running.listening_ends()
+            os.killpg(server.pid, signal.SIGTERM)
+            assert server.wait() == 0, server.stderr
+            running.wait(lambda: running.report.refused == 20, "everybody sent away")
+        running.report.check(least=500)
+        expect_nobody_left(server)
+
+
+@WAYS
+def test_a_worker_that_is_terminated_is_replaced_first(start_site, options):
+    server = start_site(*options, workers=1)
+    with load(server.address) as running:
+        for _ in range(3):
+            running.wait_answers()
+            worker = int(server.ask("/7")["Worker"])
+            os.kill(worker, signal.SIGTERM)
+            wait_until(lambda: not psutil.pid_exists(worker), "its end")  # noqa: B023
+    running.report.check()
+    assert "crash" not in server.stderr
+    stop(server)
+
+
+@WAYS
 def test_terminated_amid_its_start_it_ends(start_site, options):
     for delay in (0, 0.001, 0.003, 0.01, 0.03):
         server = start_site(*options)
