@@ -284,7 +284,7 @@ class Worker:
             if post.row.state == row_state_t.ROW_DRAINING:
                 self.stop(self._settings.graceful_timeout, leave=self._leaves)
             else:
-                # From somebody else, perhaps to the whole group: then nobody would serve what this one leaves.
+                # From somebody else, perhaps to the whole group: nobody would serve what this one leaves.
                 # The supervisor sends it again when it is time.
                 post.tell("asked")
 
