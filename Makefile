@@ -4,6 +4,7 @@
 PORT ?= 8000
 PYTHON ?= $$(tools/find_python.sh)
 SECONDS ?= 60
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard src/*.pyx src/fastwsgi/*.pxd src/platform/*.h) setup.py
@@ -14,7 +15,7 @@ serve: $(VENV)/built $(VENV)/has-examples
 	@$(BIN)/fastwsgi --chdir examples --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
 
 test: $(VENV)/built $(VENV)/has-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 build: $(VENV)/built
 

@@ -818,10 +818,10 @@ cdef class Crew:
         memset(&self.records, 0, sizeof(self.records))
 
     def __init__(self, app, listeners, settings, log, int access_fd=-1, Row row=None, int kick_fd=-1):
-        """Make ready to serve an application at sockets that listen, do not block and close on exec.
+        """Make ready to serve an application at listeners (listener.py).
 
         row: of a board that others have too, cleared; without it the worker is alone. If there are others, all have
-        the same listeners (but for `reuse_port`), and kick_fd, an eventfd for all of them that is never read, lets
+        the same listeners (but for those that are `is_own`), and kick_fd, an eventfd for all of them that is never read, lets
         each hear when another one does not accept any more.
         """
         import tempfile
@@ -833,12 +833,11 @@ cdef class Crew:
         cdef loop_t* loop
         if self.crew != NULL:
             raise RuntimeError("a crew is made once")
-        self.listeners = list(listeners)
+        self.listeners = [listener.socket for listener in listeners]
         self.log = log
         self.access_fd = access_fd
         self.thread_ids = {}
         self.timeout = settings.timeout
-        self.owns_listeners = settings.reuse_port
         self.watched_fd = -1
         self.context = Context()
         self.context.application = app
@@ -892,11 +891,14 @@ cdef class Crew:
             raise MemoryError
         for i in range(len(self.listeners)):
             fds[i] = self.listeners[i].fileno()
-        i = loop_listen(loop, fds, len(self.listeners), self.row.board.workers > 1 and not self.owns_listeners,
-                        kick_fd)
+        shares = self.row.board.workers > 1 and not any(listener.is_own for listener in listeners)
+        i = loop_listen(loop, fds, len(self.listeners), shares, kick_fd)
         free(fds)
         if i < 0:
             raise OSError(errno, "a listener could not be watched")
+        for i, listener in enumerate(listeners):
+            loop.listeners[i].is_own = listener.is_own
+            loop.listeners[i].is_borrowed = listener.is_borrowed
 
     def __dealloc__(self):
         # No thread is left: each holds a reference to the crew.
@@ -1170,7 +1172,8 @@ cdef class Crew:
     def stop(self, double grace, bint leave=False):
         """Begin to drain: accept what is queued, finish what runs within `grace` seconds.
 
-        leave: other workers stay, who have the same listeners and accept what is queued; it counts in the first call.
+        leave: other workers stay, and accept what is queued at shared listeners; it counts in the first call. What is
+        queued at borrowed ones is left to the next server in any case.
         From any thread and from signal handlers; a later call can shorten the grace, 0 means now.
         """
         cdef uint64_t grace_ms = <uint64_t>(max(grace, 0.0) * 1000)
@@ -1180,8 +1183,7 @@ cdef class Crew:
             if not word_load(&self.crew.stop) or grace_ms < word_load(&self.crew.grace_ms):
                 word_store(&self.crew.grace_ms, grace_ms)
             word_store(&self.crew.loop.draining, 1)
-            # Sockets of its own are nobody else's to accept from.
-            word_replace(&self.crew.stop, 0, STOP_LEAVE if leave and not self.owns_listeners else STOP_DRAIN)
+            word_replace(&self.crew.stop, 0, STOP_LEAVE if leave else STOP_DRAIN)
             if self.is_started:
                 lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
             else:
@@ -1215,6 +1217,15 @@ cdef class Crew:
     @tick.setter
     def tick(self, double seconds):
         self.crew.tick_ns = <int64_t>(seconds * 1e9)
+
+    @property
+    def last_call(self):
+        """How long clients of this machine have, at the stop, that were just connecting: seconds (0.01)."""
+        return self.crew.loop.last_call_ms / 1000
+
+    @last_call.setter
+    def last_call(self, double seconds):
+        self.crew.loop.last_call_ms = <int64_t>(seconds * 1000)
 
     def counters(self):
         """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""

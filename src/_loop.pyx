@@ -60,6 +60,7 @@ cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil:
     """Make it ready; 0, or -1 with errno. The memory is the caller's, zeroed."""
     loop.now_ms = now_ms()
     limits_default(&loop.limits)
+    loop.last_call_ms = DRAIN_ACCEPT_LOCAL_MS
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DEADLINE_LINGER_MS
     if pthread_mutex_init(&loop.lead.mutex, NULL) or condition_init(&loop.lead.keeper) or slot_init(&loop.own, 0):
         return -1
@@ -137,6 +138,7 @@ cdef void loop_close(loop_t* loop) noexcept nogil:
 
 cdef void watch_listener(loop_t* loop, listener_t* listener, bint on) noexcept nogil:
     # Added or removed, never changed: an exclusive one cannot be (epoll_ctl(2)).
+    on = on and not listener.is_left
     if listener.is_watched != on and poller_watch(
             &loop.poller, listener.fd, loop.listener_flags if listener.is_watched else 0,
             loop.listener_flags if on else 0, listener) == 0:
@@ -144,13 +146,15 @@ cdef void watch_listener(loop_t* loop, listener_t* listener, bint on) noexcept n
 
 
 cdef void watch_listeners(loop_t* loop) noexcept nogil:
-    """Watch them all, or none where there is a reason not to; the other workers are told."""
+    """Watch all that are ours, or none where there is a reason not to; the other workers are told."""
     cdef bint on = loop.listens and not loop.withheld
     cdef bint leaves = False
+    cdef bint was_watched
     cdef int i
     for i in range(loop.listener_count):
-        leaves |= loop.listeners[i].is_watched and not on
+        was_watched = loop.listeners[i].is_watched
         watch_listener(loop, &loop.listeners[i], on)
+        leaves |= was_watched and not loop.listeners[i].is_watched
     word_store(&loop.row.accepts, loop.listens and not loop.withheld & ~HELD_YIELDS)
     if leaves and loop.kick.writer >= 0:
         # What waits in the kernel's queue has woken us already, and will wake nobody else.
@@ -611,32 +615,39 @@ cdef void stop_hearing(loop_t* loop) noexcept nogil:
     accept_again(loop, HELD_YIELDS)
     loop.listens_until_ms = loop.now_ms
     for i in range(loop.listener_count):
-        reach = platform_stop_hearing(loop.listeners[i].fd)
+        reach = -1 if loop.listeners[i].is_left else platform_stop_hearing(loop.listeners[i].fd)
         if reach >= 0:
             loop.listens_until_ms = max(loop.listens_until_ms,
-                                        loop.now_ms + (DRAIN_ACCEPT_LOCAL_MS if reach else DRAIN_ACCEPT_MS))
+                                        loop.now_ms + (loop.last_call_ms if reach else DRAIN_ACCEPT_MS))
 
 
-cdef void leave_listeners(loop_t* loop) noexcept nogil:
-    """Accept nothing more; what comes is for the others who have the same listeners."""
+cdef void leave_listeners(loop_t* loop, bint leaves) noexcept nogil:
+    """Accept nothing more at those that others go on with, and leave what comes to them."""
+    cdef listener_t* listener
+    cdef int i
     loop.listens = False
-    loop.withheld = 0
+    for i in range(loop.listener_count):
+        listener = &loop.listeners[i]
+        listener.is_left = listener.is_borrowed or (leaves and not listener.is_own)
+        loop.listens |= not listener.is_left
+    if not loop.listens:
+        loop.withheld = 0
     watch_listeners(loop)
 
 
 cdef void loop_drain(loop_t* loop, bint leaves) noexcept nogil:
     """Begin to end: idle connections have a moment left, and what the listeners bring is accepted until it ends.
 
-    leaves: only this worker ends, and what the listeners bring is left to the others.
+    leaves: only this worker ends, and what its shared listeners bring is left to the others. Those that are borrowed
+    are left in any case: the next server goes on with them.
     """
     cdef connection_t* connection = loop.connections
     cdef connection_t* following
     loop.now_ms = now_ms()
     loop.deadlines[<int>DEADLINE_IDLE].duration_ms = DRAIN_IDLE_MS
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DRAIN_LINGER_MS
-    if leaves:
-        leave_listeners(loop)
-    else:
+    leave_listeners(loop, leaves)
+    if loop.listens:
         stop_hearing(loop)
     while connection != NULL:
         following = connection.after
@@ -668,6 +679,8 @@ cdef void stop_listening(loop_t* loop, bint is_hurried) noexcept nogil:
     cdef int i
     loop.withheld = 0
     for i in range(loop.listener_count):
+        if loop.listeners[i].is_left:
+            continue
         # Where the kernel could not be told to stop hearing. One that another worker has shut down would listen again.
         if platform_is_listening(loop.listeners[i].fd):
             listen(loop.listeners[i].fd, 0)
@@ -679,6 +692,8 @@ cdef void stop_listening(loop_t* loop, bint is_hurried) noexcept nogil:
     loop.listens_until_ms = 0
     watch_listeners(loop)
     for i in range(loop.listener_count):
+        if loop.listeners[i].is_left:
+            continue
         shutdown(loop.listeners[i].fd, SHUT_RDWR)
         # The queue of a unix socket outlives that; of TCP nothing is left.
         accept_rest(loop, &loop.listeners[i])

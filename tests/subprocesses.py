@@ -39,7 +39,9 @@ def skip_without_ipv6():
 class Process:
     """A running `python -m fastwsgi`: its output, its clients, its end."""
 
-    def __init__(self, arguments, directory, environment, interpreter=sys.executable, wrapper=()):
+    def __init__(
+        self, arguments, directory, environment, interpreter=sys.executable, wrapper=(), pass_fds=()
+    ):
         """wrapper: a command that runs the command behind it in its own place, such as unshare."""
         self.directory = directory
         self.clients = []
@@ -52,6 +54,7 @@ class Process:
             text=True,
             cwd=directory,
             start_new_session=True,
+            pass_fds=pass_fds,
             env={
                 **os.environ,
                 "PYTHONPATH": PYTHONPATH,

@@ -12,6 +12,7 @@ import traceback
 from fastwsgi import Settings
 from fastwsgi._crew import Crew
 from fastwsgi._stats import Board, row_state_t
+from fastwsgi.listener import Listener
 from support import PATIENCE, wait_until
 
 
@@ -55,7 +56,8 @@ class Workers:
         log = logging.getLogger("fastwsgi.worker")
         log.propagate = False
         log.addHandler(logging.NullHandler())
-        crew = Crew(self.application, [self.listener], self.settings, log, row=row, kick_fd=self.kick)
+        listeners = [Listener(self.listener, "here")]
+        crew = Crew(self.application, listeners, self.settings, log, row=row, kick_fd=self.kick)
         signal.signal(signal.SIGTERM, lambda *_: crew.stop(PATIENCE))
         signal.signal(signal.SIGUSR2, lambda *_: crew.stop(PATIENCE, leave=True))
         signal.set_wakeup_fd(crew.wakeup_fd, warn_on_full_buffer=False)

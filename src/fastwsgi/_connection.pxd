@@ -238,6 +238,9 @@ cdef struct connection_list_t:
 cdef struct listener_t:
     int fd
     int index
+    bint is_own                 # no other worker has it
+    bint is_borrowed            # it goes on to listen after the server's end
+    bint is_left                # to others: not watched any more
     bint is_watched
 
 
@@ -263,6 +266,7 @@ cdef struct loop_t:
     int open_most
     bint listens
     int64_t listens_until_ms    # while draining; 0: no end is set
+    int64_t last_call_ms        # how long clients of this machine have then that were just connecting
     int withheld                # HELD_: why listeners are not watched, though it listens
     int64_t accept_again_ms     # HELD_OUT until then
     int64_t accept_said_ms      # when the log had that

@@ -30,7 +30,7 @@ cdef enum work_t:
 # crew_t.stop
 cdef enum:
     STOP_DRAIN = 1      # the whole server stops, or there is just this worker
-    STOP_LEAVE          # others go on at the same listeners
+    STOP_LEAVE          # others go on at the listeners that are shared
 
 
 cdef struct cell_t:
@@ -83,7 +83,6 @@ cdef class Crew:
     cdef bint has_untold        # log records were left out, and it was not said yet
     cdef public double beat         # `attend` comes back after so many seconds at the latest; 0: any time
     cdef public int watched_fd      # and when this is readable or has ended; -1: none
-    cdef bint owns_listeners        # no other worker has them
     cdef bint is_started
     cdef bint is_closed
     cdef readonly int lost_threads

@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 
 from fastwsgi._stats import Row
 from fastwsgi.config import Settings
+from fastwsgi.listener import Listener
 
 def start_new_thread(function: Callable[[], object], arguments: tuple[()]) -> int:
     """As the `_thread` module had it before the application was imported."""
@@ -30,6 +31,8 @@ class Crew:
     """`attend` comes back after so many seconds at the latest, and notes it in the row; 0: any time."""
     watched_fd: int
     """`attend` comes back when this descriptor is readable or has ended, each time; -1: none."""
+    last_call: float
+    """How long clients of this machine have, at the stop, that were just connecting: seconds (0.01)."""
     max_requests: int
     """So many are handed to the application, then `row.wants` is WANTS_REQUESTS; 0: any number."""
     row: Row
@@ -40,18 +43,18 @@ class Crew:
     def __init__(
         self,
         app: WSGIApplication,
-        listeners: Sequence[socket.socket],
+        listeners: Sequence[Listener],
         settings: Settings,
         log: logging.Logger,
         access_fd: int = -1,
         row: Row | None = None,
         kick_fd: int = -1,
     ) -> None:
-        """Make ready to serve an application at sockets that listen, do not block and close on exec.
+        """Make ready to serve an application at listeners.
 
         row: of a board that others have too, cleared; without it the worker is alone. If there are
-        others, all have the same listeners (but for `reuse_port`), and kick_fd, an eventfd for all of
-        them that is never read, lets each hear when another one does not accept any more.
+        others, all have the same listeners (but for those that are `is_own`), and kick_fd, an eventfd
+        for all of them that is never read, lets each hear when another one does not accept any more.
         """
 
     def adopt(self, sock: socket.socket) -> None:
@@ -74,9 +77,9 @@ class Crew:
     def stop(self, grace: float, leave: bool = False) -> None:
         """Begin to drain: accept what is queued, finish what runs within `grace` seconds.
 
-        leave: other workers stay, who have the same listeners and accept what is queued; it counts in
-        the first call. From any thread and from signal handlers; a later call can shorten the grace, 0
-        means now.
+        leave: other workers stay, and accept what is queued at shared listeners; it counts in the first
+        call. What is queued at borrowed ones is left to the next server in any case. From any thread
+        and from signal handlers; a later call can shorten the grace, 0 means now.
         """
 
     def revoke(self, thread: int) -> None:

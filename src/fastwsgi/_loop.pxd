@@ -14,7 +14,7 @@ cdef enum turn_t:
 cdef enum:
     DEADLINE_LINGER_MS = 5000
     # While draining: how long connections are still accepted whose handshake had begun (a round trip and the first
-    # octets, over the network or on this machine), ...
+    # octets, over the network or on this machine, unless the crew says otherwise), ...
     DRAIN_ACCEPT_MS = 100
     DRAIN_ACCEPT_LOCAL_MS = 10
     # ... and how long a kept connection may still bring a request that was on its way.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from fastwsgi import loader, logs, systemd
+from fastwsgi import loader, logs, process, systemd
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
 from fastwsgi.forkguard import ForkGuard
@@ -25,7 +25,7 @@ from fastwsgi.hooks import Worker as HookedWorker
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG, AccessLog
 from fastwsgi.privileges import Identity
-from fastwsgi.process import leave_terminal, set_title
+from fastwsgi.process import set_title
 from fastwsgi.worker import Post, Worker, heeding, leave_if_lost
 
 if TYPE_CHECKING:
@@ -151,10 +151,8 @@ def serve(
             worker = Worker(application, listeners, settings, work.access_log, post)
             if not work.hooks.call("post_worker_init", hooked):
                 return WORKER_FAILED
-            if settings.daemon:
-                leave_terminal(keep=(1, 2))
             with worker.commands(lambda: work.hooks.call("worker_int", hooked)):
-                worker.run()
+                worker.run(lambda: leave_terminal(work))
             work.hooks.call("worker_exit", work.hooked, hooked)
         except AppLoadError as error:
             return report(error, work)
@@ -178,6 +176,13 @@ def become(work: Work) -> None:
         os.environ.pop(name, None)  # they are for the supervisor alone
     loader.prepare_environ(work.settings.env)
     loader.prepare_path(work.settings.chdir, work.settings.pythonpath)
+
+
+def leave_terminal(work: Work) -> None:
+    """As a daemon: let go of the standard descriptors, where they are not files."""
+    if work.settings.daemon:
+        process.leave_terminal(keep=(1, 2))
+        work.access_log.follow_output()
 
 
 def load(work: Work) -> "WSGIApplication":
@@ -268,6 +273,8 @@ def preload(
                 for order in orders:
                     row, number = map(int, order.split())
                     fork_twice(line, row, worker(row, number, application))
+                    # The first one has it still, to say what is wrong if it does not get to serve.
+                    leave_terminal(work)
         except AppLoadError as error:
             return report(error, work)
         except KeyboardInterrupt:
@@ -289,7 +296,8 @@ def may_fork(ghosts: Sequence[str], preload: str) -> bool:
 
 def fork_twice(line: socket.socket, row: int, task: Task) -> None:
     """Fork a worker that is not our child, and say its number on the line; 0 if that is not possible."""
-    # Ended in between, there would be a worker whose number nobody is told.
+    # Ended in between, there would be a worker whose number nobody is told. And what a handler raises in that
+    # which is called at a fork is lost.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         between = os.fork()

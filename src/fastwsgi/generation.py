@@ -192,13 +192,10 @@ class Generation:
     def _worker(self, row: int, number: int, application: "WSGIApplication | None" = None) -> child.Task:
         """What a worker does."""
         lines, listeners = self._lines, self.listeners_of(row)
-        borrows = any(listener.is_borrowed for listener in listeners)
         post = Post(
             self.board,
             self.rows[row],
             number,
-            shares=not all(listener.can_be_cloned for listener in listeners),
-            borrows=borrows,
             kick_fd=lines.kick_fd,
             life_fd=lines.life_fd,
             notice_fd=lines.notice_fd,

@@ -102,11 +102,16 @@ class Listener:
         file: SocketFile | None = None,
         *,
         is_borrowed: bool = False,
+        is_own: bool = False,
     ) -> None:
-        """`address` is the text that asked for it, `file` what has to be unlinked in the end."""
+        """`address` is the text that asked for it, `file` what has to be unlinked in the end.
+
+        is_borrowed: it goes on to listen after our end. is_own: one worker alone has it.
+        """
         self.socket = sock
         self.address = address
         self.is_borrowed = is_borrowed
+        self.is_own = is_own
         self._file = file
 
     @classmethod
@@ -133,10 +138,12 @@ class Listener:
 
     @property
     def can_be_cloned(self) -> bool:
-        """A clone has a queue of its own: for TCP, bound with reuse_port."""
-        return self.socket.family != socket.AF_UNIX and bool(
-            CAN_REUSE_PORT and self.socket.getsockopt(*REUSE_PORT)
-        )
+        """A clone has a queue of its own: for TCP, bound with reuse_port.
+
+        Not one that is borrowed: it would go on to listen beside its clones, and nobody would serve it.
+        """
+        is_ours = self.socket.family != socket.AF_UNIX and not self.is_borrowed
+        return is_ours and bool(CAN_REUSE_PORT and self.socket.getsockopt(*REUSE_PORT))
 
     def rest(self) -> None:
         """Keep the address without listening: among clones, what nobody serves would get its share."""
@@ -152,14 +159,15 @@ class Listener:
         """Make one more at the same address, with a queue of its own.
 
         It does not listen yet: from `listen` on, whoever has it must serve it. Where it cannot be had it is
-        one more descriptor of the same queue: unix sockets, those that were bound without reuse_port or,
-        before --user, by root.
+        one more descriptor of the same queue: unix sockets, those that are borrowed, or were bound without
+        reuse_port or, before --user, by root.
         """
         family, name = self.socket.family, self.socket.getsockname()
         if self.can_be_cloned:
             dual_stack = family == socket.AF_INET6 and not self.socket.getsockopt(*IPV6_ONLY)
             with suppress(OSError):
-                return Listener(bind_one(family, name, dual_stack=dual_stack, reuse_port=True), self.address)
+                sock = bind_one(family, name, dual_stack=dual_stack, reuse_port=True)
+                return Listener(sock, self.address, is_own=True)
         return Listener(self.socket.dup(), self.address, is_borrowed=self.is_borrowed)
 
     @property

@@ -112,6 +112,11 @@ class AccessLog:
             os.dup2(new, self.fd, inheritable=False)
             os.close(new)
 
+    def follow_output(self) -> None:
+        """Go on where the standard output goes now, if it goes there."""
+        if self._path is None and self.fd >= 0:
+            os.dup2(1, self.fd, inheritable=False)
+
     def give_to(self, uid: int, gid: int) -> None:
         """Let a user and a group own the file, so that they can open it anew."""
         if self._path is not None:

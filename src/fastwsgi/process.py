@@ -11,7 +11,7 @@ from contextlib import suppress
 from fastwsgi._process import become_subreaper, name_thread
 from fastwsgi.errors import ConfigError
 
-__all__ = ["Launch", "PidFile", "become_subreaper", "daemonize", "leave_terminal", "set_title"]
+__all__ = ["Launch", "PidFile", "become_subreaper", "daemonize", "is_file", "leave_terminal", "set_title"]
 
 FAILED = 1
 
@@ -118,11 +118,12 @@ class Launch:
         os.register_at_fork(after_in_child=self._close)
 
     def tell(self, code: int = 0) -> None:
-        """It is ready (0), or ends with this exit code; what is said after that, nobody hears."""
+        """It is ready (0); or it ends with this exit code, which is waited for, too: it may say why."""
         if self._fd >= 0:
             with suppress(OSError):  # who gave the command is gone
                 os.write(self._fd, bytes([code]))
-            self._close()
+            if code == 0:
+                self._close()
 
     def _close(self) -> None:
         if self._fd >= 0:
@@ -159,6 +160,8 @@ def wait_told(fd: int) -> int:
     if not code:
         os.write(2, b"fastwsgi: the server ended before it was ready\n")
         return FAILED
+    if code[0]:
+        os.read(fd, 1)  # there is nothing but its end
     return code[0]
 
 
@@ -170,7 +173,12 @@ def leave_terminal(keep: Collection[int] = ()) -> None:
     """
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
-        if not (fd in keep and stat.S_ISREG(os.fstat(fd).st_mode)):
+        if not (fd in keep and is_file(fd)):
             os.dup2(null, fd)
     if null > 2:
         os.close(null)
+
+
+def is_file(fd: int) -> bool:
+    """A regular one."""
+    return stat.S_ISREG(os.fstat(fd).st_mode)

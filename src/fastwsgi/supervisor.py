@@ -23,12 +23,13 @@ from fastwsgi.errors import ConfigError
 from fastwsgi.generation import NEVER, Child, Generation, Lines, State
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG
+from fastwsgi.privileges import Identity
 from fastwsgi.process import (
     Launch,
     PidFile,
     become_subreaper,
     daemonize,
-    leave_terminal,
+    is_file,
     set_title,
 )
 from fastwsgi.sources import Configuration, starting_directory
@@ -36,6 +37,9 @@ from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, sum
 
 # The exit code of a start that fails before there is a worker.
 FAILED = 1
+
+# What a reload does not change.
+FIXED = ("reuse_port", "pid", "daemon")
 
 # So many crashes within so many seconds may be chance; from there on the pauses between starts grow.
 CRASHES = 5
@@ -85,6 +89,7 @@ class Supervisor:
         self._rehearsal = 0  # the process that tries whether a new version of the server starts
         self._is_rehearsed = False  # it does
         self._wanted = 0
+        self._was_complete = False  # as many workers served as shall
         self._numbers = 0  # of workers started
         self._generations = 0
         self._crashes = 0  # in a row
@@ -400,6 +405,10 @@ class Supervisor:
         if lifetime:
             one.wears_out = one.serves_since + lifetime * random.uniform(0.9, 1.1)
         LOG.debug("Worker %d serves, %s after its start", one.pid, show_age(one.age))
+        serving = sum(one.state is State.SERVING for one in self._children)
+        if serving == self._wanted > 1 and not self._was_complete:
+            self._was_complete = True
+            LOG.info("All %d workers serve", serving)
 
     def _look_for_wear(self, one: Child, now: float) -> None:
         if one.row.wants:
@@ -456,6 +465,10 @@ class Supervisor:
         set_title("supervisor", settings.name)
         if settings.pid is not None:
             self._pid_file = PidFile(settings.pid)
+            identity = Identity.find(settings.user, settings.group)
+            if identity is not None and not identity.is_ours:
+                # Or it could neither empty nor, after an upgrade, take over its own file.
+                self._pid_file.give_to(identity.uid, identity.gid)
         if kept is not None:
             self._listeners = [Listener.restored(state) for state in kept.listeners]
         self._trial = self._generate(self._configuration)
@@ -466,9 +479,12 @@ class Supervisor:
             raise ConfigError("the hook on_starting has failed")
 
     def _generate(self, configuration: Configuration) -> Generation:
-        former = self._generation
-        if former is not None and former.settings.reuse_port != configuration.settings.reuse_port:
-            raise ConfigError("--reuse-port cannot be changed by a reload; stop and start the server")
+        if self._generation is not None:
+            former, settings = self._generation.settings, configuration.settings
+            for name in FIXED:
+                if getattr(former, name) != getattr(settings, name):
+                    flag = "--" + name.replace("_", "-")
+                    raise ConfigError(f"{flag} cannot be changed by a reload; stop and start the server")
         self._generations += 1
         generation = Generation.open(
             self._generations,
@@ -587,7 +603,9 @@ class Supervisor:
             self._call(generation, "when_ready")
             self._manager.ready()
             if self._launch is not None:
-                leave_terminal(keep=(1, 2))
+                if generation.settings.error_logfile == "-" and not is_file(2):
+                    LOG.warning("Messages after this one are lost; give --error-logfile FILE to keep them")
+                child.leave_terminal(generation.work)
                 self._launch.tell()
         else:
             former.end_loader()
@@ -812,12 +830,10 @@ class Supervisor:
         """Say so, go on for --shutdown-delay, then finish what runs."""
         if self._stage is not Stage.NONE:
             return
-        self._manager.stopping()
-        for generation in self._open_generations():
-            generation.board.stopping = True
         settings = self._generation.settings if self._generation is not None else None
         if settings is not None and settings.shutdown_delay:
             LOG.info("Stopping (%s) in %s (--shutdown-delay)", name, show_age(settings.shutdown_delay))
+            self._say_it_stops()
             self._stage, self._stage_ends = Stage.DELAYED, time.monotonic() + settings.shutdown_delay
         else:
             grace = f"finishing what runs, for at most {settings.graceful_timeout:g} s" if settings else "now"
@@ -830,17 +846,22 @@ class Supervisor:
             self._cut("INT")
             return
         LOG.info("Stopping (INT): finishing what runs, for at most %g s", INTERRUPT_GRACE)
-        self._manager.stopping()
         self._begin_draining()
         for one in self._children:
             one.send(signal.SIGUSR2)
         self._stage_ends = min(self._stage_ends, time.monotonic() + INTERRUPT_GRACE + KILL_PATIENCE)
 
-    def _begin_draining(self) -> None:
-        """Every worker accepts what the kernel has queued, and nothing after it."""
-        self._stage, self._trial = Stage.DRAINING, None
+    def _say_it_stops(self) -> None:
+        """To the manager, to the workers, and so to those who ask for --ready."""
+        self._manager.stopping()
         for generation in self._open_generations():
             generation.board.stopping = True
+
+    def _begin_draining(self) -> None:
+        """Every worker accepts what the kernel has queued, and nothing after it."""
+        self._say_it_stops()
+        self._stage, self._trial = Stage.DRAINING, None
+        for generation in self._open_generations():
             generation.end_loader()
         self._end_rehearsal()
         graces = [generation.settings.graceful_timeout for generation in self._open_generations()]

@@ -93,14 +93,6 @@ class Manager:
         """Once in each `watchdog_interval`."""
         return self._tell("WATCHDOG=1")
 
-    def status(self, text: str) -> bool:
-        """A line for `systemctl status`."""
-        return self._tell("STATUS=" + " ".join(text.split()))
-
-    def main_process(self, pid: int) -> bool:
-        """Another process than the one that was started is the service."""
-        return self._tell(f"MAINPID={pid}")
-
     def _tell(self, *lines: str) -> bool:
         if not self._address:
             return False

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
-from fastwsgi import systemd
+from fastwsgi import logs, systemd
 
 # No option: those begin with FASTWSGI_.
 VARIABLE = "_FASTWSGI_UPGRADE"
@@ -77,7 +77,11 @@ def rehearse(directory: str) -> int:
     """
     environment = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
     with subprocess.Popen(
-        [*command(), "--check-config"], cwd=directory, env=environment, stdout=subprocess.DEVNULL
+        [*command(), "--check-config"],
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=logs.error_log_fd(),
     ) as process:
         # The supervisor waits for it, as for all its children.
         process.returncode = 0

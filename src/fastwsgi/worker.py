@@ -59,6 +59,10 @@ SUPERVISED = (
     "reuse_port",
 )
 
+# What clients of this machine have at the stop that were just connecting: on a busy one they may take a while
+# from there to their first octets. Others have as long.
+LAST_CALL = 0.1
+
 # What a new worker may take to answer --health.
 HEALTH_PATIENCE = 10.0
 
@@ -82,8 +86,6 @@ class Post:
     board: "Board"
     row: "Row"
     number: int
-    shares: bool  # other workers have the same listeners
-    borrows: bool  # they are not the server's own
     kick_fd: int  # wakes the loops of all workers
     life_fd: int  # hangs up when the supervisor is gone
     notice_fd: int  # a line of text for the supervisor
@@ -94,8 +96,8 @@ class Post:
 
     @property
     def leaves(self) -> bool:
-        """At its end, the listeners go on to listen without it."""
-        return self.borrows or (self.shares and not self.board.stopping)
+        """Other workers stay when this one ends."""
+        return not self.board.stopping
 
     @property
     def is_deserted(self) -> bool:
@@ -128,10 +130,9 @@ class Worker:
         self._post = post
         self._settings = settings
         self._access_log = AccessLog(settings.access_logfile) if access_log is None else access_log
-        sockets = [listener.socket for listener in listeners]
         try:
             row, kick_fd = (post.row, post.kick_fd) if post is not None else (None, -1)
-            self._crew = Crew(app, sockets, settings, LOG, self._access_log.fd, row, kick_fd)
+            self._crew = Crew(app, listeners, settings, LOG, self._access_log.fd, row, kick_fd)
         except ValueError as error:
             self._access_log.close()
             raise ConfigError(str(error)) from None
@@ -139,6 +140,7 @@ class Worker:
         self._wants_told = False
         self._left_running = 0
         if post is not None:
+            self._crew.last_call = LAST_CALL
             self._crew.beat = settings.worker_timeout / 4
             self._crew.watched_fd = post.life_fd
             self._crew.max_requests = jittered(settings.max_requests, settings.max_requests_jitter)
@@ -150,14 +152,18 @@ class Worker:
         """Let go of what is the parent's."""
         self._crew.after_fork_in_child()
 
-    def run(self) -> None:
-        """Serve until `stop`, then drain. In the main thread signals are heeded if `signals` surrounds it."""
+    def run(self, has_started: Callable[[], object] = lambda: None) -> None:
+        """Serve until `stop`, then drain. In the main thread signals are heeded if `signals` surrounds it.
+
+        has_started: called once the threads run, and --health is answered.
+        """
         try:
             probe = self._probe() if self._post is not None else None
             self._crew.start()
+            if probe is not None:
+                expect_health(probe, self._settings.health)
+            has_started()
             if self._post is not None:
-                if probe is not None:
-                    expect_health(probe, self._settings.health)
                 self._post.row.state = row_state_t.ROW_SERVING
                 self._post.tell("serves")
             while not self._crew.finished:
@@ -179,7 +185,7 @@ class Worker:
 
     @property
     def _leaves(self) -> bool:
-        """When it ends, its listeners go on to listen."""
+        """Others stay when it ends."""
         return self._post is not None and self._post.leaves
 
     def _probe(self) -> socket.socket | None:
@@ -195,7 +201,7 @@ class Worker:
         if not self._stopping and post.is_deserted:
             LOG.error("The supervisor is gone: this worker finishes what runs, and ends")
             post.board.stopping = True  # as every other one will
-            self.stop(self._settings.graceful_timeout, leave=post.borrows)
+            self.stop(self._settings.graceful_timeout)
         if post.row.wants and not self._wants_told:
             self._wants_told = True
             post.tell("wants")
@@ -211,7 +217,7 @@ class Worker:
     def stop(self, grace: float, *, leave: bool = False) -> None:
         """Accept nothing more, finish what runs within `grace` seconds; again with less shortens it.
 
-        leave: the listeners go on to listen, for others. Returns at once; `run` returns when it is done.
+        leave: others stay, who have the same listeners. Returns at once; `run` returns when it is done.
         From any thread, and from signal handlers.
         """
         # Before all else: what comes after it may find no memory left.

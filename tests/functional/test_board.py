@@ -15,6 +15,7 @@ from conftest import with_threads
 from fastwsgi import Settings
 from fastwsgi._crew import Crew
 from fastwsgi._stats import Board, wants_t
+from fastwsgi.listener import Listener
 from support import PATIENCE, TEXT, Client, Gate, answering, request, text, wait_until
 
 
@@ -30,7 +31,8 @@ class Crewed:
         self.row = self.board.row(0)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
-        self.crew = Crew(application, [self.listener], settings, logging.getLogger("fastwsgi"), row=self.row)
+        listeners = [Listener(self.listener, "here")]
+        self.crew = Crew(application, listeners, settings, logging.getLogger("fastwsgi"), row=self.row)
         for name, value in self.attributes.items():
             setattr(self.crew, name, value)
         self.returns = 0
@@ -202,7 +204,7 @@ def test_waiting_for_the_gil(crewed):
 
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/hold":
-            ctypes.PyDLL(None).usleep(500_000)
+            ctypes.PyDLL(None).usleep(2_000_000)
         return text()(environ, start_response)
 
     crew = crewed(application)
@@ -237,7 +239,7 @@ def test_waiting_for_the_gil(crewed):
 
 def test_readers_never_see_a_mixture(crewed):
     """Lines and ids that belong together, of exchanges that take turns as fast as they can."""
-    crew = crewed(text())
+    crew = crewed(text(), keep_alive_requests=1 << 30)
     stop = threading.Event()
 
     def ask(letter):

@@ -1,6 +1,6 @@
 """Opens sockets and becomes a command that is handed them, as systemd does: activate.py ADDRESS... -- COMMAND
 
-An address is a port of 127.0.0.1, or the path of a unix socket.
+An address is a port of 127.0.0.1, the path of a unix socket, or fd:NUMBER for one that it was handed itself.
 """
 
 import fcntl
@@ -16,7 +16,10 @@ def main():
     addresses, command = sys.argv[1:end], sys.argv[end + 1 :]
     found = []
     for address in addresses:
-        if address.isdecimal():
+        if address.startswith("fd:"):
+            sock = socket.socket(fileno=int(address.removeprefix("fd:")))
+            sock.set_inheritable(False)
+        elif address.isdecimal():
             sock = socket.create_server(("127.0.0.1", int(address)))
         else:
             sock = socket.socket(socket.AF_UNIX)

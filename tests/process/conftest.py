@@ -37,6 +37,15 @@ def start_site(start, site):
         if workers is not None:
             options = ("--workers", str(workers), *options)
         # A generation may be as long as the one before and of the same second: bytecode would be that one's.
-        return start(*options, "site_app:application", PYTHONDONTWRITEBYTECODE="1", **others)
+        server = start(
+            *options,
+            "site_app:application",
+            alone=workers is not None,
+            PYTHONDONTWRITEBYTECODE="1",
+            **others,
+        )
+        if workers is not None and workers > 1 and others.get("started", True):
+            server.wait_said("workers serve")
+        return server
 
     return start_site

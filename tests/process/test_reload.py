@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,19 @@ def test_an_upgrade_that_does_not_start_changes_nothing(start_site, site, instal
         server.wait_said("fastwsgi 99.2")
         running.wait_answers()
     running.report.check(least=500)
+    stop(server)
+
+
+def test_an_upgrade_that_cannot_be_tried_changes_nothing(start_site, tmp_path):
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    server = start_site(interpreter=str(python))
+    before = wait_for_workers(server, 2)
+    python.unlink()
+    server.signal(signal.SIGUSR2)
+    server.wait_said("Not upgraded")
+    assert server.ask("/7").status == 200
+    assert workers_of(server) == before
     stop(server)
 
 

@@ -85,7 +85,8 @@ def test_requests_that_wait_for_a_thread_are_answered(start_polled):
 
 
 def test_a_kept_connection_is_told_with_its_next_answer(start_polled):
-    server = start_polled("apps:wait")
+    # A supervisor says that it stops a moment before its workers know.
+    server = start_polled("--workers", "0", "apps:wait")
     holding, kept = server.connect(), server.connect()
     assert kept.ask().text == ""
     holding.send(request("/file"))

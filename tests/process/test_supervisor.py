@@ -55,6 +55,17 @@ def test_terminated_under_load_it_fails_nobody(start_site, options, poller):
     expect_nobody_left(server)
 
 
+@WAYS
+def test_terminated_amid_its_start_it_ends(start_site, options):
+    for delay in (0, 0.001, 0.003, 0.01, 0.03):
+        server = start_site(*options)
+        time.sleep(delay)
+        server.terminate()
+        assert server.wait() == 0, server.stderr
+        assert "Exception" not in server.stderr, server.stderr
+        expect_nobody_left(server)
+
+
 def test_a_long_request_is_finished_when_it_is_terminated(start_site):
     server = start_site()
     with load(server.address, work=0.01) as running, server.connect() as client:

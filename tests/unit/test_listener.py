@@ -323,10 +323,10 @@ def test_a_socket_that_does_not_listen(options):
 
 def test_the_state_brings_a_listener_back(listen, short_path):
     (before,) = listen(f"unix:{short_path}/s")
-    state = json.loads(json.dumps(before.state))
+    state = before.state
     before.socket.detach()
-    after = Listener.restored(state)
-    assert json.loads(json.dumps(after.state)) == state
+    after = Listener.restored(json.loads(json.dumps(state)))
+    assert after.state == state
     assert not after.socket.get_inheritable()
     assert not after.is_borrowed
     after.close()
@@ -432,6 +432,22 @@ def test_clones_have_queues_of_their_own(listen, host):
     assert all(served)
     for closed in (*clients, *clones):
         closed.close()
+
+
+def test_what_is_borrowed_is_not_cloned(listen):
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as sock:
+        (listener,) = listen(f"fd://{sock.fileno()}", reuse_port=True)
+        listener.rest()
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        clone = listener.clone()
+        assert clone.is_borrowed
+        assert not clone.is_own
+        with socket.create_connection(sock.getsockname()):
+            clone.socket.setblocking(True)
+            clone.socket.settimeout(5)
+            clone.socket.accept()[0].close()
+        clone.close()
+        sock.detach()
 
 
 def test_a_clone_of_what_has_one_queue_shares_it(listen, short_path):

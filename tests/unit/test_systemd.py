@@ -30,8 +30,6 @@ def test_messages(manager_socket):
         (manager.ready, b"READY=1"),
         (manager.stopping, b"STOPPING=1"),
         (manager.alive, b"WATCHDOG=1"),
-        (lambda: manager.main_process(77), b"MAINPID=77"),
-        (lambda: manager.status("4 workers,\n2 of them busy"), b"STATUS=4 workers, 2 of them busy"),
     ]:
         assert tell()
         assert sock.recv(4096) == message
