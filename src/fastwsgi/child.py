@@ -296,7 +296,8 @@ def may_fork(ghosts: Sequence[str], preload: str) -> bool:
 
 def fork_twice(line: socket.socket, row: int, task: Task) -> None:
     """Fork a worker that is not our child, and say its number on the line; 0 if that is not possible."""
-    # Ended in between, there would be a worker whose number nobody is told.
+    # Ended in between, there would be a worker whose number nobody is told. And what a handler raises in that
+    # which is called at a fork is lost.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         between = os.fork()

@@ -302,6 +302,7 @@ class Supervisor:
                 self._strays[pid] = code
 
     def _worker_ended(self, one: Child, code: int) -> None:
+        one.generation.worker_ended(one)  # at once: who connects meanwhile waits there in vain
         requests = one.row.counters()["requests"]
         self._children.remove(one)
         self._requests += requests
@@ -328,7 +329,6 @@ class Supervisor:
             LOG.info("Worker %d has left after %s", one.pid, plural(requests, "request"))
         self._call(one.generation, "child_exit", one.hooked)
         one.row.clear()
-        one.generation.worker_ended(one)
         self._lines.kick()
         self._close_unused(one.generation)
 

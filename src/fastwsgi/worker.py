@@ -613,11 +613,13 @@ os.register_at_fork(after_in_child=leave_to_parent)
 @contextmanager
 def wakeup(fd: int) -> Iterator[None]:
     """Have a byte written to a descriptor at each signal, so that the wait in the main thread ends."""
-    former = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    own = os.dup(fd)  # the crew closes its own at its end, and signals may still come
+    former = signal.set_wakeup_fd(own, warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(former)
+        os.close(own)
 
 
 def close_all(listeners: Iterable[Listener]) -> None:

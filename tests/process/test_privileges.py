@@ -190,25 +190,6 @@ def test_who_is_nobody_already_needs_not_be_root(interpreter):
     assert (done.returncode, "no_such_module" in done.stderr) == (4, True)
 
 
-def test_the_pid_file_of_a_server_that_was_root(interpreter, open_path):
-    """It lies where only root may write, as in /run: it can be taken over after an upgrade all the same."""
-    file = open_path / "pid"
-    options = ("--bind", "127.0.0.1:0", "--workers", "1", "--user", "nobody", "--pid", "pid")
-    server = Process([*options, "identity_app:app"], open_path, {"PYTHONDONTWRITEBYTECODE": "1"}, interpreter)
-    try:
-        server.wait_started()
-        assert owner(file) == (NOBODY.pw_uid, NOBODY.pw_gid)
-        before = workers_of(server)
-        server.signal(signal.SIGUSR2)
-        wait_until(lambda: not before & workers_of(server), lambda: f"an upgrade: {server.stderr}")
-        assert file.read_text() == f"{server.pid}\n", server.stderr
-        stop(server)
-        # It cannot be removed there.
-        assert file.read_text() == ""
-    finally:
-        server.clean_up()
-
-
 def test_without_processes_it_tries_again(start_public):
     """Here, because the limit does not hold for root."""
     most = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -232,3 +213,22 @@ def test_without_processes_it_tries_again(start_public):
     wait_for_workers(server, 2, without=before)
     assert server.ask("/").status == 200
     server.stop()
+
+
+def test_the_pid_file_of_a_server_that_was_root(interpreter, open_path):
+    """It lies where only root may write, as in /run: it can be taken over after an upgrade all the same."""
+    file = open_path / "pid"
+    options = ("--bind", "127.0.0.1:0", "--workers", "1", "--user", "nobody", "--pid", "pid")
+    server = Process([*options, "identity_app:app"], open_path, {"PYTHONDONTWRITEBYTECODE": "1"}, interpreter)
+    try:
+        server.wait_started()
+        assert owner(file) == (NOBODY.pw_uid, NOBODY.pw_gid)
+        before = workers_of(server)
+        server.signal(signal.SIGUSR2)
+        wait_until(lambda: not before & workers_of(server), lambda: f"an upgrade: {server.stderr}")
+        assert file.read_text() == f"{server.pid}\n", server.stderr
+        stop(server)
+        # It cannot be removed there.
+        assert file.read_text() == ""
+    finally:
+        server.clean_up()
