@@ -25,7 +25,8 @@ from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journa
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
     EVENT_GONE, SHUT_RDWR, WATCH_EDGE, WATCH_EXCLUSIVE, WATCH_READ, WATCH_WRITE, condition_init, event_t, head_load,
-    head_take, line_load, line_store, listen, platform_accept, platform_has_octets, platform_is_listening,
+    head_take, line_load, line_store, listen, platform_accept, platform_has_octets, platform_hears_nothing,
+    platform_is_listening,
     platform_now_ns, platform_stop_hearing, platform_wait_readable, platform_would_block, pointer_store_relaxed,
     poller_close, poller_has_edges, poller_open, poller_wait, poller_watch, pthread_cond_destroy,
     pthread_mutex_destroy, pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, wake_write, word_count,
@@ -330,7 +331,8 @@ cdef connection_t* accept_one(loop_t* loop, listener_t* listener) noexcept nogil
             return NULL
         if errno == EINVAL or errno == EBADF or errno == ENOTSOCK:
             # One that is shared ends with the first worker that ends; perhaps before we were told.
-            if loop.listens and not word_load(&loop.draining) and not word_load(&loop.board.stopping):
+            if (loop.listens and not word_load(&loop.draining) and not word_load(&loop.board.stopping)
+                    and not platform_hears_nothing(listener.fd)):
                 loop_say(loop, LEVEL_ERROR, b"a listening socket was closed by somebody else", NULL, strerror(errno))
             watch_listener(loop, listener, False)
             return NULL
@@ -628,7 +630,9 @@ cdef void leave_listeners(loop_t* loop, bint leaves) noexcept nogil:
     loop.listens = False
     for i in range(loop.listener_count):
         listener = &loop.listeners[i]
-        listener.is_left = listener.is_borrowed or (leaves and not listener.is_own)
+        # Nobody goes on with one that a reload has given up.
+        listener.is_left = listener.is_borrowed or (
+            leaves and not listener.is_own and not platform_hears_nothing(listener.fd))
         loop.listens |= not listener.is_left
     if not loop.listens:
         loop.withheld = 0

@@ -64,6 +64,7 @@ cdef extern from "platform/platform.h" nogil:
     int64_t platform_clock_ns(cpu_clock_t clock) noexcept
     int platform_accept(int listener, sockaddr_storage* address, socklen_t* size) noexcept
     int platform_stop_hearing(int listener) noexcept
+    bint platform_hears_nothing(int listener) noexcept
     bint platform_is_listening(int socket) noexcept
     void platform_set_reset(int fd) noexcept
     bint platform_would_block() noexcept

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from fastwsgi._process import stop_hearing
 from fastwsgi.errors import ConfigError
 
 LOWEST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -198,6 +199,12 @@ class Listener:
         if self._file is not None:
             self._file.unlink()
             self._file = None
+
+    def give_up(self) -> None:
+        """Close it while workers have it still: each accepts, as it leaves, who is queued there."""
+        if not self.is_borrowed:
+            stop_hearing(self.socket.fileno())
+        self.close()
 
     def uses(self, address: Address) -> bool:
         """It is there, or at the same port of another host name or address."""

@@ -501,10 +501,10 @@ class Supervisor:
         return generation
 
     def _close_listeners(self, generation: Generation) -> list[Listener]:
-        """Close those that this generation does not have, and return them."""
+        """Give up those that this generation does not have, and return them."""
         closed = [listener for listener in self._listeners if listener not in generation.listeners]
         for listener in closed:
-            listener.close()
+            listener.give_up()
         self._listeners = list(generation.listeners)
         return closed
 

@@ -138,13 +138,24 @@ static inline int platform_stop_hearing(int listener) {
     struct sockaddr_storage address;
     socklen_t size = sizeof address;
     if (getsockname(listener, (struct sockaddr *)&address, &size) < 0) return -1;
-    if (address.ss_family != AF_INET && address.ss_family != AF_INET6) return -1;
     if (setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0) return -1;
+    if (address.ss_family != AF_INET && address.ss_family != AF_INET6) return -1;
     if (address.ss_family == AF_INET) return (ntohl(((struct sockaddr_in *)&address)->sin_addr.s_addr) >> 24) == 127;
     return !!IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)&address)->sin6_addr);
 #else
     (void)listener;
     return -1;
+#endif
+}
+
+/* Some process had the listener hear nothing new: a unix socket bears the sign as well. */
+static inline int platform_hears_nothing(int listener) {
+#if defined(__linux__)
+    socklen_t instructions = 0;
+    return getsockopt(listener, SOL_SOCKET, SO_GET_FILTER, NULL, &instructions) == 0 && instructions > 0;
+#else
+    (void)listener;
+    return 0;
 #endif
 }
 

@@ -150,6 +150,30 @@ def test_a_reload_reads_the_configuration_again(start_site, site, tmp_path):
     stop(server)
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_who_came_to_an_address_that_a_reload_gives_up_is_answered(
+    start_site, tmp_path, short_path, workers, kind
+):
+    configuration = tmp_path / "fastwsgi.toml"
+    second = f"unix:{short_path}/socket" if kind == "unix" else "127.0.0.1:0"
+    configuration.write_text(f'bind = ["127.0.0.1:0", "{second}"]\n')
+    server = start_site("--config", str(configuration), workers=workers, started=False)
+    ports = server.wait_started()
+    address = str(short_path / "socket") if kind == "unix" else ("127.0.0.1", ports[1])
+    with load(server.address) as staying, load(address) as leaving:
+        leaving.wait_answers()
+        staying.wait_answers()
+        leaving.listening_ends()
+        configuration.write_text('bind = ["127.0.0.1:0"]\n')
+        server.signal(signal.SIGHUP)
+        leaving.wait(lambda: leaving.report.refused == 20, "everybody sent away")
+        staying.wait_answers()
+    leaving.report.check()
+    staying.report.check()
+    stop(server)
+
+
 def test_a_worker_ignores_a_hang_up(start_site):
     """`pkill -HUP fastwsgi` reaches the workers, too."""
     server = start_site()
