@@ -7,8 +7,14 @@ import signal
 import time
 
 import psutil
+import pytest
 
 from support import PATIENCE, wait_until
+
+# The ways in which workers come by the application and by their connections.
+WAYS = pytest.mark.parametrize(
+    "options", [(), ("--preload",), ("--reuse-port",)], ids=["", "preload", "reuse-port"]
+)
 
 
 class Site:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from process.family import (
+    WAYS,
     expect_nobody_left,
     family_of,
     limited,
@@ -24,9 +25,6 @@ from process.family import (
 from process.load import load
 from support import PATIENCE, wait_until
 
-WAYS = pytest.mark.parametrize(
-    "options", [(), ("--preload",), ("--reuse-port",)], ids=["", "preload", "reuse-port"]
-)
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and prlimit")
 
 HANGS_IN_C = "import ctypes; ctypes.PyDLL(None).sleep(100)"
@@ -134,6 +132,8 @@ def test_without_descriptors_it_goes_on(start_site, site, options):
         server.wait_said("Not upgraded")
         os.kill(max(workers_of(server)), signal.SIGKILL)
         server.wait_said("was killed by SIGKILL")
+    for pid in family_of(server):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
     wait_until(lambda: server.ask("/7").status == 200, "an answer")
     site.write("2")
     server.signal(signal.SIGHUP)

@@ -10,14 +10,11 @@ from pathlib import Path
 import pytest
 
 import fastwsgi
-from process.family import expect_nobody_left, stop, wait_for_workers, workers_of
+from process.family import WAYS, expect_nobody_left, stop, wait_for_workers, workers_of
 from process.load import WRK, load
 from subprocesses import PYTHONPATH
 from support import PATIENCE, request, wait_until
 
-WAYS = pytest.mark.parametrize(
-    "options", [(), ("--preload",), ("--reuse-port",)], ids=["", "preload", "reuse-port"]
-)
 WRK_BESIDE = 4 if WRK else 0
 
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from process.family import (
+    WAYS,
     expect_nobody_left,
     family_of,
     is_alive,
@@ -23,9 +24,6 @@ from process.load import WRK, load
 from subprocesses import Process
 from support import PATIENCE, Incomplete, request, wait_until
 
-WAYS = pytest.mark.parametrize(
-    "options", [(), ("--preload",), ("--reuse-port",)], ids=["", "preload", "reuse-port"]
-)
 WRK_BESIDE = 4 if WRK else 0
 
 
