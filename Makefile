@@ -4,17 +4,18 @@
 PORT ?= 8000
 PYTHON ?= $$(tools/find_python.sh)
 SECONDS ?= 60
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard src/*.pyx src/fastwsgi/*.pxd src/platform/*.h) setup.py
 
-.PHONY: serve test build lint bench conformance index abuse asan tsan fuzz cover annotate model wheel clean
+.PHONY: serve test build lint bench conformance index options abuse asan tsan fuzz cover annotate model wheel clean
 
 serve: $(VENV)/built $(VENV)/has-examples
 	@$(BIN)/fastwsgi --chdir examples --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
 
 test: $(VENV)/built $(VENV)/has-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 build: $(VENV)/built
 
@@ -30,6 +31,9 @@ conformance: $(VENV)/built $(VENV)/has-test
 
 index: | $(BIN)/python
 	PYTHONPATH=tests $(BIN)/python -m conformance.index
+
+options: $(VENV)/built
+	$(BIN)/python tools/options_page.py
 
 abuse: $(VENV)/built $(VENV)/has-test
 	$(BIN)/python tests/abuse $(ARGS)

@@ -237,7 +237,7 @@ class Counter:
     ) -> AbstractContextManager[Processes]:
         # So that dictionaries are laid out the same in each process.
         environment = {**server_environment(server, self.folder), "PYTHONHASHSEED": "0"}
-        return started(commands, start.port, self.core, environment, start.folder, seconds)
+        return started(commands, start.port, str(self.core), environment, start.folder, seconds)
 
 
 def case_table(case: str, costs: dict[str, dict[int, Cost]]) -> str:

@@ -26,7 +26,7 @@ from fastwsgi._outbox cimport (
 )
 from fastwsgi._networks cimport ADDRESS_ROOM, address_t, address_text, networks_match_peer
 from fastwsgi._parser cimport (
-    CONTENT_DONE, HEAD_DONE, METHOD_CONNECT, METHOD_HEAD, NEED_MORE,
+    CONTENT_DONE, HEAD_DONE, METHOD_CONNECT, METHOD_GET, METHOD_HEAD, NEED_MORE,
     parser_feed, parser_free, parser_init, parser_reset,
 )
 from fastwsgi._platform cimport (
@@ -42,7 +42,7 @@ from fastwsgi._refusals cimport (
     REFUSAL_BAD_PROXY_HEADER, REFUSAL_CONNECT, REFUSAL_CONTENT_TIMEOUT, REFUSAL_MISDIRECTED, REFUSAL_NO_MEMORY,
     REFUSAL_NO_PROXY_HEADER, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
 )
-from fastwsgi._response cimport response_refuse
+from fastwsgi._response cimport response_probe, response_refuse
 from fastwsgi._trust cimport REMARK_ROOM, trust_concerns, trust_head
 
 cdef extern from * nogil:
@@ -702,6 +702,8 @@ cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) 
     cdef ssize_t sent
     if outcome == ADVANCE_READY:
         connection_enter(loop, connection, STATE_QUEUED)
+        if connection_is_probe(loop, connection):
+            return answer_probe(loop, connection)
         connection.owner = OWNER_QUEUE
         list_append(&loop.ready, connection)
         return ADVANCE_READY
@@ -875,6 +877,38 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
         connection_close(loop, connection)
     else:
         connection_settle(loop, connection)
+
+
+cdef int answer_probe(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Answer --health or --ready, without a thread; returns as connection_handle does."""
+    cdef request_t* request = connection.request
+    cdef bint is_head_request = request.parser.method == METHOD_HEAD
+    cdef bint is_draining = word_load_relaxed(&loop.draining)
+    cdef bint keep_alive
+    cdef int status = 200
+    cdef slot_t* own = &loop.own
+    cdef transmit_t sent = TRANSMIT_LOST
+    if request.parser.method != METHOD_GET and not is_head_request:
+        status = 405
+    elif (is_draining or word_load_relaxed(&loop.board.stopping)) and probe_matches(&loop.ready_probe, request):
+        status = 503
+    connection.requests += 1
+    keep_alive = request.parser.keep_alive and connection.requests < loop.keep_alive_requests and not is_draining
+    if not keep_alive:
+        connection.closes = True
+        connection.lingers = request.parser.keep_alive
+    own.out.size = own.out_sent = 0
+    if response_probe(&own.head, status, is_head_request, keep_alive, request.parser.version_minor, &own.out, &own.date,
+                      platform_wall_seconds()) == 0:
+        own.sent = 0 if is_head_request else own.head.content_length
+        sent = connection_flush(loop, connection, own)
+    connection_log(loop, connection, status, own.sent, 0)
+    connection.is_answered = True
+    if sent == TRANSMIT_LOST:
+        word_add(&loop.counters.lost_clients, 1)
+        connection_close(loop, connection)
+        return ADVANCE_WAIT
+    return connection_settle(loop, connection)
 
 
 cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil:

@@ -20,16 +20,17 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset, strcpy, strlen
 from posix.unistd cimport close, usleep
 
-from fastwsgi._accesslog cimport LogFormat
+from fastwsgi._accesslog cimport LogFormat, record_t
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
     ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE,
     DEADLINE_SEND, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK,
     SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_MASK, TELL_SLOW, TRANSMIT_LOST, connection_advance,
-    connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_keep_watch,
-    connection_list_t, connection_lost, connection_next, connection_post, connection_refuse, connection_settle,
-    connection_t, list_append, list_take, loop_remind, loop_say, loop_t, request_t, slot_borrow, slot_claim, slot_free,
-    slot_init, slot_quiet, slot_rest, slot_t, slot_waiting,
+    connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_is_probe,
+    connection_keep_watch, connection_list_t, connection_lost, connection_new, connection_next, connection_post,
+    connection_refuse, connection_settle, connection_t, connection_watch, list_append, list_take, loop_remind,
+    loop_say, loop_t, probe_t, record_client, request_t, slot_borrow, slot_claim, slot_free, slot_init, slot_quiet,
+    slot_rest, slot_t, slot_waiting,
 )
 from fastwsgi._environ cimport environ_template
 from fastwsgi._exchange cimport Context, exchange_run
@@ -42,14 +43,18 @@ from fastwsgi._loop cimport (
 )
 from fastwsgi._outbox cimport outbox_is_empty
 from fastwsgi._overdue cimport exchange_revoke, overdue_arm, overdue_look, slots_end
+from fastwsgi._parser cimport KNOWN_X_REQUEST_ID, field_t, parser_t
 from fastwsgi._platform cimport (
-    condition_wait, line_load, line_replace, line_store, platform_name_thread, platform_now_ns, platform_clock_ns,
-    platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some, pointer_store_relaxed,
-    poller_close, pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock, wake_drain,
-    wake_write, word_add, word_count, word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed,
-    word_swap,
+    WATCH_READ, condition_wait, line_load, line_replace, line_store, platform_clock_ns, platform_name_thread,
+    platform_now_ns, platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some,
+    pointer_store_relaxed, poller_close, pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock,
+    pthread_mutex_unlock, sockaddr_storage, wake_drain, wake_write, word_add, word_count, word_load,
+    word_load_relaxed, word_replace, word_store, word_store_relaxed, word_store_release, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
+from fastwsgi._stats cimport (
+    PHASE_APPLICATION, WANTS_NOTHING, WANTS_REQUESTS, Row, private_row, shown_text, threads_most,
+)
 from fastwsgi._trust cimport trust_set
 from fastwsgi.errors import RequestTimeout
 
@@ -69,6 +74,10 @@ cdef enum:
 # Taken before any application is imported: one that lets gevent patch `threading` shall not turn ours into greenlets.
 start_new_thread = _thread.start_new_thread
 get_ident = _thread.get_ident
+
+
+cdef inline int64_t now_ms() noexcept nogil:
+    return platform_now_ns() // 1000000
 
 
 # ---- averages ----
@@ -108,21 +117,21 @@ cdef int others_run(crew_t* crew, slot_t* slot) noexcept nogil:
     cdef int count = 0
     cdef int i
     for i in range(1, slots_end(&crew.overdue)):
-        if (i != slot.index and word_load_relaxed(&crew.slots[i].running)
+        if (i != slot.index and word_load_relaxed(&crew.slots[i].shown.number)
                 and line_load(&crew.slots[i].word) & SLOT_MASK != SLOT_LOST):
             count += 1
     return count
 
 
 cdef void measure_start(crew_t* crew, slot_t* slot) noexcept nogil:
-    word_store_relaxed(&slot.began_ns, <uint64_t>platform_now_ns())
+    word_store_relaxed(&slot.shown.began_ns, <uint64_t>platform_now_ns())
     slot.began_cpu_ns = platform_thread_cpu_ns() if cell_is_slow(&crew.cells[slot.cell]) else 0
 
 
 cdef void measure_end(crew_t* crew, slot_t* slot) noexcept nogil:
     cdef cell_t* cell = &crew.cells[slot.cell]
-    average(&cell.wall_ns, platform_now_ns() - <int64_t>word_load_relaxed(&slot.began_ns))
-    word_store_relaxed(&slot.began_ns, 0)
+    average(&cell.wall_ns, platform_now_ns() - <int64_t>word_load_relaxed(&slot.shown.began_ns))
+    word_store_relaxed(&slot.shown.began_ns, 0)
     if slot.began_cpu_ns:
         # Those who compute side by side wait for each other's GIL: that looks as if they waited for something else.
         average(&cell.busy_ns, (platform_thread_cpu_ns() - slot.began_cpu_ns) * (1 + others_run(crew, slot)))
@@ -179,7 +188,7 @@ cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
         list_append(&crew.queue, connection)
         count += 1
     overdue_arm(&crew.loop, &crew.overdue)
-    word_store(&crew.queued, word_load(&crew.queued) + <uint64_t>count)
+    word_store(&crew.loop.row.waiting, word_load(&crew.loop.row.waiting) + <uint64_t>count)
     word_count(&crew.loop.counters.queued, count)
     locked_call_for_queue(crew)
     crew_unlock(crew)
@@ -188,7 +197,7 @@ cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
 cdef connection_t* locked_take_queued(crew_t* crew) noexcept nogil:
     cdef connection_t* connection = list_take(&crew.queue)
     if connection != NULL:
-        word_store(&crew.queued, word_load(&crew.queued) - 1)
+        word_store(&crew.loop.row.waiting, word_load(&crew.loop.row.waiting) - 1)
     return connection
 
 
@@ -272,7 +281,7 @@ cdef void crew_sift_queue(crew_t* crew) noexcept nogil:
             count += 1
             loop_remind(loop, ALARM_QUEUE, connection.expires_ms)
     crew.queue = staying
-    word_store(&crew.queued, count)
+    word_store(&crew.loop.row.waiting, count)
     crew_unlock(crew)
     while True:
         connection = list_take(&leaving)
@@ -336,7 +345,7 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
         return
     if not crew.drains:
         crew.drains = True
-        loop_drain(loop)
+        loop_drain(loop, stop == STOP_LEAVE)
         crew.grace_ends_ms = loop.now_ms + <int64_t>word_load(&crew.grace_ms)
         loop.alarms[<int>ALARM_STOP] = crew.grace_ends_ms
     elif loop.now_ms + <int64_t>word_load(&crew.grace_ms) < crew.grace_ends_ms:
@@ -357,7 +366,37 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
 
 # ---- an application thread ----
 
-cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexcept nogil:
+cdef void show(slot_t* slot, connection_t* connection, int64_t now_ms) noexcept nogil:
+    """Let others see what a thread serves from now on."""
+    cdef request_t* request = connection.request
+    cdef parser_t* parser = &request.parser
+    cdef const char* data = request.buffer.data + request.start
+    cdef field_t* field = NULL
+    cdef record_t client
+    if parser.known_seen & (<uint64_t>1 << <int>KNOWN_X_REQUEST_ID):
+        field = parser.fields
+        while field.known != KNOWN_X_REQUEST_ID:
+            field += 1
+    record_client(&client, connection)
+    # Method and target stand side by side.
+    shown_text(slot.shown, data + parser.method_name.start,
+               parser.target.start + parser.target.length - parser.method_name.start, client.peer, client.peer_size,
+               data + field.value.start if field != NULL else NULL, field.value.length if field != NULL else 0)
+    word_store_relaxed(&slot.shown.phase, PHASE_APPLICATION)
+    word_store_relaxed(&slot.shown.bound_ns, <uint64_t>now_ms * 1000000)
+    word_count(&slot.shown.requests, 1)
+    word_store_release(&slot.shown.number, slot.number)
+
+
+cdef void count_request(crew_t* crew) noexcept nogil:
+    """One more was handed to the application: say once when that is enough."""
+    word_add(&crew.handed, 1)
+    if word_load(&crew.handed) >= crew.max_requests and word_replace(
+            &crew.loop.row.wants, <int>WANTS_NOTHING, <int>WANTS_REQUESTS):
+        wake_write(&crew.loop.journal.wake)
+
+
+cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection, int64_t now_ms) noexcept nogil:
     """The request of a connection becomes the exchange of a slot."""
     # The leader may hold it for a moment, for a connection that it had before.
     slot_claim(slot)
@@ -367,16 +406,17 @@ cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     connection.requests += 1
     slot.number += 1
     slot.cell = cell_of(connection)
-    word_count(&slot.requests, 1)
-    word_store_relaxed(&slot.running, 1)
+    show(slot, connection, now_ms)
     line_store(&slot.word, slot.number << 2)
+    if crew.max_requests:
+        count_request(crew)
 
 
 cdef int crew_begin(crew_t* crew, slot_t* slot, connection_t* connection) noexcept nogil:
     """The leader begins an exchange: here and now, or, if it will wait, after passing the lead on."""
     cdef cell_t* cell
     cdef uint64_t count
-    crew_bind(crew, slot, connection)
+    crew_bind(crew, slot, connection, crew.loop.now_ms)
     connection.state = STATE_EXCHANGE
     cell = &crew.cells[slot.cell]
     if cell_waits(cell):
@@ -408,9 +448,9 @@ cdef int crew_lead(crew_t* crew, slot_t* slot, bint has_gil) noexcept nogil:
         if word_load_relaxed(&crew.stop) or word_load_relaxed(&crew.revokes):
             crew_look(crew)
         crew_see_to_alarms(crew)
-        if word_load_relaxed(&crew.queued) or loop.ready.first != NULL:
+        if word_load_relaxed(&crew.loop.row.waiting) or loop.ready.first != NULL:
             if has_gil or word_replace(&crew.gil_wanted, 0, 1):
-                if word_load_relaxed(&crew.queued):
+                if word_load_relaxed(&crew.loop.row.waiting):
                     # In order: what is in the queue came first.
                     crew_queue_ready(crew)
                     crew_lock(crew)
@@ -447,7 +487,7 @@ cdef int crew_follow(crew_t* crew, slot_t* slot) noexcept nogil:
             work = WORK_LEAD
             break
         if not word_load(&crew.held) and queue_waits(crew) and word_replace(&crew.gil_wanted, 0, 1):
-            crew_bind(crew, slot, locked_take_queued(crew))
+            crew_bind(crew, slot, locked_take_queued(crew), now_ms())
             slot.away = 0
             work = WORK_RUN
             break
@@ -476,7 +516,7 @@ cdef int crew_wait(crew_t* crew, slot_t* slot, bint leads) noexcept nogil:
 cdef void crew_has_gil(crew_t* crew) noexcept nogil:
     """A thread that waited for the GIL to begin has it: the next one may wait."""
     word_store(&crew.gil_wanted, 0)
-    if word_load(&crew.queued):
+    if word_load(&crew.loop.row.waiting):
         crew_lock(crew)
         locked_call_for_queue(crew)
         crew_unlock(crew)
@@ -520,7 +560,8 @@ cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
             and connection.inline_count < PIPELINE_MOST and slot_waiting(slot) < OUT_MOST):
         connection_next(loop, connection)
         connection.inline_count += 1
-        if connection_advance(loop, connection) == ADVANCE_READY and not word_load_relaxed(&crew.queued):
+        if (connection_advance(loop, connection) == ADVANCE_READY and not word_load_relaxed(&crew.loop.row.waiting)
+                and not connection_is_probe(loop, connection)):
             # Pipelined: its answer leaves together with this one.
             connection_enter(loop, connection, STATE_QUEUED)
             connection.owner = OWNER_QUEUE
@@ -537,21 +578,21 @@ cdef int crew_after(crew_t* crew, slot_t* slot) noexcept nogil:
     """After an exchange, with the GIL: the next one, if there is one without waiting."""
     cdef bint leads = slot.away and lead_return(&crew.loop.lead, slot.away)
     cdef int work = WORK_NONE
-    word_store_relaxed(&slot.running, 0)
+    word_store_relaxed(&slot.shown.number, 0)
     slot.away = 0
     if leads:
         work = crew_after_leading(crew, slot)
         return crew_lead(crew, slot, True) if work == WORK_NONE else work
     if not crew_give_back(crew, slot):
         return WORK_END
-    if not word_load(&crew.queued):
+    if not word_load(&crew.loop.row.waiting):
         return WORK_NONE
     crew_lock(crew)
     # One that computes goes on with the next of its kind, if it is alone: that spares it the lead and the keeper a turn.
     if queue_waits(crew) or (
             crew.queue.first != NULL and keeper_leads(crew) and cell_is_slow(&crew.cells[cell_of(crew.queue.first)])
             and not others_run(crew, slot)):
-        crew_bind(crew, slot, locked_take_queued(crew))
+        crew_bind(crew, slot, locked_take_queued(crew), now_ms())
         work = WORK_RUN
     crew_unlock(crew)
     return work
@@ -602,7 +643,8 @@ cdef bint keeper_holds(crew_t* crew) noexcept nogil:
     cdef int i
     for i in range(1, slots_end(&crew.overdue)):
         slot = &crew.slots[i]
-        if not word_load_relaxed(&slot.running) or now - <int64_t>word_load_relaxed(&slot.began_ns) > HOLD_NS:
+        if (not word_load_relaxed(&slot.shown.number)
+                or now - <int64_t>word_load_relaxed(&slot.shown.began_ns) > HOLD_NS):
             continue
         if slot.seen_number != line_load(&slot.word) >> 2:
             keeper_see(slot, now)
@@ -650,7 +692,7 @@ cdef bint keeper_is_due(crew_t* crew, uint64_t word, uint64_t seen, int64_t seen
     cdef int64_t began_ns
     if not word & LEAD_AWAY:
         return False
-    began_ns = <int64_t>word_load_relaxed(&crew.slots[lead_owner(word)].began_ns)
+    began_ns = <int64_t>word_load_relaxed(&crew.slots[lead_owner(word)].shown.began_ns)
     return (began_ns and now - began_ns >= crew.tick_ns) or (word == seen and now - seen_ns >= crew.tick_ns)
 
 
@@ -690,7 +732,7 @@ cdef void crew_keep(crew_t* crew) noexcept nogil:
             pause = crew.tick_ns << (calm // CALM_LOOKS)
             if word & LEAD_AWAY:
                 keeper_see(&crew.slots[lead_owner(word)], now)
-                if not word_load_relaxed(&crew.slots[lead_owner(word)].began_ns):
+                if not word_load_relaxed(&crew.slots[lead_owner(word)].shown.began_ns):
                     pause = crew.tick_ns        # not in an exchange: it takes a second look to tell for how long
         elif not word & LEAD_AWAY:
             idle += 1
@@ -709,14 +751,14 @@ cdef void crew_keep(crew_t* crew) noexcept nogil:
 
 # ---- above the GIL line ----
 
-cdef crew_t* crew_new(int threads) except NULL:
+cdef crew_t* crew_new(int threads, Row row) except NULL:
     cdef crew_t* crew = NULL
     cdef int i
     if posix_memalign(<void**>&crew, 64, sizeof(crew_t)) or crew == NULL:
         raise MemoryError
     memset(crew, 0, sizeof(crew_t))
     crew.threads = threads
-    crew.most = threads + max(threads, <int>LOST_LEAST)
+    crew.most = threads_most(threads)
     crew.keeper = <uint64_t>(crew.most + 1)
     crew.tick_ns = TICK_NS
     if posix_memalign(<void**>&crew.slots, 64, <size_t>(crew.most + 1) * sizeof(slot_t)) or crew.slots == NULL:
@@ -727,6 +769,11 @@ cdef crew_t* crew_new(int threads) except NULL:
     for i in range(crew.most + 1):
         if slot_init(&crew.slots[i], i) < 0:
             raise MemoryError
+        if i:
+            crew.slots[i].shown = &row.shown[i - 1]
+    crew.loop.board = row.board.board
+    crew.loop.row = row.row
+    crew.loop.counters = &row.row.counters
     return crew
 
 
@@ -736,6 +783,14 @@ cdef char* text_copy(bytes text) except NULL:
         raise MemoryError
     strcpy(copy, text)
     return copy
+
+
+cdef int probe_set(probe_t* probe, object path) except -1:
+    """A path that the loop answers by itself, or None."""
+    if path is not None:
+        probe.path = text_copy(path.encode())
+        probe.size = strlen(probe.path)
+    return 0
 
 
 cdef int open_most() except -1:
@@ -753,6 +808,7 @@ def server_name(listener):
     return "localhost", "80"
 
 
+@cython.no_gc_clear      # the row has to be there until the end: the core writes to it
 cdef class Crew:
     """The threads of a worker over one loop: the one class of the core that the Python side starts."""
 
@@ -761,8 +817,13 @@ cdef class Crew:
         memset(&self.lines, 0, sizeof(self.lines))
         memset(&self.records, 0, sizeof(self.records))
 
-    def __init__(self, app, listeners, settings, log, int access_fd=-1):
-        """Make ready to serve an application at sockets that listen, do not block and close on exec."""
+    def __init__(self, app, listeners, settings, log, int access_fd=-1, Row row=None, int kick_fd=-1):
+        """Make ready to serve an application at listeners (listener.py).
+
+        row: of a board that others have too, cleared; without it the worker is alone. If there are others, all have
+        the same listeners (but for those that are `is_own`), and kick_fd, an eventfd for all of them that is never read, lets
+        each hear when another one does not accept any more.
+        """
         import tempfile
 
         from fastwsgi import __version__
@@ -772,11 +833,12 @@ cdef class Crew:
         cdef loop_t* loop
         if self.crew != NULL:
             raise RuntimeError("a crew is made once")
-        self.listeners = list(listeners)
+        self.listeners = [listener.socket for listener in listeners]
         self.log = log
         self.access_fd = access_fd
         self.thread_ids = {}
         self.timeout = settings.timeout
+        self.watched_fd = -1
         self.context = Context()
         self.context.application = app
         self.context.log = log
@@ -785,7 +847,10 @@ cdef class Crew:
             name, port = server_name(listener)
             self.context.templates.append(environ_template(
                 name, port, threads > 1, False, errors, FileWrapper, f"fastwsgi/{__version__}"))
-        self.crew = crew_new(threads)
+        self.row = private_row(threads) if row is None else row
+        if self.row.board.threads < threads:
+            raise ValueError(f"a row of {self.row.board.threads} threads is not enough for {threads}")
+        self.crew = crew_new(threads, self.row)
         loop = self.context.loop = &self.crew.loop
         if loop_open(loop, settings.poller == "poll") < 0:
             raise OSError(errno, "the event loop could not be opened: no descriptors left?")
@@ -814,6 +879,9 @@ cdef class Crew:
         loop.response_memory = <size_t>max(settings.response_buffer, 64 * 1024)
         loop.response_spool = <uint64_t>settings.response_spool
         loop.spool_directory = text_copy(tempfile.gettempdir().encode(sys.getfilesystemencoding(), "surrogateescape"))
+        probe_set(&loop.health_probe, settings.health)
+        probe_set(&loop.ready_probe, settings.ready)
+        loop.has_probes = loop.health_probe.path != NULL or loop.ready_probe.path != NULL
         if access_fd >= 0:
             self.context.access = LogFormat(settings.access_logformat)
             self.context.logs_access = True
@@ -823,10 +891,14 @@ cdef class Crew:
             raise MemoryError
         for i in range(len(self.listeners)):
             fds[i] = self.listeners[i].fileno()
-        i = loop_listen(loop, fds, len(self.listeners))
+        shares = self.row.board.workers > 1 and not any(listener.is_own for listener in listeners)
+        i = loop_listen(loop, fds, len(self.listeners), shares, kick_fd)
         free(fds)
         if i < 0:
             raise OSError(errno, "a listener could not be watched")
+        for i, listener in enumerate(listeners):
+            loop.listeners[i].is_own = listener.is_own
+            loop.listeners[i].is_borrowed = listener.is_borrowed
 
     def __dealloc__(self):
         # No thread is left: each holds a reference to the crew.
@@ -845,6 +917,27 @@ cdef class Crew:
     def wakeup_fd(self):
         """Non-blocking; a byte written to it makes `attend` return. For `signal.set_wakeup_fd`."""
         return self.crew.loop.journal.wake.writer
+
+    def adopt(self, sock):
+        """Serve a connection as if it had been accepted at the first listener; before `start`.
+
+        A PROXY protocol header is not expected. The socket is empty afterwards.
+        """
+        cdef loop_t* loop = &self.crew.loop
+        cdef sockaddr_storage nobody
+        cdef connection_t* connection
+        if self.is_started:
+            raise RuntimeError("a connection is adopted before the start")
+        sock.setblocking(False)
+        memset(&nobody, 0, sizeof(nobody))
+        loop.now_ms = now_ms()
+        connection = connection_new(loop, sock.fileno(), 0, &nobody)
+        if connection == NULL:
+            raise MemoryError
+        sock.detach()
+        connection.awaits_proxy = False
+        if connection_watch(loop, connection, WATCH_READ) < 0:
+            raise OSError(errno, "a connection could not be watched")
 
     def start(self):
         """Start the threads."""
@@ -959,18 +1052,23 @@ cdef class Crew:
         """Wait without the GIL for something that the main thread shall do; write access log lines meanwhile.
 
         Returns records for the error log (level, text), perhaps none, when such records have come, a byte was
-        written to `wakeup_fd`, or the crew has finished (then at once, each time).
+        written to `wakeup_fd`, `watched_fd` is readable or has ended, the row has come to want something, after
+        `beat` seconds, or when the crew has finished (then at once, each time).
         """
         cdef loop_t* loop = &self.crew.loop
         cdef uint64_t lost_lines = 0, lost_records = 0
         cdef size_t written
-        cdef int error = 0
+        cdef int error = 0, wait_ms = -1
         cdef const char* text
         if self.is_closed:
             return []
+        if self.beat:
+            wait_ms = max(<int>(self.beat * 1000), 1)
+        if self.has_untold and not 0 <= wait_ms < TELL_MS:
+            wait_ms = TELL_MS
         with nogil:
             if not word_load(&self.crew.ended):
-                platform_wait_readable(loop.journal.wake.reader, TELL_MS if self.has_untold else -1)
+                platform_wait_readable(loop.journal.wake.reader, self.watched_fd, wait_ms)
             wake_drain(&loop.journal.wake)
             if self.access_fd >= 0 and not word_load(&self.crew.ended):
                 usleep(LINES_PAUSE_US)
@@ -982,6 +1080,8 @@ cdef class Crew:
                 error = platform_write_some(self.access_fd, self.lines.data + self.written,
                                             self.lines.size - self.written, &written)
                 self.written += written
+        # With the GIL, which shows that it can be had.
+        word_store_relaxed(&loop.row.beat, <uint64_t>platform_now_ns())
         records = []
         if error and (error not in (EINTR, ETIMEDOUT) or word_load(&self.crew.ended)):
             lost_lines += 1
@@ -1069,9 +1169,11 @@ cdef class Crew:
             self.is_closed = True
             loop_close(&self.crew.loop)
 
-    def stop(self, double grace):
+    def stop(self, double grace, bint leave=False):
         """Begin to drain: accept what is queued, finish what runs within `grace` seconds.
 
+        leave: other workers stay, and accept what is queued at shared listeners; it counts in the first call. What is
+        queued at borrowed ones is left to the next server in any case.
         From any thread and from signal handlers; a later call can shorten the grace, 0 means now.
         """
         cdef uint64_t grace_ms = <uint64_t>(max(grace, 0.0) * 1000)
@@ -1081,7 +1183,7 @@ cdef class Crew:
             if not word_load(&self.crew.stop) or grace_ms < word_load(&self.crew.grace_ms):
                 word_store(&self.crew.grace_ms, grace_ms)
             word_store(&self.crew.loop.draining, 1)
-            word_store(&self.crew.stop, 1)
+            word_replace(&self.crew.stop, 0, STOP_LEAVE if leave else STOP_DRAIN)
             if self.is_started:
                 lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
             else:
@@ -1099,6 +1201,15 @@ cdef class Crew:
             lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
 
     @property
+    def max_requests(self):
+        """So many are handed to the application, then `row.wants` is WANTS_REQUESTS; 0: any number. Before `start`."""
+        return self.crew.max_requests
+
+    @max_requests.setter
+    def max_requests(self, uint64_t number):
+        self.crew.max_requests = number
+
+    @property
     def tick(self):
         """After so many seconds away the leader loses the lead (0.001). Shorter ones are for stress tests."""
         return self.crew.tick_ns / 1e9
@@ -1107,30 +1218,18 @@ cdef class Crew:
     def tick(self, double seconds):
         self.crew.tick_ns = <int64_t>(seconds * 1e9)
 
+    @property
+    def last_call(self):
+        """How long clients of this machine have, at the stop, that were just connecting: seconds (0.01)."""
+        return self.crew.loop.last_call_ms / 1000
+
+    @last_call.setter
+    def last_call(self, double seconds):
+        self.crew.loop.last_call_ms = <int64_t>(seconds * 1000)
+
     def counters(self):
         """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""
-        cdef loop_t* loop = &self.crew.loop
-        cdef int i
-        cdef uint64_t requests = 0, exchanges = 0
-        for i in range(1, slots_end(&self.crew.overdue)):
-            requests += word_load_relaxed(&self.crew.slots[i].requests)
-            exchanges += word_load_relaxed(&self.crew.slots[i].running)
-        return {
-            "accepted": word_load_relaxed(&loop.counters.accepted),
-            "connections": word_load_relaxed(&loop.counters.connections),
-            "requests": requests,
-            "exchanges": exchanges,
-            "refused": word_load_relaxed(&loop.counters.refused),
-            "lost_clients": word_load_relaxed(&loop.counters.lost_clients),
-            "expired": word_load_relaxed(&loop.counters.expired),
-            "queued": word_load_relaxed(&loop.counters.queued),
-            "lead_taken": word_load_relaxed(&loop.counters.taken),
-            "lead_passed": word_load_relaxed(&loop.counters.passed),
-            "revoked": word_load_relaxed(&loop.counters.revoked),
-            "timeouts": word_load_relaxed(&loop.counters.timeouts),
-            "lost_threads": word_load_relaxed(&loop.counters.lost),
-            "left_queued": word_load_relaxed(&loop.counters.left),
-        }
+        return self.row.counters()
 
     def after_fork_in_child(self):
         """In a process that the application forked: let go of sockets and poller, which are the parent's.

@@ -39,6 +39,7 @@ from fastwsgi._response cimport (
     RESPONSE_BAD_STATUS, RESPONSE_BAD_STATUS_CODE, RESPONSE_NO_MEMORY, RESPONSE_OK, chunk_line, head_field,
     head_finish, head_framing, head_start, response_refuse,
 )
+from fastwsgi._stats cimport PHASE_CLIENT, PHASE_CLOSE
 
 from fastwsgi.errors import RequestTimeout
 
@@ -115,7 +116,7 @@ cdef transmit_t offer_patiently(loop_t* loop, slot_t* slot, const char* data, si
     """
     cdef connection_t* connection = slot.connection
     cdef transmit_t outcome = connection_transmit(loop, connection, slot, data, size, tail, tail_size, taken)
-    cdef uint64_t progress = 0
+    cdef uint64_t progress = 0, phase = 0
     if outcome == TRANSMIT_LOST:
         connection_lost(loop, connection)
     elif outcome == TRANSMIT_FULL:
@@ -126,11 +127,14 @@ cdef transmit_t offer_patiently(loop_t* loop, slot_t* slot, const char* data, si
         pthread_mutex_unlock(&slot.mutex)
     slot_release(loop, slot)
     if outcome == TRANSMIT_FULL:
+        phase = word_load_relaxed(&slot.shown.phase)
+        word_store_relaxed(&slot.shown.phase, PHASE_CLIENT)
         pthread_mutex_lock(&slot.mutex)
         while slot.progress == progress:
             pthread_cond_wait(&slot.moved, &slot.mutex)
         word_add(&slot.waits, -1)
         pthread_mutex_unlock(&slot.mutex)
+        word_store_relaxed(&slot.shown.phase, phase)
         # The client has read: that is progress, as a block is.
         word_count(&slot.blocks, 1)
     return outcome
@@ -525,12 +529,13 @@ cdef int iterate(Exchange exchange, object iterable) except -1:
     return 0
 
 
-cdef int close_iterable(object iterable) except -1:
+cdef int close_iterable(object iterable, slot_t* slot) except -1:
     """close() of PEP 3333, if there is one."""
     if type(iterable) is list or type(iterable) is tuple:
         return 0
     close = getattr(iterable, "close", None)
     if close is not None:
+        word_store_relaxed(&slot.shown.phase, PHASE_CLOSE)
         close()
     return 0
 
@@ -612,7 +617,7 @@ cdef int exchange_log(Context context, Exchange exchange, slot_t* slot, dict env
         accesslog_values(&context.access.format, environ, &slot.values)
         record.values = slot.values.data
         record.values_size = slot.values.size
-    record.duration_ns = <uint64_t>(platform_now_ns() - <int64_t>word_load_relaxed(&slot.began_ns))
+    record.duration_ns = <uint64_t>(platform_now_ns() - <int64_t>word_load_relaxed(&slot.shown.began_ns))
     record.unix_time = platform_wall_seconds()
     record.status = 499 if exchange.is_lost else slot.status
     record.content_bytes = slot.sent
@@ -690,7 +695,7 @@ cdef int exchange_call(Context context, Exchange exchange, slot_t* slot, list en
         exchange.finish()
     finally:
         leave_application(slot)
-        close_iterable(iterable)
+        close_iterable(iterable, slot)
     return 0
 
 

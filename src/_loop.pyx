@@ -12,34 +12,45 @@ from libc.string cimport strerror
 from posix.unistd cimport close
 
 from fastwsgi._connection cimport (
-    ADVANCE_LOST, ALARMS, ADVANCE_SPILL, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE,
-    DEADLINE_SEND, DEADLINES, OWNER_LOOP, POST_FINISHED, STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE,
-    STATE_LINGER, STATE_NEW, STATE_SENDING, connection_advance, connection_attend, connection_close,
-    connection_enter, connection_free, connection_give_up, connection_gone, connection_handle, connection_heard,
-    connection_new, connection_receive, connection_refuse, connection_send_ready, connection_settle, connection_slot,
-    connection_t, connection_watch, list_append, list_take, listener_t, loop_say, loop_t, request_t, slot_free,
-    slot_init,
+    ADVANCE_LOST, ALARMS, ADVANCE_SPILL, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER,
+    DEADLINE_NONE, DEADLINE_SEND, DEADLINES, HELD_FULL, HELD_OUT, HELD_YIELDS, OWNER_LOOP, POST_FINISHED,
+    STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE, STATE_LINGER, STATE_NEW, STATE_SENDING, connection_advance,
+    connection_attend, connection_close, connection_enter, connection_free, connection_give_up, connection_gone,
+    connection_handle, connection_heard, connection_new, connection_receive, connection_refuse, connection_send_ready,
+    connection_settle, connection_slot, connection_t, connection_watch, list_append, list_take, listener_t, loop_say,
+    loop_t, request_t, slot_free, slot_init,
 )
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journal_open
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
-    EVENT_GONE, SHUT_RDWR, WATCH_READ, WATCH_WRITE, event_t, head_load, head_take, line_load, line_store, listen,
-    condition_init, platform_accept, platform_has_octets, platform_now_ns, platform_stop_hearing, platform_would_block,
-    poller_close, pointer_store_relaxed, poller_open, poller_wait, poller_watch, pthread_cond_destroy,
-    pthread_mutex_destroy, pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, word_count, word_load,
-    word_load_relaxed, word_swap,
+    EVENT_GONE, SHUT_RDWR, WATCH_EDGE, WATCH_EXCLUSIVE, WATCH_READ, WATCH_WRITE, condition_init, event_t, head_load,
+    head_take, line_load, line_store, listen, platform_accept, platform_has_octets, platform_hears_nothing,
+    platform_is_listening,
+    platform_now_ns, platform_stop_hearing, platform_wait_readable, platform_would_block, pointer_store_relaxed,
+    poller_close, poller_has_edges, poller_open, poller_wait, poller_watch, pthread_cond_destroy,
+    pthread_mutex_destroy, pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, wake_write, word_count,
+    word_load, word_load_relaxed, word_store, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
+from fastwsgi._stats cimport ROW_SERVING, board_row, row_t
 from fastwsgi._trust cimport trust_free
 
 cdef enum:
     EVENTS_MOST = 64
     ACCEPT_MOST = 64            # connections of one turn
+    ACCEPT_SHARED = 8           # where other workers have the same listeners
     ACCEPT_REST = 65536         # of one listener at the end: more than any kernel queues
     IDLE_LOOKS = 8              # for a connection that can be closed to make room
     ACCEPT_PAUSE_MS = 500       # when descriptors have run out
     ACCEPT_SAY_MS = 10000       # and how often that is said
+    # Another worker is better placed to accept if it has fewer connections by so many, or by a part of its own.
+    YIELD_LEAST = 4
+    YIELD_PART = 16
+    YIELD_MS = 1000             # at most, or until a kick; if connections wait then, the others do not accept, ...
+    ANYWAY_TURNS = 1000         # ... and for so many turns that bring some it does not matter what they have
+    NAP_MS = 10                 # and where no kick is heard
+    ANYWAY_TURNS_NAP = 1
 
 
 cdef inline int64_t now_ms() noexcept nogil:
@@ -50,6 +61,7 @@ cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil:
     """Make it ready; 0, or -1 with errno. The memory is the caller's, zeroed."""
     loop.now_ms = now_ms()
     limits_default(&loop.limits)
+    loop.last_call_ms = DRAIN_ACCEPT_LOCAL_MS
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DEADLINE_LINGER_MS
     if pthread_mutex_init(&loop.lead.mutex, NULL) or condition_init(&loop.lead.keeper) or slot_init(&loop.own, 0):
         return -1
@@ -61,20 +73,36 @@ cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil:
     return 0
 
 
-cdef int loop_listen(loop_t* loop, const int* fds, int count) noexcept nogil:
-    """Watch the listeners; 0, or -1 with errno."""
+cdef int loop_listen(loop_t* loop, const int* fds, int count, bint shares, int kick_fd) noexcept nogil:
+    """Watch the listeners; shares: as other workers do; 0, or -1 with errno."""
     cdef int i
-    loop.listeners = <listener_t*>calloc(<size_t>count, sizeof(listener_t))
+    cdef listener_t* kick
+    loop.listeners = <listener_t*>calloc(<size_t>count + 1, sizeof(listener_t))
     if loop.listeners == NULL:
         return -1
     loop.listener_count = count
     loop.listens = True
+    loop.shares = shares
+    loop.accept_most = ACCEPT_SHARED if shares else ACCEPT_MOST
+    loop.listener_flags = WATCH_READ | WATCH_EXCLUSIVE if shares else WATCH_READ
     for i in range(count):
         loop.listeners[i].fd = fds[i]
         loop.listeners[i].index = i
-        if poller_watch(&loop.poller, fds[i], 0, WATCH_READ, &loop.listeners[i]) < 0:
+    watch_listeners(loop)
+    for i in range(count):
+        if not loop.listeners[i].is_watched:
             return -1
-        loop.listeners[i].is_watched = True
+    loop.kick.reader = loop.kick.writer = -1
+    loop.yield_ms = NAP_MS
+    loop.anyway_most = ANYWAY_TURNS_NAP
+    if shares and kick_fd >= 0 and poller_has_edges(&loop.poller):
+        kick = &loop.listeners[count]
+        if poller_watch(&loop.poller, kick_fd, 0, WATCH_READ | WATCH_EDGE, kick) < 0:
+            return -1
+        kick.is_watched = True
+        loop.kick.reader = loop.kick.writer = kick_fd
+        loop.yield_ms = YIELD_MS
+        loop.anyway_most = ANYWAY_TURNS
     return 0
 
 
@@ -103,22 +131,137 @@ cdef void loop_close(loop_t* loop) noexcept nogil:
     trust_free(&loop.trust)
     free(loop.listeners)
     free(loop.spool_directory)
+    free(loop.health_probe.path)
+    free(loop.ready_probe.path)
 
 
 # ---- accepting ----
 
 cdef void watch_listener(loop_t* loop, listener_t* listener, bint on) noexcept nogil:
+    # Added or removed, never changed: an exclusive one cannot be (epoll_ctl(2)).
+    on = on and not listener.is_left
     if listener.is_watched != on and poller_watch(
-            &loop.poller, listener.fd, WATCH_READ if listener.is_watched else 0, WATCH_READ if on else 0,
-            listener) == 0:
+            &loop.poller, listener.fd, loop.listener_flags if listener.is_watched else 0,
+            loop.listener_flags if on else 0, listener) == 0:
         listener.is_watched = on
 
 
-cdef void watch_listeners(loop_t* loop, bint on) noexcept nogil:
+cdef void watch_listeners(loop_t* loop) noexcept nogil:
+    """Watch all that are ours, or none where there is a reason not to; the other workers are told."""
+    cdef bint on = loop.listens and not loop.withheld
+    cdef bint leaves = False
+    cdef bint was_watched
     cdef int i
     for i in range(loop.listener_count):
+        was_watched = loop.listeners[i].is_watched
         watch_listener(loop, &loop.listeners[i], on)
+        leaves |= was_watched and not loop.listeners[i].is_watched
+    word_store(&loop.row.accepts, loop.listens and not loop.withheld & ~HELD_YIELDS)
+    if leaves and loop.kick.writer >= 0:
+        # What waits in the kernel's queue has woken us already, and will wake nobody else.
+        wake_write(&loop.kick)
 
+
+cdef void withhold(loop_t* loop, int reason) noexcept nogil:
+    """Do not accept, for that reason."""
+    loop.withheld |= reason
+    watch_listeners(loop)
+
+
+cdef void accept_again(loop_t* loop, int reason) noexcept nogil:
+    """That reason not to accept is gone."""
+    loop.withheld &= ~reason
+    watch_listeners(loop)
+
+
+# ---- several workers at the same listeners (docs/decisions/0007-sharing-listeners.md) ----
+
+cdef int64_t own_load(loop_t* loop) noexcept nogil:
+    """What has to become less before a worker that yields looks at the others again."""
+    return loop.open_count + <int64_t>word_load_relaxed(&loop.row.waiting)
+
+
+cdef int64_t room_to_accept(loop_t* loop) noexcept nogil:
+    """How many connections this worker may accept before another one is better placed; 0 or less: one is now.
+
+    That is one with clearly fewer connections, or any if requests wait here; none where requests wait there. Of those
+    without, the one with the fewest connections never finds another: so there is always one that accepts.
+    """
+    cdef bint is_busy = word_load_relaxed(&loop.row.waiting) > 0
+    cdef int64_t room = ACCEPT_SHARED
+    cdef int64_t theirs, margin
+    cdef row_t* row
+    cdef int i
+    for i in range(<int>loop.board.workers):
+        row = board_row(loop.board, i)
+        if (row == loop.row or word_load_relaxed(&row.state) != ROW_SERVING or not word_load(&row.accepts)
+                or word_load_relaxed(&row.waiting)):
+            continue
+        if is_busy:
+            return 0
+        theirs = <int64_t>word_load_relaxed(&row.counters.connections)
+        margin = max(theirs // YIELD_PART, <int64_t>YIELD_LEAST)
+        if loop.withheld & HELD_YIELDS:
+            margin //= 2        # or it would be there and back with each connection
+        room = min(room, theirs + margin - loop.open_count)
+    return room
+
+
+cdef bint has_turn_to_accept(loop_t* loop) noexcept nogil:
+    """Something can be accepted: by us, as much as loop.accept_budget says then, or by another worker."""
+    cdef int64_t room
+    if loop.shares and loop.accept_budget == loop.accept_most:      # once in a turn
+        if loop.anyway_turns:
+            loop.anyway_turns -= 1
+            return True
+        # Before the look: what becomes less after it is then noticed.
+        loop.yields_at = own_load(loop)
+        room = room_to_accept(loop)
+        if room <= 0:
+            word_count(&loop.counters.yielded, 1)
+            loop.yields_until_ms = loop.now_ms + loop.yield_ms
+            withhold(loop, HELD_YIELDS)
+            return False
+        loop.accept_budget = <int>min(loop.accept_budget, room)
+    return True
+
+
+cdef bint somebody_waits(loop_t* loop) noexcept nogil:
+    """A connection is in the kernel's queue."""
+    cdef int i
+    for i in range(loop.listener_count):
+        if platform_wait_readable(loop.listeners[i].fd, -1, 0):
+            return True
+    return False
+
+
+cdef void see_to_yield(loop_t* loop, bint is_kicked) noexcept nogil:
+    """While yielding: go on accepting when it is our turn again, or when the others do not accept at all."""
+    cdef bint is_over = loop.now_ms >= loop.yields_until_ms
+    if not is_over and not is_kicked and own_load(loop) >= loop.yields_at:
+        return
+    loop.yields_at = own_load(loop)
+    if room_to_accept(loop) > 0:
+        accept_again(loop, HELD_YIELDS)
+    elif is_over:
+        if somebody_waits(loop):
+            loop.anyway_turns = loop.anyway_most
+        accept_again(loop, HELD_YIELDS)
+
+
+cdef void loop_kicked(loop_t* loop) noexcept nogil:
+    """Another worker does not watch the listeners any more, or has died."""
+    cdef int i
+    if loop.withheld & HELD_YIELDS:
+        see_to_yield(loop, True)
+    elif loop.listens and not loop.withheld:
+        # Watched anew, since that brings an event for what waits already.
+        for i in range(loop.listener_count):
+            watch_listener(loop, &loop.listeners[i], False)
+            watch_listener(loop, &loop.listeners[i], True)
+
+
+# ---- accepting ----
 
 cdef void say_accepting_pauses(loop_t* loop, int level, const char* text, const char* detail) noexcept nogil:
     if loop.now_ms >= loop.accept_said_ms + ACCEPT_SAY_MS or not loop.accept_said_ms:
@@ -146,8 +289,7 @@ cdef void pause_when_full(loop_t* loop) noexcept nogil:
     """No room: go on when there is some (loop_turn)."""
     say_accepting_pauses(loop, LEVEL_WARNING,
                          b"as many connections as --worker-connections allows, and none of them idle: others wait", NULL)
-    loop.accept_full = True
-    watch_listeners(loop, False)
+    withhold(loop, HELD_FULL)
 
 
 cdef void pause_accepting(loop_t* loop) noexcept nogil:
@@ -155,9 +297,8 @@ cdef void pause_accepting(loop_t* loop) noexcept nogil:
     say_accepting_pauses(loop, LEVEL_ERROR,
                          b"no more connections can be accepted; raise the limit of open files (ulimit -n)",
                          strerror(errno))
-    loop.accept_paused = True
     loop.accept_again_ms = loop.now_ms + ACCEPT_PAUSE_MS
-    watch_listeners(loop, False)
+    withhold(loop, HELD_OUT)
 
 
 cdef connection_t* accept_one(loop_t* loop, listener_t* listener) noexcept nogil:
@@ -190,9 +331,11 @@ cdef connection_t* accept_one(loop_t* loop, listener_t* listener) noexcept nogil
             pause_accepting(loop)
             return NULL
         if errno == EINVAL or errno == EBADF or errno == ENOTSOCK:
-            if loop.listens:
+            # One that is shared ends with the first worker that ends; perhaps before we were told.
+            if (loop.listens and not word_load(&loop.draining) and not word_load(&loop.board.stopping)
+                    and not platform_hears_nothing(listener.fd)):
                 loop_say(loop, LEVEL_ERROR, b"a listening socket was closed by somebody else", NULL, strerror(errno))
-                watch_listener(loop, listener, False)
+            watch_listener(loop, listener, False)
             return NULL
         # Any other error is of a connection that is lost already (accept(2), "Error handling").
     return NULL
@@ -217,17 +360,29 @@ cdef int loop_accept(loop_t* loop, listener_t* listener) noexcept nogil:
             connection_enter(loop, connection, STATE_IDLE)
 
 
+cdef int listener_event(loop_t* loop, listener_t* listener) noexcept nogil:
+    """Somebody wants to connect, or kicks; ADVANCE_LOST if the lead was taken meanwhile."""
+    cdef int outcome
+    if not listener.is_watched:
+        return 0        # not since this turn's events were taken
+    if listener == &loop.listeners[loop.listener_count]:
+        loop_kicked(loop)
+        return 0
+    if not has_turn_to_accept(loop):
+        return 0
+    outcome = loop_accept(loop, listener)
+    if outcome == 1:
+        loop.event_index -= 1
+    return outcome
+
+
 # ---- the turn ----
 
 cdef int loop_event(loop_t* loop, event_t* event) noexcept nogil:
     """See to one event; ADVANCE_LOST if the lead was taken meanwhile."""
     cdef connection_t* connection
-    cdef int outcome
-    if event.item >= <void*>loop.listeners and event.item < <void*>(loop.listeners + loop.listener_count):
-        outcome = loop_accept(loop, <listener_t*>event.item)
-        if outcome == 1:
-            loop.event_index -= 1
-        return outcome
+    if event.item >= <void*>loop.listeners and event.item <= <void*>(loop.listeners + loop.listener_count):
+        return listener_event(loop, <listener_t*>event.item)
     connection = <connection_t*>event.item
     if connection.state == STATE_CLOSED:
         return 0
@@ -364,8 +519,10 @@ cdef int wait_ms(loop_t* loop) noexcept nogil:
             until = loop.alarms[kind]
     if loop.listens_until_ms and (until == 0 or loop.listens_until_ms < until):
         until = loop.listens_until_ms
-    if loop.accept_paused and (until == 0 or loop.accept_again_ms < until):
+    if loop.withheld & HELD_OUT and (until == 0 or loop.accept_again_ms < until):
         until = loop.accept_again_ms
+    if loop.withheld & HELD_YIELDS and (until == 0 or loop.yields_until_ms < until):
+        until = loop.yields_until_ms
     for kind in range(<int>DEADLINE_NONE + 1, <int>DEADLINES):
         first = loop.deadlines[kind].first
         if first != NULL and (until == 0 or first.expires_ms < until):
@@ -377,6 +534,16 @@ cdef int wait_ms(loop_t* loop) noexcept nogil:
     if until <= loop.now_ms:
         return 0
     return <int>min(until - loop.now_ms, <int64_t>3600000)
+
+
+cdef void see_to_withheld(loop_t* loop) noexcept nogil:
+    """Go on accepting where the reason not to is gone."""
+    if loop.withheld & HELD_FULL and has_room(loop):
+        accept_again(loop, HELD_FULL)
+    if loop.withheld & HELD_OUT and loop.now_ms >= loop.accept_again_ms:
+        accept_again(loop, HELD_OUT)
+    if loop.withheld & HELD_YIELDS:
+        see_to_yield(loop, False)
 
 
 cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
@@ -406,9 +573,8 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
     free_closed(loop)
     if loop.connections == NULL and not loop.listens and word_load_relaxed(&loop.draining):
         return TURN_DRAINED
-    if loop.accept_full and loop.listens and has_room(loop):
-        loop.accept_full = False
-        watch_listeners(loop, not loop.accept_paused)
+    if loop.withheld:
+        see_to_withheld(loop)
     timeout = wait_ms(loop) if may_wait and loop.backlog.first == NULL else 0
     if timeout != 0:
         # Announce the sleep, look once more, sleep: whoever pushes or calls looks at the announcement after it.
@@ -420,13 +586,10 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
     else:
         loop.event_count = poller_wait(&loop.poller, loop.events, EVENTS_MOST, 0)
     loop.event_index = 0
-    loop.accept_budget = ACCEPT_MOST
+    loop.accept_budget = loop.accept_most
     loop.now_ms = now_ms()
     if line_load(&loop.lead.attention):
         line_store(&loop.lead.attention, 0)
-    if loop.accept_paused and loop.now_ms >= loop.accept_again_ms:
-        loop.accept_paused = False
-        watch_listeners(loop, not loop.accept_full)
     if loop.listens_until_ms and loop.now_ms >= loop.listens_until_ms:
         stop_listening(loop, False)
     if (head_load(&loop.done) != NULL or loop.returned != NULL) and take_done(loop) == ADVANCE_LOST:
@@ -439,30 +602,64 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
 
 
 cdef void loop_taken_over(loop_t* loop) noexcept nogil:
-    """The lead has changed hands: old events are dropped, since level-triggered ones come again."""
+    """The lead has changed hands: old events are dropped, since level-triggered ones come again; a kick does not."""
+    cdef int i
+    cdef bint is_kicked = False
+    for i in range(loop.event_index, loop.event_count):
+        is_kicked |= loop.events[i].item == <void*>&loop.listeners[loop.listener_count]
     loop.event_index = 0
     loop.event_count = 0
+    if is_kicked:
+        loop_kicked(loop)
     # Whoever called for attention may have been answered by a leader that went away before it looked.
     line_store(&loop.lead.attention, 1)
 
 
 # ---- the end ----
 
-cdef void loop_drain(loop_t* loop) noexcept nogil:
-    """Let handshakes that have begun come to their end, and nothing new begin; idle connections have a moment left."""
+cdef void stop_hearing(loop_t* loop) noexcept nogil:
+    """Let handshakes that have begun come to their end, and nothing new begin, for all processes that share a listener."""
     cdef int i, reach
-    cdef connection_t* connection
+    loop.shares = False         # all of them end
+    accept_again(loop, HELD_YIELDS)
+    loop.listens_until_ms = loop.now_ms
+    for i in range(loop.listener_count):
+        reach = -1 if loop.listeners[i].is_left else platform_stop_hearing(loop.listeners[i].fd)
+        if reach >= 0:
+            loop.listens_until_ms = max(loop.listens_until_ms,
+                                        loop.now_ms + (loop.last_call_ms if reach else DRAIN_ACCEPT_MS))
+
+
+cdef void leave_listeners(loop_t* loop, bint leaves) noexcept nogil:
+    """Accept nothing more at those that others go on with, and leave what comes to them."""
+    cdef listener_t* listener
+    cdef int i
+    loop.listens = False
+    for i in range(loop.listener_count):
+        listener = &loop.listeners[i]
+        # Nobody goes on with one that a reload has given up.
+        listener.is_left = listener.is_borrowed or (
+            leaves and not listener.is_own and not platform_hears_nothing(listener.fd))
+        loop.listens |= not listener.is_left
+    if not loop.listens:
+        loop.withheld = 0
+    watch_listeners(loop)
+
+
+cdef void loop_drain(loop_t* loop, bint leaves) noexcept nogil:
+    """Begin to end: idle connections have a moment left, and what the listeners bring is accepted until it ends.
+
+    leaves: only this worker ends, and what its shared listeners bring is left to the others. Those that are borrowed
+    are left in any case: the next server goes on with them.
+    """
+    cdef connection_t* connection = loop.connections
     cdef connection_t* following
     loop.now_ms = now_ms()
     loop.deadlines[<int>DEADLINE_IDLE].duration_ms = DRAIN_IDLE_MS
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DRAIN_LINGER_MS
-    loop.listens_until_ms = loop.now_ms
-    for i in range(loop.listener_count):
-        reach = platform_stop_hearing(loop.listeners[i].fd)
-        if reach >= 0:
-            loop.listens_until_ms = max(loop.listens_until_ms,
-                                        loop.now_ms + (DRAIN_ACCEPT_LOCAL_MS if reach else DRAIN_ACCEPT_MS))
-    connection = loop.connections
+    leave_listeners(loop, leaves)
+    if loop.listens:
+        stop_hearing(loop)
     while connection != NULL:
         following = connection.after
         if connection.state == STATE_NEW or connection.state == STATE_IDLE:
@@ -491,20 +688,27 @@ cdef void stop_listening(loop_t* loop, bint is_hurried) noexcept nogil:
     Where descriptors have run out, that is tried again when some may be free, unless is_hurried.
     """
     cdef int i
+    loop.withheld = 0
     for i in range(loop.listener_count):
-        listen(loop.listeners[i].fd, 0)     # where the kernel could not be told to stop hearing
+        if loop.listeners[i].is_left:
+            continue
+        # Where the kernel could not be told to stop hearing. One that another worker has shut down would listen again.
+        if platform_is_listening(loop.listeners[i].fd):
+            listen(loop.listeners[i].fd, 0)
         accept_rest(loop, &loop.listeners[i])
-    if loop.accept_paused and not is_hurried:
+    if loop.withheld & HELD_OUT and not is_hurried:
         loop.listens_until_ms = loop.accept_again_ms
         return
     loop.listens = False
     loop.listens_until_ms = 0
-    watch_listeners(loop, False)
+    watch_listeners(loop)
     for i in range(loop.listener_count):
+        if loop.listeners[i].is_left:
+            continue
         shutdown(loop.listeners[i].fd, SHUT_RDWR)
         # The queue of a unix socket outlives that; of TCP nothing is left.
         accept_rest(loop, &loop.listeners[i])
-    loop.accept_paused = False
+    loop.withheld = 0
     loop.accept_budget = 0
 
 

@@ -18,7 +18,7 @@ from fastwsgi._connection cimport (
 from fastwsgi._journal cimport LEVEL_WARNING
 from fastwsgi._platform cimport (
     line_load, line_replace, line_store, platform_now_ns, pointer_store_relaxed, wake_write, word_add, word_count,
-    word_load, word_load_relaxed, word_store,
+    word_load, word_load_relaxed, word_store, word_store_relaxed,
 )
 from fastwsgi._refusals cimport REFUSAL_TIMEOUT
 
@@ -108,8 +108,8 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
         slot_quiet(slot)
         return True
     number = slot.number
-    if word_load_relaxed(&slot.began_ns):
-        duration_ns = <uint64_t>platform_now_ns() - word_load_relaxed(&slot.began_ns)
+    if word_load_relaxed(&slot.shown.began_ns):
+        duration_ns = <uint64_t>platform_now_ns() - word_load_relaxed(&slot.shown.began_ns)
     if slot_waiting(slot) and connection_flush(loop, connection, slot) == TRANSMIT_LOST:
         connection.wants_reset = True
     slot.connection = NULL
@@ -117,6 +117,7 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
     connection.owner = OWNER_LOOP
     connection.state = STATE_EXCHANGE       # for the log: from the queue it came without the leader's hand
     slot.revoked_ms = loop.now_ms
+    word_store_relaxed(&slot.shown.taken, number)
     word_count(&loop.counters.revoked, 1)
     if reason == REFUSAL_TIMEOUT:
         word_count(&loop.counters.timeouts, 1)
@@ -163,7 +164,7 @@ cdef void see(slot_t* slot, uint64_t number, int64_t now_ms) noexcept nogil:
     cdef int64_t began_ms
     if number != slot.watched_number:
         # Its thread may still wait for the GIL.
-        began_ms = <int64_t>word_load_relaxed(&slot.began_ns) // 1000000
+        began_ms = <int64_t>word_load_relaxed(&slot.shown.began_ns) // 1000000
         slot.watched_number = number
         slot.watched_since_ms = slot.progress_ms = began_ms if began_ms else now_ms
     elif blocks != slot.watched_blocks or word_load(&slot.waits):
@@ -182,12 +183,12 @@ cdef bint overdue_look(loop_t* loop, overdue_t* overdue) noexcept nogil:
         slot = &overdue.slots[i]
         word = line_load(&slot.word)
         number = word >> 2
-        if not word_load(&slot.running) or word & SLOT_MASK == SLOT_LOST:
+        if not word_load(&slot.shown.number) or word & SLOT_MASK == SLOT_LOST:
             continue
         some = True
         if word & SLOT_MASK == SLOT_REVOKED:
             # One that waits for the GIL is not lost.
-            if loop.now_ms - slot.revoked_ms >= LOST_MS and word_load_relaxed(&slot.began_ns):
+            if loop.now_ms - slot.revoked_ms >= LOST_MS and word_load_relaxed(&slot.shown.began_ns):
                 give_up_thread(loop, overdue, slot, number)
             continue
         see(slot, number, loop.now_ms)

@@ -8,7 +8,7 @@ socket and no Python object; time is an argument.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset, strlen
 
-from fastwsgi._buffer cimport buffer_free, buffer_reserve, buffer_t
+from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_reserve, buffer_t
 from fastwsgi._octets cimport IN_TOKEN, IN_VALUE, is_blank, octet_kinds
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_STOPPING, refusal_info, refusal_info_t
 
@@ -303,6 +303,31 @@ cdef int response_refuse(int reason, bint is_head_request, buffer_t* out, date_t
         end = put(end, text, text_size)
         end = put(end, b"\n", 1)
     out.size = <size_t>(end - out.data)
+    return RESPONSE_OK
+
+
+cdef int response_probe(head_t* head, int status, bint is_head_request, bint keep_alive, int version_minor,
+                        buffer_t* out, date_t* date, int64_t now) noexcept nogil:
+    """Append the whole answer to a probe (--health, --ready): 200, 503 or 405.
+
+    Its content length is left in head.content_length.
+    """
+    cdef const char* line = b"200 OK"
+    cdef const char* text = b"ok\n"
+    if status == 503:
+        line = b"503 Service Unavailable"
+        text = b"stopping\n"
+    elif status == 405:
+        line = b"405 Method Not Allowed"
+        text = b"GET or HEAD\n"
+    if (head_start(head, line, strlen(line))
+            or head_field(head, b"Content-Type", 12, b"text/plain; charset=utf-8", 25)
+            or head_field(head, b"Cache-Control", 13, b"no-store", 8)
+            or (status == 405 and head_field(head, b"Allow", 5, b"GET, HEAD", 9))
+            or head_finish(head, out, FRAMING_LENGTH, True, strlen(text), keep_alive, version_minor, date, now)
+            or (not is_head_request and buffer_append(out, text, strlen(text)))):
+        return RESPONSE_NO_MEMORY
+    head.content_length = strlen(text)
     return RESPONSE_OK
 
 

@@ -73,15 +73,18 @@ def serve(request):
 def start(tmp_path):
     """start("--threads", "1", "apps:hello"): run it, wait until it listens, return the Process.
 
-    It listens at a free port of 127.0.0.1 unless --bind is given. With started=False nothing is waited for.
+    It listens at a free port of 127.0.0.1 unless --bind is given, and has one worker unless --workers is or
+    `alone` is False. With started=False nothing is waited for.
     """
     from subprocesses import Process
 
     processes = []
 
-    def start(*arguments, started=True, interpreter=sys.executable, **environment):
+    def start(*arguments, started=True, alone=True, interpreter=sys.executable, **environment):
         if started and not {"--bind", "-b"} & set(arguments):
             arguments = ("--bind", "127.0.0.1:0", *arguments)
+        if started and alone and not {"--workers", "-w"} & set(arguments):
+            arguments = ("--workers", "1", *arguments)
         process = Process(arguments, tmp_path, environment, interpreter)
         processes.append(process)
         if started:

@@ -1,5 +1,6 @@
 """A server in a process of its own, as `python -m fastwsgi` starts it."""
 
+import contextlib
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 import fastwsgi
@@ -37,7 +39,9 @@ def skip_without_ipv6():
 class Process:
     """A running `python -m fastwsgi`: its output, its clients, its end."""
 
-    def __init__(self, arguments, directory, environment, interpreter=sys.executable, wrapper=()):
+    def __init__(
+        self, arguments, directory, environment, interpreter=sys.executable, wrapper=(), pass_fds=()
+    ):
         """wrapper: a command that runs the command behind it in its own place, such as unshare."""
         self.directory = directory
         self.clients = []
@@ -50,6 +54,7 @@ class Process:
             text=True,
             cwd=directory,
             start_new_session=True,
+            pass_fds=pass_fds,
             env={
                 **os.environ,
                 "PYTHONPATH": PYTHONPATH,
@@ -71,6 +76,13 @@ class Process:
     @property
     def pid(self):
         return self.process.pid
+
+    @property
+    def worker(self):
+        """The process that serves: the only child of the supervisor, or this one if there is none."""
+        children = psutil.Process(self.pid).children()
+        assert len(children) < 2, children
+        return children[0].pid if children else self.pid
 
     @property
     def lines(self):
@@ -136,8 +148,9 @@ class Process:
     def clean_up(self):
         for client in self.clients:
             client.close()
-        if self.is_running():
-            os.killpg(self.pid, signal.SIGKILL)  # and its children, which would hold the pipes
+        # Its children, too, even where it is gone itself: they would hold the pipes.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
         for reader in self.readers:
             reader.join(1)

@@ -23,9 +23,10 @@ BELOW = {
     "_proxy",
     "_refusals",
     "_response",
+    "_stats",
     "_trust",
 }
-ABOVE = {"_crew", "_environ", "_exchange"}
+ABOVE = {"_crew", "_environ", "_exchange", "_process"}
 
 GENERATED = Path("build/plain/src")
 TAKES_GIL = re.compile(r"__Pyx_ErrOccurredWithGIL|PyGILState_Ensure")

@@ -14,6 +14,8 @@ FILE_PATH = os.environ.get("BENCH_FILE", "")
 # Some 2 ms of one core, as additions: a loop by the clock would do less when others hold the GIL.
 COMPUTING_STEPS = 60_000
 
+HOLD_SECONDS = 0.5
+
 
 def hello(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "13")])
@@ -68,3 +70,12 @@ def cpu2ms(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     for step in range(COMPUTING_STEPS):
         total += step
     return hello(environ, start_response)
+
+
+def where(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Says which process answers; holds its thread for a while where that is asked."""
+    if environ["PATH_INFO"] == "/hold":
+        time.sleep(HOLD_SECONDS)
+    answer = b"%d" % os.getpid()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
+    return [answer]

@@ -138,6 +138,7 @@ def measure_quiet_server(case: Case, running: Running) -> dict[str, float]:
 
 OURS = ("fastwsgi",)
 OURS_BY_THREADS = ("fastwsgi", "fastwsgi-t1", "fastwsgi-t32")
+OURS_BY_WORKERS = ("fastwsgi-w1", "fastwsgi-w2")
 NATIVE = ("bjoern", "fastwsgi-pypi", "granian", "uwsgi")
 PYTHON = ("gunicorn", "waitress", "wsgiref", "nginx-gunicorn")
 PEERS = NATIVE + PYTHON
@@ -159,7 +160,7 @@ CASES = {
             "apps.plain:hello",
             GET,
             plain.HELLO,
-            (*OURS_BY_THREADS, "fastwsgi-log", *PEERS, *CEILINGS),
+            (*OURS_BY_THREADS, *OURS_BY_WORKERS, "fastwsgi-log", *PEERS, *CEILINGS),
             measure_load,
             CPU_COLUMNS,
         ),
@@ -189,7 +190,7 @@ CASES = {
             "apps.plain:hello",
             Request(fields=(("Connection", "close"),)),
             plain.HELLO,
-            OURS + PEERS + CEILINGS,
+            OURS + OURS_BY_WORKERS + PEERS + CEILINGS,
             measure_load,
             CPU_COLUMNS,
         ),
@@ -297,7 +298,7 @@ CASES = {
             "apps.django_views:app",
             Request(target="/articles"),
             _articles(),
-            ("fastwsgi", "fastwsgi-t1", "bjoern", "granian", "gunicorn", "ceiling-app"),
+            ("fastwsgi", "fastwsgi-t1", *OURS_BY_WORKERS, "bjoern", "granian", "gunicorn", "ceiling-app"),
             measure_load,
             CPU_COLUMNS,
             connections=16,

@@ -17,7 +17,8 @@ OPEN_SECONDS = 12.0
 IP_BIND_ADDRESS_NO_PORT = 24
 
 
-def _connect(port: int, number: int) -> socket.socket:
+def connect(port: int, number: int) -> socket.socket:
+    """The connection of that number among very many."""
     connection = socket.socket()
     connection.settimeout(ANSWER_SECONDS)
     # Several source addresses: one has fewer ports than this may want beside those that wait out their close.
@@ -27,7 +28,7 @@ def _connect(port: int, number: int) -> socket.socket:
     return connection
 
 
-def _ask(connection: socket.socket, octets: bytes) -> bool:
+def ask(connection: socket.socket, octets: bytes) -> bool:
     connection.sendall(octets)
     return connection.recv(65536).startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
 
@@ -44,8 +45,8 @@ def idle_connections(port: int, request: Request, count: int) -> Iterator[list[s
     try:
         with suppress(OSError):
             while len(connections) < count and time.monotonic() < deadline:
-                connection = _connect(port, len(connections))
-                if not _ask(connection, octets):
+                connection = connect(port, len(connections))
+                if not ask(connection, octets):
                     connection.close()
                     break
                 connections.append(connection)
@@ -83,8 +84,8 @@ def fresh_requests(port: int, request: Request, per_second: int, seconds: float)
             break
         time.sleep(max(0.0, due - time.perf_counter()))
         try:
-            with _connect(port, 0) as connection:
-                failed += not _ask(connection, octets)
+            with connect(port, 0) as connection:
+                failed += not ask(connection, octets)
         except OSError:
             failed += 1
         took.append(time.perf_counter() - due)
@@ -124,8 +125,8 @@ def measure_idle(
 
 def measure_quiet(processes: Processes, port: int, request: Request, seconds: float) -> dict[str, float]:
     """CPU time and voluntary context switches per second of a server that is asked nothing."""
-    with suppress(OSError), _connect(port, 0) as connection:
-        _ask(connection, request.octets(port))
+    with suppress(OSError), connect(port, 0) as connection:
+        ask(connection, request.octets(port))
     # Longer than what servers do once after a request.
     time.sleep(1.5)
     cpu, switches = processes.cpu_ns(), processes.voluntary_switches()

@@ -122,19 +122,19 @@ def _wait_until_listening(processes: Processes, port: int, seconds: float) -> No
 def started(
     commands: list[list[str]],
     port: int,
-    core: int,
+    cores: str,
     environment: dict[str, str],
     folder: Path,
     start_seconds: float = START_SECONDS,
 ) -> Iterator[Processes]:
-    """Start commands on one core; they have ended when the block has, whatever happened in it."""
+    """Start commands on some cores; they have ended when the block has, whatever happened in it."""
     log = folder / "server.log"
     processes = Processes([], log)
     try:
         with log.open("wb") as output:
             for command in commands:
                 root = subprocess.Popen(
-                    ["taskset", "-c", str(core), *command],
+                    ["taskset", "-c", cores, *command],
                     cwd=folder,
                     env=environment,
                     stdin=subprocess.DEVNULL,

@@ -1,7 +1,7 @@
 """The servers that are compared: how each is started, and how its version is found.
 
-All get one worker process. Where a server has a setting that makes it faster here, it has that setting: the
-comparison is with each server at its best.
+All get one worker process (fastwsgi without its supervisor), in the load test several. Where a server has a
+setting that makes it faster here, it has that setting: the comparison is with each server at its best.
 """
 
 import grp
@@ -20,13 +20,17 @@ HERE = Path(__file__).resolve().parent.parent
 VENV = HERE / ".venv"
 PEER_PYTHON = str(VENV / "bin" / "python")
 PYPI_PYTHON = str(VENV / "fastwsgi-pypi" / "bin" / "python")
+FRAMEWORKS = VENV / "frameworks"
 LAUNCH = str(HERE / "launch.py")
 SETUP = "benchmarks/setup.sh"
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a server is told. content_size and closes are for the server that knows no application."""
+    """What a server is told. content_size and closes are for the server that knows no application.
+
+    workers: 0 is one process, without a supervisor where a server can do without.
+    """
 
     application: str
     port: int
@@ -34,6 +38,11 @@ class Start:
     folder: Path
     content_size: int
     closes: bool
+    workers: int = 0
+
+    @property
+    def processes(self) -> int:
+        return max(self.workers, 1)
 
 
 Commands = list[list[str]]
@@ -47,6 +56,7 @@ class Server:
     version: Callable[[], str | None]
     install: str
     threads: int | None = None  # None: the number that the case asks for
+    workers: int | None = None  # None: the number that the plan asks for
     note: str = ""
 
 
@@ -66,6 +76,12 @@ def _python_version(python: str) -> str | None:
     return _output([python, "-c", "import platform; print('Python', platform.python_version())"])
 
 
+def _django_version() -> str | None:
+    show = f"import sys; sys.path.insert(0, {str(FRAMEWORKS)!r}); import django; print(django.__version__)"
+    version = _output([PEER_PYTHON, "-c", show])
+    return version and f"Django {version}"
+
+
 def _nginx_version() -> str | None:
     found = re.search(r"nginx/(\S+)", _output(["nginx", "-v"]) or "")
     return found[1] if found else None
@@ -82,9 +98,10 @@ def _built(pattern: str) -> str | None:
 
 def _fastwsgi(start: Start) -> Commands:
     bind = f"127.0.0.1:{start.port}"
-    threads = str(start.threads)
     # The clients keep their connections for more requests than that is by default.
-    options = ["--bind", bind, "--threads", threads, "--keep-alive-requests", "1000000000"]
+    options = (
+        f"--bind {bind} --workers {start.workers} --threads {start.threads} --keep-alive-requests 1000000000"
+    ).split()
     return [[sys.executable, "-m", "fastwsgi", *options, start.application]]
 
 
@@ -99,7 +116,7 @@ def _launched(name: str, python: str, start: Start) -> Commands:
 
 def _granian(start: Start) -> Commands:
     options = (
-        f"--interface wsgi --host 127.0.0.1 --port {start.port} --workers 1 "
+        f"--interface wsgi --host 127.0.0.1 --port {start.port} --workers {start.processes} "
         f"--blocking-threads {start.threads} --http 1 --no-ws --http1-pipeline-flush "
         "--backlog 2048 --backpressure 12000 --log-level error"
     )
@@ -108,8 +125,8 @@ def _granian(start: Start) -> Commands:
 
 def _uwsgi(start: Start) -> Commands:
     options = (
-        f"--http-socket 127.0.0.1:{start.port} --processes 1 --listen 1024 --disable-logging --die-on-term "
-        "--need-app"
+        f"--http-socket 127.0.0.1:{start.port} --processes {start.processes} --listen 1024 --disable-logging "
+        "--die-on-term --need-app"
     )
     if start.threads > 1:
         options += f" --enable-threads --threads {start.threads}"
@@ -119,8 +136,8 @@ def _uwsgi(start: Start) -> Commands:
 
 def _gunicorn(bind: str, start: Start) -> list[str]:
     options = (
-        f"--worker-class gthread --workers 1 --threads {start.threads} --worker-connections 12000 "
-        "--keep-alive 75 --backlog 2048 --log-level error"
+        f"--worker-class gthread --workers {start.processes} --threads {start.threads} "
+        "--worker-connections 12000 --keep-alive 75 --backlog 2048 --log-level error"
     )
     return [PEER_PYTHON, "-m", "gunicorn", "--bind", bind, *options.split(), start.application]
 
@@ -142,7 +159,7 @@ def _nginx(start: Start, server_block: str) -> list[str]:
     configuration.write_text(
         f"""
 daemon off;
-worker_processes 1;
+worker_processes {start.processes};
 worker_rlimit_nofile 20000;
 pid {start.folder}/nginx.pid;
 error_log stderr error;
@@ -200,6 +217,8 @@ SERVERS = {
         Server("fastwsgi", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL),
         Server("fastwsgi-t1", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, threads=1),
         Server("fastwsgi-t32", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, threads=32),
+        Server("fastwsgi-w1", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, workers=1),
+        Server("fastwsgi-w2", "ours", _fastwsgi, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, workers=2),
         Server(
             "fastwsgi-log",
             "ours",
@@ -272,7 +291,7 @@ SERVERS = {
             _nginx_gunicorn,
             _nginx_gunicorn_version,
             f"{SETUP}, with nginx",
-            note="both on the one core, unix socket between them, kept connections to gunicorn",
+            note="both on the same cores, unix socket between them, kept connections to gunicorn",
         ),
         Server(
             "nginx-file",
@@ -286,7 +305,7 @@ SERVERS = {
             "runserver",
             "peer",
             partial(_launched, "runserver", PEER_PYTHON),
-            partial(_python_version, PEER_PYTHON),
+            _django_version,
             f"{SETUP} (Django)",
             note="Django's development server, --noreload",
         ),
@@ -312,7 +331,7 @@ SERVERS = {
 
 def server_environment(server: Server, folder: Path) -> dict[str, str]:
     """The environment of a server; folder holds the file and the database of the cases that want one."""
-    paths = [str(HERE), str(VENV / "frameworks")]
+    paths = [str(HERE), str(FRAMEWORKS)]
     if server.kind == "ours":
         # Perhaps it was built in place; and the fastwsgi of the package index must not find it.
         paths += filter(None, [os.environ.get("PYTHONPATH")])
@@ -322,6 +341,14 @@ def server_environment(server: Server, folder: Path) -> dict[str, str]:
         "BENCH_FILE": str(folder / "file.bin"),
         "BENCH_DB": str(folder / "django.sqlite3"),
     }
+
+
+def fill_database(folder: Path) -> None:
+    """Make the database that the Django views read."""
+    if FRAMEWORKS.exists() and Path(PEER_PYTHON).exists():
+        fill = "from apps.django_views import fill_database; fill_database()"
+        environment = server_environment(SERVERS["ceiling-app"], folder)
+        subprocess.run([PEER_PYTHON, "-c", fill], env=environment, check=False)
 
 
 def missing_tools() -> list[str]:

@@ -97,6 +97,11 @@ def _threads_and_views(held: Held) -> Iterator[Target]:
         yield held.ratio(case, "fastwsgi", "ceiling-app", 1.10)
 
 
+def _workers(held: Held) -> Iterator[Target]:
+    for case in ("hello", "newconn", "djangoorm"):
+        yield held.ratio(case, "fastwsgi-w2", "fastwsgi-w1", 1.10)
+
+
 def _idle(held: Held) -> Iterator[Target]:
     yield _limit("idle10k: memory per connection", held.ours("idle10k", "bytes_each"), 512, "bytes")
     alone, beside = held.ours("idle10k", "alone_p99_us"), held.ours("idle10k", "beside_p99_us")
@@ -108,4 +113,4 @@ def _idle(held: Held) -> Iterator[Target]:
 
 def judge(results: Results) -> list[Target]:
     held = Held(results)
-    return [*_loads(held), *_threads_and_views(held), *_idle(held), held.nothing_failed()]
+    return [*_loads(held), *_threads_and_views(held), *_workers(held), *_idle(held), held.nothing_failed()]

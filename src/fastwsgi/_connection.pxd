@@ -2,6 +2,7 @@
 # far as connections know it; _loop works it, _crew leads it.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from fastwsgi._accesslog cimport log_format_t, record_t, stamp_t
 from fastwsgi._buffer cimport buffer_t
@@ -14,9 +15,10 @@ from fastwsgi._outbox cimport outbox_t
 from fastwsgi._parser cimport limits_t, parser_t
 from fastwsgi._platform cimport (
     atomic_head_t, atomic_line_t, atomic_pointer_t, atomic_word_t, cpu_clock_t, event_t, pointer_load_relaxed, poller_t,
-    pthread_cond_t, pthread_mutex_t, sockaddr_storage,
+    pthread_cond_t, pthread_mutex_t, sockaddr_storage, wake_t,
 )
 from fastwsgi._response cimport date_t, head_t
+from fastwsgi._stats cimport board_t, counters_t, row_t, shown_t
 from fastwsgi._trust cimport forwarded_t, trust_t
 
 
@@ -69,6 +71,12 @@ cdef enum:
 cdef enum:
     GONE_HALF = 1       # the client has ended its side; it may still read
     GONE_WHOLE = 2      # it reads no more
+
+# loop_t.withheld
+cdef enum:
+    HELD_FULL = 1       # open_most is reached, and none of them is idle
+    HELD_OUT = 2        # no descriptors or no memory left
+    HELD_YIELDS = 4     # another worker is better placed to accept (_loop)
 
 # When the leader has to look at something, apart from the deadlines of connections.
 cdef enum alarm_t:
@@ -188,9 +196,7 @@ cdef struct slot_t:
     uint8_t cell                # of the averages
     uint64_t sent               # content bytes of this response
     int status
-    atomic_word_t requests      # handed to the application so far
-    atomic_word_t running       # 1 while one is in the application
-    atomic_word_t began_ns      # when that one began; 0: it has not, or is over
+    shown_t* shown              # what others see of it, in the row of the worker; NULL for the loop's own
     atomic_word_t blocks        # given by applications, and waits for clients that ended, so far
     atomic_word_t in_application    # the number of the exchange while code of the application runs; changed with the GIL
     bint is_raised              # RequestTimeout was raised in it; touched with the GIL
@@ -229,26 +235,18 @@ cdef struct connection_list_t:
     connection_t* last
 
 
-cdef struct counters_t:
-    # Written by the leader, or by a thread for its own exchange; read by anyone.
-    atomic_word_t accepted
-    atomic_word_t connections   # live now
-    atomic_word_t refused
-    atomic_word_t lost_clients
-    atomic_word_t expired
-    atomic_word_t taken         # times the lead was taken from a thread that was away
-    atomic_word_t passed        # times the lead was passed on before a request that waits
-    atomic_word_t queued        # requests that waited for a thread
-    atomic_word_t revoked
-    atomic_word_t timeouts      # of them for --timeout
-    atomic_word_t lost          # threads given up, for good or until they came back
-    atomic_word_t left          # clients that left while their request waited for a thread
-
-
 cdef struct listener_t:
     int fd
     int index
+    bint is_own                 # no other worker has it
+    bint is_borrowed            # it goes on to listen after the server's end
+    bint is_left                # to others: not watched any more
     bint is_watched
+
+
+cdef struct probe_t:
+    char* path                  # owned; NULL: there is none
+    size_t size
 
 
 cdef struct loop_t:
@@ -259,17 +257,26 @@ cdef struct loop_t:
     int event_count
     int event_index
     int accept_budget
+    int accept_most             # of a turn
     int64_t now_ms
-    listener_t* listeners
+    listener_t* listeners       # and behind the last one what stands for the kick
     int listener_count
+    int listener_flags          # what is watched of them
     int open_count              # connections that are not on the closing list
     int open_most
-    bint accept_full            # open_most is reached, and none of them is idle
     bint listens
     int64_t listens_until_ms    # while draining; 0: no end is set
-    bint accept_paused          # no descriptors left
-    int64_t accept_again_ms
-    int64_t accept_said_ms      # when that was logged
+    int64_t last_call_ms        # how long clients of this machine have then that were just connecting
+    int withheld                # HELD_: why listeners are not watched, though it listens
+    int64_t accept_again_ms     # HELD_OUT until then
+    int64_t accept_said_ms      # when the log had that
+    bint shares                 # other workers have the same listeners
+    wake_t kick                 # borrowed; each write to it is heard of by all of these; -1: none
+    int64_t yield_ms            # it yields for so long at most ...
+    int anyway_most             # ... and then not in so many turns, if the others have not accepted
+    int anyway_turns            # that are left of these
+    int64_t yields_at           # HELD_YIELDS from this load on ...
+    int64_t yields_until_ms     # ... and until then
     connection_t* returned      # taken from `done`, by next_done, not yet seen to
     connection_list_t ready     # complete requests
     connection_list_t backlog   # with bytes that wait for the next turn
@@ -289,6 +296,9 @@ cdef struct loop_t:
     size_t response_memory
     uint64_t response_spool
     char* spool_directory       # owned
+    bint has_probes             # one of these has a path
+    probe_t health_probe        # answered by the loop itself: this process lives
+    probe_t ready_probe         # and wants more requests
     log_format_t* access        # borrowed; NULL: no access log
     journal_t journal
     slot_t own                  # for answers of the loop itself
@@ -296,7 +306,9 @@ cdef struct loop_t:
     bint may_block              # this turn does not hold the GIL
     int64_t alarms[ALARMS]      # when the leader has to look again; 0: never
     int64_t nap_ms              # the longest wait; 0: any
-    counters_t counters
+    board_t* board              # borrowed, as all that is in it: this worker among others
+    row_t* row
+    counters_t* counters        # of the row
 
 
 cdef connection_t* connection_new(loop_t* loop, int fd, int listener, const sockaddr_storage* peer) noexcept nogil
@@ -364,6 +376,17 @@ cdef inline void record_client(record_t* record, connection_t* connection) noexc
 cdef inline slot_t* connection_slot(connection_t* connection) noexcept nogil:
     """The slot of its exchange, or NULL: a hint, to be held against slot.connection with the slot held."""
     return <slot_t*>pointer_load_relaxed(&connection.slot)
+
+
+cdef inline bint probe_matches(probe_t* probe, request_t* request) noexcept nogil:
+    return probe.path != NULL and request.parser.path.length == probe.size and memcmp(
+        request.buffer.data + request.start + request.parser.path.start, probe.path, probe.size) == 0
+
+
+cdef inline bint connection_is_probe(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Its request is complete, and for the loop itself (--health, --ready)."""
+    return loop.has_probes and (probe_matches(&loop.health_probe, connection.request)
+                                or probe_matches(&loop.ready_probe, connection.request))
 
 
 cdef inline void list_append(connection_list_t* list, connection_t* connection) noexcept nogil:

@@ -7,6 +7,7 @@ from fastwsgi._connection cimport connection_list_t, loop_t, slot_t
 from fastwsgi._exchange cimport Context
 from fastwsgi._overdue cimport overdue_t
 from fastwsgi._platform cimport atomic_word_t
+from fastwsgi._stats cimport Row
 
 
 cdef enum:
@@ -18,7 +19,6 @@ cdef enum:
     HOLD_NAP_MS = 1             # between two looks at it
     SAMPLE = 64                 # one exchange of so many runs inline all the same, to measure afresh
     CELLS = 256
-    LOST_LEAST = 4              # replacements that there are at least; and as many as threads
 
 # What a thread does next.
 cdef enum work_t:
@@ -26,6 +26,11 @@ cdef enum work_t:
     WORK_NONE           # nothing without waiting
     WORK_LEAD           # it was given the lead
     WORK_END            # the crew has ended
+
+# crew_t.stop
+cdef enum:
+    STOP_DRAIN = 1      # the whole server stops, or there is just this worker
+    STOP_LEAVE          # others go on at the listeners that are shared
 
 
 cdef struct cell_t:
@@ -43,20 +48,21 @@ cdef struct crew_t:
     uint64_t keeper             # its number in the lead word
     overdue_t overdue
     int64_t queue_ms            # a request may wait for a thread
+    uint64_t max_requests       # that are handed to the application, then another worker is wanted; 0: any number
     int64_t tick_ns             # TICK_NS, or what a stress test has set
     # Under loop.lead.mutex:
     connection_list_t queue     # complete requests that wait for a thread, in order
     slot_t* free_first          # threads that wait for work, the last one first
     bint has_ended
     # Shared.
-    atomic_word_t queued        # length of the queue
     atomic_word_t free          # free threads
     atomic_word_t gil_wanted    # one thread waits for the GIL to begin an exchange
     atomic_word_t alive         # threads that have not ended
     atomic_word_t ended
-    atomic_word_t stop          # 1: drain, within the grace
+    atomic_word_t stop          # STOP_: drain, within the grace
     atomic_word_t grace_ms
     atomic_word_t revokes       # a slot has to_revoke
+    atomic_word_t handed        # to the application; only counted with max_requests
     atomic_word_t held          # the keeper leads and holds free threads back
     int64_t grace_ends_ms       # the leader's
     bint grace_is_over
@@ -67,6 +73,7 @@ cdef struct crew_t:
 cdef class Crew:
     cdef crew_t* crew           # owned
     cdef Context context
+    cdef readonly Row row       # what others see of this worker
     cdef list listeners
     cdef object log
     cdef int access_fd
@@ -74,6 +81,8 @@ cdef class Crew:
     cdef buffer_t records
     cdef size_t written         # of lines
     cdef bint has_untold        # log records were left out, and it was not said yet
+    cdef public double beat         # `attend` comes back after so many seconds at the latest; 0: any time
+    cdef public int watched_fd      # and when this is readable or has ended; -1: none
     cdef bint is_started
     cdef bint is_closed
     cdef readonly int lost_threads

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from _typeshed.wsgi import WSGIApplication
 from typing_extensions import disjoint_base
 
+from fastwsgi._stats import Row
 from fastwsgi.config import Settings
+from fastwsgi.listener import Listener
 
 def start_new_thread(function: Callable[[], object], arguments: tuple[()]) -> int:
     """As the `_thread` module had it before the application was imported."""
@@ -25,18 +27,41 @@ class Crew:
     """After so many seconds away the leader loses the lead (0.001); set before `start`, for stress tests."""
     is_exhausted: bool
     """So many threads were given up that there is no place for another one: the worker has to end."""
+    beat: float
+    """`attend` comes back after so many seconds at the latest, and notes it in the row; 0: any time."""
+    watched_fd: int
+    """`attend` comes back when this descriptor is readable or has ended, each time; -1: none."""
+    last_call: float
+    """How long clients of this machine have, at the stop, that were just connecting: seconds (0.01)."""
+    max_requests: int
+    """So many are handed to the application, then `row.wants` is WANTS_REQUESTS; 0: any number."""
+    row: Row
+    """What others see of this worker."""
     lost_threads: int
     """After the end: threads that are still in the application."""
 
     def __init__(
         self,
         app: WSGIApplication,
-        listeners: Sequence[socket.socket],
+        listeners: Sequence[Listener],
         settings: Settings,
         log: logging.Logger,
         access_fd: int = -1,
+        row: Row | None = None,
+        kick_fd: int = -1,
     ) -> None:
-        """Make ready to serve an application at sockets that listen, do not block and close on exec."""
+        """Make ready to serve an application at listeners.
+
+        row: of a board that others have too, cleared; without it the worker is alone. If there are
+        others, all have the same listeners (but for those that are `is_own`), and kick_fd, an eventfd
+        for all of them that is never read, lets each hear when another one does not accept any more.
+        """
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Serve a connection as if it had been accepted at the first listener; before `start`.
+
+        A PROXY protocol header is not expected. The socket is empty afterwards.
+        """
 
     def start(self) -> None:
         """Start the threads."""
@@ -45,13 +70,16 @@ class Crew:
         """Wait without the GIL for something that the main thread shall do; write access log lines meanwhile.
 
         Returns records for the error log (level, text), perhaps none, when such records have come, a
-        byte was written to `wakeup_fd`, or the crew has finished (then at once, each time).
+        byte was written to `wakeup_fd`, `watched_fd` is readable or has ended, the row has come to want
+        something, after `beat` seconds, or when the crew has finished (then at once, each time).
         """
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, leave: bool = False) -> None:
         """Begin to drain: accept what is queued, finish what runs within `grace` seconds.
 
-        From any thread and from signal handlers; a later call can shorten the grace, 0 means now.
+        leave: other workers stay, and accept what is queued at shared listeners; it counts in the first
+        call. What is queued at borrowed ones is left to the next server in any case. From any thread
+        and from signal handlers; a later call can shorten the grace, 0 means now.
         """
 
     def revoke(self, thread: int) -> None:

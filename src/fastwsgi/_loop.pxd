@@ -14,7 +14,7 @@ cdef enum turn_t:
 cdef enum:
     DEADLINE_LINGER_MS = 5000
     # While draining: how long connections are still accepted whose handshake had begun (a round trip and the first
-    # octets, over the network or on this machine), ...
+    # octets, over the network or on this machine, unless the crew says otherwise), ...
     DRAIN_ACCEPT_MS = 100
     DRAIN_ACCEPT_LOCAL_MS = 10
     # ... and how long a kept connection may still bring a request that was on its way.
@@ -23,9 +23,9 @@ cdef enum:
 
 
 cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil
-cdef int loop_listen(loop_t* loop, const int* fds, int count) noexcept nogil
+cdef int loop_listen(loop_t* loop, const int* fds, int count, bint shares, int kick_fd) noexcept nogil
 cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil
 cdef void loop_taken_over(loop_t* loop) noexcept nogil
-cdef void loop_drain(loop_t* loop) noexcept nogil
+cdef void loop_drain(loop_t* loop, bint leaves) noexcept nogil
 cdef void loop_hurry(loop_t* loop) noexcept nogil
 cdef void loop_close(loop_t* loop) noexcept nogil

@@ -21,8 +21,11 @@ cdef extern from "platform/atomic.h" nogil:
     bint word_replace(atomic_word_t* word, uint64_t old, uint64_t new) noexcept
     uint64_t word_load_relaxed(atomic_word_t* word) noexcept
     void word_store_relaxed(atomic_word_t* word, uint64_t value) noexcept
+    void word_store_release(atomic_word_t* word, uint64_t value) noexcept
     void word_count(atomic_word_t* word, int64_t by) noexcept
     void word_add(atomic_word_t* word, int64_t by) noexcept
+    void words_store(atomic_word_t* words, const char* text, size_t size) noexcept
+    void words_load(char* text, atomic_word_t* words, size_t count) noexcept
     uint64_t line_load(atomic_line_t* line) noexcept
     void line_store(atomic_line_t* line, uint64_t value) noexcept
     bint line_replace(atomic_line_t* line, uint64_t old, uint64_t new) noexcept
@@ -55,11 +58,14 @@ cdef extern from "platform/platform.h" nogil:
 
     int64_t platform_now_ns() noexcept
     int64_t platform_thread_cpu_ns() noexcept
+    int platform_become_subreaper() noexcept
     int64_t platform_wall_seconds() noexcept
     cpu_clock_t platform_own_clock() noexcept
     int64_t platform_clock_ns(cpu_clock_t clock) noexcept
     int platform_accept(int listener, sockaddr_storage* address, socklen_t* size) noexcept
     int platform_stop_hearing(int listener) noexcept
+    bint platform_hears_nothing(int listener) noexcept
+    bint platform_is_listening(int socket) noexcept
     void platform_set_reset(int fd) noexcept
     bint platform_would_block() noexcept
     bint platform_has_octets(int fd) noexcept
@@ -70,7 +76,7 @@ cdef extern from "platform/platform.h" nogil:
     ssize_t platform_sendfile(int socket, int file, off_t* offset, size_t size) noexcept
     int platform_write_all(int file, const char* data, size_t size, off_t offset) noexcept
     int platform_write_some(int fd, const char* data, size_t size, size_t* written) noexcept
-    int platform_wait_readable(int fd, int timeout_ms) noexcept
+    int platform_wait_readable(int fd, int other, int timeout_ms) noexcept
     int platform_temporary_file(const char* directory) noexcept
     int platform_address_octets(const sockaddr_storage* address, uint8_t* octets, int* port) noexcept
     size_t platform_octets_text(const uint8_t* octets, char* text) noexcept
@@ -103,6 +109,8 @@ cdef extern from "platform/poller.h" nogil:
     enum: WATCH_WRITE
     enum: WATCH_GONE
     enum: EVENT_GONE
+    enum: WATCH_EXCLUSIVE
+    enum: WATCH_EDGE
     ctypedef struct event_t:
         void* item
         int flags
@@ -111,6 +119,7 @@ cdef extern from "platform/poller.h" nogil:
 
     int poller_open(poller_t* poller, int use_poll) noexcept
     int poller_watch(poller_t* poller, int fd, int before, int after, void* item) noexcept
+    bint poller_has_edges(const poller_t* poller) noexcept
     int poller_wait(poller_t* poller, event_t* events, int most, int timeout_ms) noexcept
     void poller_wake(poller_t* poller) noexcept
     void poller_close(poller_t* poller) noexcept

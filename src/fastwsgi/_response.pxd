@@ -47,4 +47,6 @@ cdef framing_t head_framing(const head_t* head, bint is_head_request, int versio
 cdef int head_finish(const head_t* head, buffer_t* out, framing_t framing, bint length_is_ours, uint64_t length,
                      bint keep_alive, int version_minor, date_t* date, int64_t now) noexcept nogil
 cdef int response_refuse(int reason, bint is_head_request, buffer_t* out, date_t* date, int64_t now) noexcept nogil
+cdef int response_probe(head_t* head, int status, bint is_head_request, bint keep_alive, int version_minor,
+                        buffer_t* out, date_t* date, int64_t now) noexcept nogil
 cdef size_t chunk_line(char* out, uint64_t size) noexcept nogil

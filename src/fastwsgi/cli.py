@@ -1,4 +1,4 @@
-"""The command line: arguments, help and exit codes."""
+"""The command: what it does with its arguments, help and exit codes."""
 
 import errno
 import os
@@ -6,19 +6,21 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import NoReturn
 
 from fastwsgi import __version__
-from fastwsgi.config import OPTIONS, Option, did_you_mean, from_environment, merge
+from fastwsgi.arguments import HELP, VERSION, parse
+from fastwsgi.commands import check, print_config
+from fastwsgi.config import OPTIONS
 from fastwsgi.errors import AppLoadError, ConfigError
+from fastwsgi.sources import gather, starting_directory
 
 STOPPED = 0
 FAILED = 1
 WORKER_FAILED = 3
 APPLICATION_FAILED = 4
 
-USAGE = "fastwsgi [OPTIONS] MODULE:CALLABLE"
+USAGE = "fastwsgi [OPTIONS] [MODULE:CALLABLE]"
 
 INTRODUCTION = """\
 Serves a WSGI application.
@@ -27,71 +29,16 @@ Serves a WSGI application.
   fastwsgi 'shop:create_app()'            what the factory returns
   fastwsgi project.wsgi                   its application, or its app
   fastwsgi -b :8000 --threads 8 app:app   at every address, eight requests at a time
+  fastwsgi                                the Django project, app.py, wsgi.py or main.py here
 """
 
-UNITS = "SIZE takes k, m, g, t (64k, 100m); TIME takes ms, s, m, h, d (250ms, 30s), seconds if there is none."
-
-FLAGS = {flag: option for option in OPTIONS.values() for flag in option.flags}
-HELP = ("-h", "--help")
-VERSION = ("-v", "--version")
-
-
-@dataclass(slots=True)
-class Arguments:
-    """What the command line says: an application and settings, or that help or the version is wanted."""
-
-    application: str | None = None
-    settings: dict[str, object] = field(default_factory=dict)
-    wants: str | None = None
-
-
-def parse(argv: Sequence[str]) -> Arguments:
-    """Read the arguments; raise ConfigError for one that is unknown, wrong or lacks its value."""
-    arguments = Arguments()
-    rest = iter(argv)
-    for word in rest:
-        if word == "--":
-            for application in rest:
-                take_application(arguments, application)
-        elif word in HELP or word in VERSION:
-            arguments.wants = "help" if word in HELP else "version"
-            return arguments
-        elif word.startswith("-") and word != "-":
-            flag, value = split_flag(word)
-            option = FLAGS.get(flag)
-            if flag in HELP or flag in VERSION:
-                raise ConfigError(f"{flag} takes no value")
-            if option is None:
-                raise ConfigError(f"unknown option {flag}{did_you_mean(flag, [*FLAGS, *HELP, *VERSION])}")
-            if value is None:
-                value = next(rest, None)
-            if value is None or value.split("=")[0] in FLAGS:
-                raise ConfigError(f"{flag} needs a value: {flag} {option.kind.metavar}")
-            take_value(arguments, option, option.read(value, flag))
-        else:
-            take_application(arguments, word)
-    return arguments
-
-
-def split_flag(word: str) -> tuple[str, str | None]:
-    """Split `--name=value` and `-nvalue`; the value is None where it is the next word."""
-    if word.startswith("--"):
-        flag, equals, value = word.partition("=")
-        return flag, value if equals else None
-    return word[:2], word[2:].removeprefix("=") or None
-
-
-def take_value(arguments: Arguments, option: Option, value: object) -> None:
-    former = arguments.settings.get(option.name)
-    if option.repeatable and isinstance(former, tuple) and isinstance(value, tuple):
-        value = former + value
-    arguments.settings[option.name] = value
-
-
-def take_application(arguments: Arguments, word: str) -> None:
-    if arguments.application is not None:
-        raise ConfigError(f"one application is served, {arguments.application}; what is {word!r}?")
-    arguments.application = word
+NOTES = (
+    "SIZE takes k, m, g, t (64k, 100m); TIME takes ms, s, m, h, d (250ms, 30s), seconds if there is none.",
+    "An option without a value is taken back with no- before its name: --no-daemon.",
+    "Each option may also be a variable of the environment (FASTWSGI_THREADS=8) or a line of fastwsgi.toml "
+    "(threads = 8); the command line wins over the environment, and that over the file.",
+    "gunicorn's other options are accepted, and named in a warning where they have no effect.",
+)
 
 
 def help_text(width: int = 96) -> str:
@@ -102,15 +49,20 @@ def help_text(width: int = 96) -> str:
         lines += ["", f"{group}:"]
         for option in OPTIONS.values():
             if option.group == group:
-                usage = f"{', '.join(option.flags)} {option.kind.metavar}"
                 default = option.shown_default
                 if option.variable:
-                    default = f"${option.variable}, or {default}"
-                lines += describe(usage, f"{option.help} [{default}]", width)
+                    default = f"${option.variable.name}, or {default}"
+                lines += describe(option.usage, f"{option.help} [{default}]", width)
     lines += ["", "And:"]
+    lines += describe(
+        "--check-config", "check the settings, import the application, and serve nothing", width
+    )
+    lines += describe("--print-config", "print all settings and where they come from, as TOML", width)
     lines += describe(", ".join(VERSION), "print the version", width)
     lines += describe(", ".join(HELP), "print this", width)
-    return "\n".join([*lines, "", *textwrap.wrap(UNITS, width), ""])
+    for note in NOTES:
+        lines += ["", *textwrap.wrap(note, width)]
+    return "\n".join([*lines, ""])
 
 
 def describe(left: str, right: str, width: int) -> Iterator[str]:
@@ -134,17 +86,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     hold_standard_descriptors()
     try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
-        if arguments.wants == "help":
+        arguments = sys.argv[1:] if argv is None else argv
+        wants = parse(arguments).wants
+        if wants == "help":
             return say(help_text())
-        if arguments.wants == "version":
+        if wants == "version":
             return say(f"fastwsgi {__version__} (Python {sys.version.split()[0]})\n")
-        if arguments.application is None:
-            raise ConfigError(f"which application? {USAGE}; see fastwsgi --help")
-        settings = merge(from_environment(os.environ), arguments.settings)
-        from fastwsgi.worker import serve
+        environ, directory = dict(os.environ), starting_directory()
+        configuration = gather(arguments, environ, directory)
+        for notice in configuration.notices:
+            warn(notice)
+        if wants == "print":
+            return say(print_config(configuration))
+        if wants == "check":
+            return say(check(configuration) + "\n")
+        if configuration.found is not None:
+            warn(f"found {configuration.application} ({configuration.found})")
+        if configuration.settings.workers == 0:
+            from fastwsgi.worker import serve
 
-        serve(arguments.application, settings)
+            serve(str(configuration.application), configuration.settings)
+        else:
+            from fastwsgi.supervisor import supervise
+
+            return supervise(configuration, lambda: gather(arguments, environ, directory))
     except ConfigError as error:
         return fail(FAILED, str(error))
     except AppLoadError as error:
@@ -175,9 +140,13 @@ def say(text: str) -> int:
 
 
 def fail(code: int, message: str) -> int:
+    warn(message)
+    return code
+
+
+def warn(message: str) -> None:
     if sys.stderr is not None:
         print(f"fastwsgi: {message}", file=sys.stderr)
-    return code
 
 
 def hold_standard_descriptors() -> None:
@@ -193,7 +162,8 @@ def hold_standard_descriptors() -> None:
 def command() -> NoReturn:
     """The `fastwsgi` command: `main`, then the end of the process, even if the application has threads."""
     code = main()
-    if "fastwsgi.worker" in sys.modules:
+    # Who loads applications imports it.
+    if "fastwsgi.loader" in sys.modules:
         from fastwsgi.worker import end_soon
 
         end_soon(code)

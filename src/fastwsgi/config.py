@@ -1,32 +1,47 @@
 """The settings. Each option is declared once, as a field of `Settings`: name, type, unit, default, help.
 
-The command line, `--help` and the checks come from these declarations. Values are merged as
-defaults < environment < command line.
+The command line, variables of the environment, keys of files, `--help`, docs/options.md and the checks come
+from these declarations. `sources` says where values are taken from.
 """
 
 import difflib
-import ipaddress
-import re
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, cast
 
 from fastwsgi.errors import ConfigError
+from fastwsgi.kinds import (
+    Kind,
+    assignments,
+    choice,
+    count,
+    duration,
+    everywhere,
+    field_names,
+    mode,
+    name_or_number,
+    networks,
+    optional,
+    path,
+    several,
+    size,
+    size_or_share,
+    switch,
+    switch_or,
+    text,
+    word_or,
+)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What values an option takes: how one is read from text or a Python value, and how it is shown.
+class Variable:
+    """One of the environment that platforms set, and how its value is read."""
 
-    `read` raises ValueError with the expectation as its message ("a number from 1 to 1024").
-    """
-
-    metavar: str
-    read: Callable[[object], object]
-    show: Callable[[Any], str] = str
+    name: str
+    kind: Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,190 +55,29 @@ class Option:
     help: str
     group: str
     repeatable: bool
-    variable: str | None
+    variable: Variable | None
 
     def read(self, value: object, where: str) -> object:
         """Return the checked value; raise ConfigError, saying where, if it is not one."""
-        try:
-            return self.kind.read(value)
-        except ValueError as error:
-            raise ConfigError(f"{where}: {value!r} is not {error}") from None
+        return read_as(self.kind, value, where)
+
+    @property
+    def usage(self) -> str:
+        """What to type: `-w, --workers auto|N`."""
+        # What may follow a switch is one word with it: --preload[=strict].
+        gap = "" if self.kind.is_switch else " "
+        return f"{', '.join(self.flags)}{gap}{self.kind.metavar}"
 
     @property
     def shown_default(self) -> str:
         return "none" if self.default is None else self.kind.show(self.default)
 
 
-def count(low: int, high: int) -> Kind:
-    """A whole number from low to high."""
-
-    def read(value: object) -> int:
-        digits = value.strip() if isinstance(value, str) else value
-        number = int(digits) if isinstance(digits, str) and digits.isascii() and digits.isdigit() else digits
-        if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return number
-
-    return Kind("N", read)
-
-
-SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-TIME_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def show_in_units(value: float, units: dict[str, Any]) -> str:
-    """Write a value with the largest unit that leaves it whole."""
-    whole = [
-        (unit, value / scale) for unit, scale in units.items() if value and value / scale == value // scale
-    ]
-    unit, number = max(whole, key=lambda pair: units[pair[0]], default=("", value))
-    return f"{number:g}{unit}"
-
-
-def size(high: int, low: int = 0) -> Kind:
-    """Bytes: a whole number from low to high, or one with k, m, g or t (powers of 1024)."""
-
-    def read(value: object) -> int:
-        number: object = value
-        if isinstance(value, str):
-            match = re.fullmatch(r"([0-9]+)([kmgt]?)(?:i?b)?", value.strip().lower())
-            number = int(match[1]) * SIZE_UNITS[match[2]] if match else None
-        if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
-            least = f"at least {show_in_units(low, SIZE_UNITS)}, " if low else ""
-            raise ValueError(
-                f"a size such as 64k, 100m or 1g ({least}at most {show_in_units(high, SIZE_UNITS)})"
-            )
-        return number
-
-    return Kind("SIZE", read, lambda value: show_in_units(value, SIZE_UNITS))
-
-
-def duration(high: float, low: float = 0.0) -> Kind:
-    """Seconds: a number from low to high, or one with ms, s, m, h or d."""
-
-    def read(value: object) -> float:
-        number: object = value
-        if isinstance(value, str):
-            match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d|)", value.strip().lower())
-            number = float(match[1]) * TIME_UNITS[match[2]] if match else None
-        if not isinstance(number, (int, float)) or isinstance(number, bool) or not low <= number <= high:
-            least = f"at least {show_in_units(low, TIME_UNITS)}, " if low else ""
-            raise ValueError(
-                f"a time such as 250ms, 30s or 2h ({least}at most {show_in_units(high, TIME_UNITS)})"
-            )
-        return float(number)
-
-    return Kind("TIME", read, lambda value: show_in_units(value, TIME_UNITS))
-
-
-def choice(*words: str) -> Kind:
-    """One of the words, in any case."""
-
-    def read(value: object) -> str:
-        if not isinstance(value, str) or value.lower() not in words:
-            raise ValueError(f"one of {', '.join(words)}")
-        return value.lower()
-
-    return Kind("|".join(words), read)
-
-
-def text(metavar: str) -> Kind:
-    """Any text but none at all."""
-
-    def read(value: object) -> str:
-        if not isinstance(value, str) or not value or "\0" in value:
-            raise ValueError(f"a valid {metavar.lower()}")
-        return value
-
-    return Kind(metavar, read)
-
-
-def networks() -> Kind:
-    """Whom to trust: a list of addresses and networks, and the words *, unix and none."""
-
-    def read(value: object) -> tuple[str, ...]:
-        given = value.split(",") if isinstance(value, str) else value
-        if not isinstance(given, (tuple, list)) or not all(isinstance(one, str) for one in given):
-            raise ValueError("a list of addresses")
-        # No address at all is what an empty list has with gunicorn too: then unix sockets are left.
-        words = tuple(word for word in map(str.strip, given) if word) or ("unix",)
-        for word in words:
-            if word not in ("*", "unix", "none"):
-                read_network(word)
-        if "none" in words and len(words) > 1:
-            raise ValueError("a list: none stands alone")
-        return words
-
-    return Kind("ADDRESSES", read, ",".join)
-
-
-def read_network(text: str) -> None:
-    """Raise ValueError, with the expectation as its message, for what is no address and no network."""
-    expected = "addresses, networks such as 10.0.0.0/8, *, unix or none, separated by commas"
+def read_as(kind: Kind, value: object, where: str) -> object:
     try:
-        found = ipaddress.ip_interface(text)
-    except ValueError:
-        raise ValueError(f"{expected}: what is {text}?") from None
-    if "%" in text:
-        raise ValueError(f"{expected}: {text} has a zone")
-    if found.ip != found.network.network_address:
-        raise ValueError(f"{expected}: {text} has bits beyond its prefix, {found.network} has not")
-
-
-def field_names() -> Kind:
-    """Field names, in upper case."""
-
-    def read(value: object) -> tuple[str, ...]:
-        given = value.split(",") if isinstance(value, str) else value
-        if not isinstance(given, (tuple, list)) or not all(isinstance(one, str) for one in given):
-            raise ValueError("a list of field names")
-        names = tuple(name.upper() for name in map(str.strip, given) if name)
-        if not all(re.fullmatch("[A-Z0-9_-]+", name) for name in names):
-            raise ValueError("a list of field names, separated by commas")
-        return names
-
-    return Kind("NAMES", read, ",".join)
-
-
-def mode(high: int) -> Kind:
-    """Bits of a file mode: text is octal."""
-
-    def read(value: object) -> int:
-        digits = re.fullmatch("(?:0o)?([0-7]{1,4})", value.strip()) if isinstance(value, str) else None
-        number = int(digits[1], 8) if digits else value
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= high:
-            raise ValueError(f"an octal number from 0 to {high:o}")
-        return number
-
-    return Kind("MODE", read, lambda value: f"{value:03o}")
-
-
-def name_or_number(metavar: str) -> Kind:
-    """The name of a user or a group, or its number, as text."""
-
-    def read(value: object) -> object:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return str(value)
-        return text(metavar).read(value)
-
-    return Kind(metavar, read)
-
-
-def several(kind: Kind) -> Kind:
-    """A tuple of values of a kind; one value alone counts as a tuple of one."""
-
-    def read(value: object) -> tuple[object, ...]:
-        values = (value,) if isinstance(value, str) else value
-        if not isinstance(values, (tuple, list)) or not values:
-            raise ValueError(f"a list with at least one {kind.metavar.lower()}")
-        return tuple(kind.read(one) for one in values)
-
-    return Kind(kind.metavar, read, lambda value: " ".join(map(kind.show, value)))
-
-
-def optional(kind: Kind) -> Kind:
-    """A kind whose default is None: off, or not given."""
-    return Kind(kind.metavar, lambda value: None if value is None else kind.read(value), kind.show)
+        return kind.read(value)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {value!r} is not {error}") from None
 
 
 def option(
@@ -233,12 +87,9 @@ def option(
     help: str,
     *flags: str,
     repeatable: bool = False,
-    variable: str | None = None,
+    variable: Variable | None = None,
 ) -> T:
-    """Declare a field of `Settings`; `flags` are those besides `--name-of-the-field`.
-
-    `variable`: of the environment; its value counts where the command line has none.
-    """
+    """Declare a field of `Settings`; `flags` are those besides `--name-of-the-field`."""
     metadata = {
         "kind": kind,
         "group": group,
@@ -251,10 +102,12 @@ def option(
 
 
 ADDRESSES = "Where to listen"
+WORKERS = "Workers"
 CREW = "Threads and time"
 MEMORY = "Memory and disk"
 LIMITS = "What clients may send, and how slowly"
 TRUST = "Whom to trust"
+PROCESS = "Processes"
 APPLICATION = "The application"
 LOGS = "Logs"
 
@@ -275,6 +128,7 @@ class Settings:
         "port 0 takes any free one; may be given several times",
         "-b",
         repeatable=True,
+        variable=Variable("PORT", everywhere()),
     )
     backlog: int = option(
         2048, count(1, 65535), ADDRESSES, "connections the kernel may queue; net.core.somaxconn caps it"
@@ -285,6 +139,62 @@ class Settings:
         ADDRESSES,
         "connections at a time; at the limit the longest idle ones are closed, then accepting pauses; "
         "none: as many as open files allow, 50000 at most",
+    )
+    reuse_port: bool = option(
+        False, switch(), ADDRESSES, "each worker has sockets of its own (SO_REUSEPORT), the kernel chooses"
+    )
+    health: str | None = option(
+        None,
+        optional(path()),
+        ADDRESSES,
+        "a path such as /healthz: answered with 200 while a worker lives, without the application",
+    )
+    ready: str | None = option(
+        None, optional(path()), ADDRESSES, "a path such as /readyz: the same, but 503 once it is stopping"
+    )
+    workers: int | str = option(
+        "auto",
+        word_or("auto", count(0, 1024)),
+        WORKERS,
+        "processes that serve; auto: as many as there are processors to use, fewer if memory is short; 0: "
+        "the command serves by itself, without a supervisor, for debuggers and profilers",
+        "-w",
+        variable=Variable("WEB_CONCURRENCY", count(1, 1024)),
+    )
+    worker_timeout: float = option(
+        60.0,
+        duration(86400.0),
+        WORKERS,
+        "how long a worker may give no sign of life; then it is ended and replaced; 0 is for ever",
+    )
+    max_requests: int = option(
+        0, count(0, 1 << 30), WORKERS, "requests after which a worker is replaced; 0 is never"
+    )
+    max_requests_jitter: int | None = option(
+        None,
+        optional(count(0, 1 << 30)),
+        WORKERS,
+        "at most so many more, by chance, so that not all are replaced at a time; none: a tenth of them",
+    )
+    max_worker_memory: int | str | None = option(
+        None,
+        optional(size_or_share()),
+        WORKERS,
+        "memory with which a worker is replaced: a size, or a share such as 80% of what this host or "
+        "container may use",
+    )
+    max_worker_lifetime: float = option(
+        0.0,
+        duration(365 * 86400.0),
+        WORKERS,
+        "time after which a worker is replaced, give or take a tenth; 0 is never",
+    )
+    preload: str = option(
+        "off",
+        switch_or("strict"),
+        WORKERS,
+        "import the application once and fork the workers from there, which shares memory; strict: not "
+        "with threads or connections left open by the import",
     )
     threads: int = option(
         4, count(1, 1024), CREW, "threads that run the application: at most so many requests run at a time"
@@ -311,6 +221,12 @@ class Settings:
     )
     graceful_timeout: float = option(
         25.0, duration(86400.0), CREW, "how long requests in progress may take to finish after TERM"
+    )
+    shutdown_delay: float = option(
+        0.0,
+        duration(3600.0),
+        CREW,
+        "how long to go on accepting after TERM, while --ready says 503 and balancers take notice",
     )
     poller: str = option(
         "auto", choice("auto", "epoll", "poll"), CREW, "how to wait for sockets; for diagnosis, auto is best"
@@ -383,11 +299,11 @@ class Settings:
         TRUST,
         "peers whose Forwarded and X-Forwarded fields are believed, and removed from any other: addresses, "
         "networks, * for every peer; unix sockets are always among them, but for none",
-        variable="FORWARDED_ALLOW_IPS",
+        variable=Variable("FORWARDED_ALLOW_IPS", networks()),
     )
     proxy_protocol: str = option(
         "off",
-        choice("off", "v1", "v2", "auto"),
+        choice("off", "v1", "v2", "auto", alone="auto"),
         TRUST,
         "the header of the PROXY protocol that connections begin with; auto is either version",
     )
@@ -414,23 +330,46 @@ class Settings:
     user: str | None = option(
         None,
         optional(name_or_number("USER")),
-        TRUST,
+        PROCESS,
         "run as this user, a name or a number, once the addresses and log files are open",
         "-u",
     )
     group: str | None = option(
         None,
         optional(name_or_number("GROUP")),
-        TRUST,
+        PROCESS,
         "run as this group; none with --user: the groups of that user",
         "-g",
     )
     umask: int | None = option(
         None,
         optional(mode(0o777)),
-        TRUST,
+        PROCESS,
         "bits of the mode that new files, unix sockets among them, do not get",
         "-m",
+    )
+    pid: str | None = option(
+        None, optional(text("FILE")), PROCESS, "write the number of the process to this file", "-p"
+    )
+    daemon: bool = option(False, switch(), PROCESS, "go to the background, away from the terminal", "-D")
+    name: str | None = option(
+        None, optional(text("NAME")), PROCESS, "what the processes are called in lists of processes", "-n"
+    )
+    config: str | None = option(
+        None,
+        optional(text("FILE")),
+        APPLICATION,
+        "settings from this file, TOML or a gunicorn.conf.py; none: fastwsgi.toml, or [tool.fastwsgi] of "
+        "pyproject.toml, if there is one",
+        "-c",
+    )
+    env: tuple[str, ...] = option(
+        (),
+        assignments(),
+        APPLICATION,
+        "a variable for the environment of the application; may be given several times",
+        "-e",
+        repeatable=True,
     )
     chdir: str | None = option(
         None, optional(text("DIRECTORY")), APPLICATION, "change to it before the import"
@@ -464,6 +403,8 @@ class Settings:
         for declared in OPTIONS.values():
             value = declared.read(getattr(self, declared.name), declared.name)
             object.__setattr__(self, declared.name, value)
+        if self.health is not None and self.health == self.ready:
+            raise ConfigError(f"health and ready are both {self.health}; each needs a path of its own")
 
 
 def declared_options() -> Iterator[Option]:
@@ -488,13 +429,15 @@ def declared_options() -> Iterator[Option]:
 OPTIONS = {declared.name: declared for declared in declared_options()}
 
 
-def from_environment(environment: Mapping[str, str]) -> dict[str, object]:
-    """Return the settings that variables of the environment have; raise ConfigError for a wrong value."""
-    return {
-        declared.name: declared.read(environment[declared.variable], declared.variable)
-        for declared in OPTIONS.values()
-        if declared.variable is not None and declared.variable in environment
-    }
+def names() -> Iterator[tuple[str, Option]]:
+    """Each option under all its names, with underscores: `error_logfile` and `log_file`."""
+    for declared in OPTIONS.values():
+        for flag in declared.flags:
+            if flag.startswith("--"):
+                yield flag[2:].replace("-", "_"), declared
+
+
+NAMES = dict(names())
 
 
 def merge(*layers: Mapping[str, object]) -> Settings:
@@ -506,7 +449,7 @@ def merge(*layers: Mapping[str, object]) -> Settings:
     return Settings(**cast("dict[str, Any]", dict(values)))
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The end of an error message: "; did you mean X?" for the known word nearest to this one, or nothing."""
-    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -29,16 +29,33 @@ def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
     Raises ConfigError if there is no such directory.
     """
     if chdir is not None:
-        try:
-            os.chdir(chdir)
-        except OSError as error:
-            raise ConfigError(f"--chdir {chdir}: {error.strerror}") from None
-    try:
-        here = os.getcwd()
-    except OSError as error:
-        raise ConfigError(f"the current directory cannot be found ({error.strerror}); give --chdir") from None
+        change_directory(chdir)
+    here = current_directory()
     extra = [os.path.abspath(directory) for directory in (pythonpath or "").split(",") if directory]
     sys.path[:0] = [here, *extra]
+
+
+def prepare_environ(variables: Iterable[str]) -> None:
+    """Set NAME=VALUE variables of the environment."""
+    for one in variables:
+        name, _, value = one.partition("=")
+        os.environ[name] = value
+
+
+def change_directory(directory: str) -> None:
+    """As --chdir says; raise ConfigError if there is no such directory."""
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise ConfigError(f"--chdir {directory}: {error.strerror}") from None
+
+
+def current_directory() -> str:
+    """Where we are; raise ConfigError if that is gone."""
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise ConfigError(f"the current directory cannot be found ({error.strerror}); give --chdir") from None
 
 
 def load(target: str) -> "WSGIApplication":

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import sys
+from contextlib import suppress
 
 from fastwsgi.errors import ConfigError
 
@@ -59,6 +60,15 @@ def set_up_error_log(file: str, level: str) -> None:
     LOG.propagate = False
 
 
+def error_log_fd() -> int | None:
+    """The descriptor of the error log, for what is written without Python; None if there is none."""
+    for handler in LOG.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            with suppress(AttributeError, ValueError, OSError):
+                return int(handler.stream.fileno())
+    return None
+
+
 def give_error_log_to(uid: int, gid: int) -> None:
     """Let a user and a group own the file, so that they can open it anew."""
     for handler in LOG.handlers:
@@ -101,6 +111,11 @@ class AccessLog:
             new = self._open(self._path)
             os.dup2(new, self.fd, inheritable=False)
             os.close(new)
+
+    def follow_output(self) -> None:
+        """Go on where the standard output goes now, if it goes there."""
+        if self._path is None and self.fd >= 0:
+            os.dup2(1, self.fd, inheritable=False)
 
     def give_to(self, uid: int, gid: int) -> None:
         """Let a user and a group own the file, so that they can open it anew."""

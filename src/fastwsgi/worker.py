@@ -6,27 +6,35 @@
 import atexit
 import logging
 import os
+import random
 import resource
 import signal
+import socket
 import sys
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
 from fastwsgi import __version__, loader
 from fastwsgi._crew import Crew, start_new_thread
-from fastwsgi.config import Settings, from_environment, merge
+from fastwsgi._stats import row_state_t
+from fastwsgi.config import Settings, merge
 from fastwsgi.errors import ConfigError
 from fastwsgi.listener import Listener, longest_backlog, open_listeners
 from fastwsgi.logs import LOG, AccessLog, give_error_log_to, set_up_error_log
 from fastwsgi.privileges import Identity
+from fastwsgi.sources import gather, starting_directory
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+    from fastwsgi._stats import Board, Row
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 
@@ -39,16 +47,65 @@ INTERRUPT_GRACE = 5.0
 # What the application's exit handlers and threads of its own may take after the drain.
 EXIT_PATIENCE = 5.0
 
+# What only a supervisor does something with.
+SUPERVISED = (
+    "workers",
+    "worker_timeout",
+    "max_requests",
+    "max_requests_jitter",
+    "max_worker_memory",
+    "max_worker_lifetime",
+    "preload",
+    "reuse_port",
+)
+
+# What clients of this machine have at the stop that were just connecting: on a busy one they may take a while
+# from there to their first octets. Others have as long.
+LAST_CALL = 0.1
+
+# What a new worker may take to answer --health.
+HEALTH_PATIENCE = 10.0
+
 NOT_FOR_SERVERS = {
     "bind": "the address is host and port",
     "chdir": "the application is loaded already",
     "pythonpath": "the application is loaded already",
     "error_logfile": "set up the logger 'fastwsgi'",
     "log_level": "set up the logger 'fastwsgi'",
-    "user": "the process is yours",
-    "group": "the process is yours",
-    "umask": "the process is yours",
+    **dict.fromkeys(("user", "group", "umask", "pid", "daemon", "name"), "the process is yours"),
+    **dict.fromkeys(("config", "env"), "settings are its arguments, and the environment is yours"),
+    **dict.fromkeys(SUPERVISED, "it serves in this process alone"),
+    "shutdown_delay": "call shutdown() when it is time",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Where a worker stands below a supervisor: its row of the shared memory, and the lines between them."""
+
+    board: "Board"
+    row: "Row"
+    number: int
+    kick_fd: int  # wakes the loops of all workers
+    life_fd: int  # hangs up when the supervisor is gone
+    notice_fd: int  # a line of text for the supervisor
+
+    def tell(self, word: str, *numbers: int) -> None:
+        with suppress(OSError):
+            os.write(self.notice_fd, f"{' '.join(map(str, (word, self.number, *numbers)))}\n".encode())
+
+    @property
+    def leaves(self) -> bool:
+        """Other workers stay when this one ends."""
+        return not self.board.stopping
+
+    @property
+    def is_deserted(self) -> bool:
+        """The supervisor is gone."""
+        try:
+            return not os.read(self.life_fd, 1)
+        except BlockingIOError:
+            return False
 
 
 # For a child that the application forks.
@@ -64,21 +121,29 @@ class Worker:
         listeners: Sequence[Listener],
         settings: Settings,
         access_log: AccessLog | None = None,
+        post: Post | None = None,
     ) -> None:
-        """Make ready; opens the access log if none is given.
+        """Make ready; opens the access log if none is given. `post`: below a supervisor.
 
         Raises ConfigError if it cannot be opened or has a wrong format.
         """
+        self._post = post
         self._settings = settings
         self._access_log = AccessLog(settings.access_logfile) if access_log is None else access_log
-        sockets = [listener.socket for listener in listeners]
         try:
-            self._crew = Crew(app, sockets, settings, LOG, self._access_log.fd)
+            row, kick_fd = (post.row, post.kick_fd) if post is not None else (None, -1)
+            self._crew = Crew(app, listeners, settings, LOG, self._access_log.fd, row, kick_fd)
         except ValueError as error:
             self._access_log.close()
             raise ConfigError(str(error)) from None
         self._stopping = False
+        self._wants_told = False
         self._left_running = 0
+        if post is not None:
+            self._crew.last_call = LAST_CALL
+            self._crew.beat = settings.worker_timeout / 4
+            self._crew.watched_fd = post.life_fd
+            self._crew.max_requests = jittered(settings.max_requests, settings.max_requests_jitter)
         # Signal handlers must not write to the log: they may have interrupted a write to it.
         self._messages: list[tuple[int, str]] = []
         _workers.add(self)
@@ -87,22 +152,59 @@ class Worker:
         """Let go of what is the parent's."""
         self._crew.after_fork_in_child()
 
-    def run(self) -> None:
-        """Serve until `stop`, then drain. In the main thread signals are heeded if `signals` surrounds it."""
+    def run(self, has_started: Callable[[], object] = lambda: None) -> None:
+        """Serve until `stop`, then drain. In the main thread signals are heeded if `signals` surrounds it.
+
+        has_started: called once the threads run, and --health is answered.
+        """
         try:
+            probe = self._probe() if self._post is not None else None
             self._crew.start()
+            if probe is not None:
+                expect_health(probe, self._settings.health)
+            has_started()
+            if self._post is not None:
+                self._post.row.state = row_state_t.ROW_SERVING
+                self._post.tell("serves")
             while not self._crew.finished:
                 self._attend()
+                if self._post is not None:
+                    self._look_up(self._post)
                 if self._crew.is_exhausted and not self._stopping:
                     LOG.error("Too many threads do not come back from the application: the worker ends")
-                    self.stop(self._settings.graceful_timeout)
+                    self.stop(self._settings.graceful_timeout, leave=self._leaves)
         except BaseException:
-            self._crew.stop(0)
+            self._crew.stop(0, self._leaves)
             raise
         finally:
             while not self._crew.finished:
                 self._attend()
             self._attend()
+            if self._post is not None:
+                self._post.tell("end", *self._last_requests())
+
+    @property
+    def _leaves(self) -> bool:
+        """Others stay when it ends."""
+        return self._post is not None and self._post.leaves
+
+    def _probe(self) -> socket.socket | None:
+        """With --health: a client's end of a connection that the crew has before any other."""
+        if self._settings.health is None:
+            return None
+        ours, theirs = socket.socketpair()
+        self._crew.adopt(theirs)
+        return ours
+
+    def _look_up(self, post: Post) -> None:
+        """See whether the supervisor is there, and whether it has to know something."""
+        if not self._stopping and post.is_deserted:
+            LOG.error("The supervisor is gone: this worker finishes what runs, and ends")
+            post.board.stopping = True  # as every other one will
+            self.stop(self._settings.graceful_timeout)
+        if post.row.wants and not self._wants_told:
+            self._wants_told = True
+            post.tell("wants")
 
     def _attend(self) -> None:
         """Wait for what the core has to say, and log it."""
@@ -112,13 +214,16 @@ class Worker:
         except MemoryError:
             pass
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, *, leave: bool = False) -> None:
         """Accept nothing more, finish what runs within `grace` seconds; again with less shortens it.
 
-        Returns at once; `run` returns when it is done. From any thread, and from signal handlers.
+        leave: others stay, who have the same listeners. Returns at once; `run` returns when it is done.
+        From any thread, and from signal handlers.
         """
         # Before all else: what comes after it may find no memory left.
-        self._crew.stop(grace)
+        self._crew.stop(grace, leave)
+        if self._post is not None:
+            self._post.row.state = row_state_t.ROW_DRAINING
         if not self._stopping:
             self._stopping = True
             self._left_running = self._crew.counters().get("exchanges", 0)
@@ -165,6 +270,42 @@ class Worker:
         with heeding(handlers), wakeup(self.wakeup_fd):
             yield
 
+    @contextmanager
+    def commands(self, quits: Callable[[], object]) -> Iterator[None]:
+        """Heed what a supervisor commands while it lasts: TERM, USR2 (Ctrl-C), QUIT, USR1 and PWR.
+
+        The others of the tree go on accepting, unless the whole server stops. `quits` is called at USR2
+        and QUIT.
+        """
+        post = self._post
+        assert post is not None
+
+        def drain(*_: object) -> None:
+            if post.row.state == row_state_t.ROW_DRAINING:
+                self.stop(self._settings.graceful_timeout, leave=self._leaves)
+            else:
+                # From somebody else, perhaps to the whole group: nobody would serve what this one leaves.
+                # The supervisor sends it again when it is time.
+                post.tell("asked")
+
+        def quit_soon(number: int, _: object) -> None:
+            self.stop(INTERRUPT_GRACE if number == signal.SIGUSR2 else 0, leave=self._leaves)
+            quits()
+
+        handlers: dict[int, Handler] = {
+            signal.SIGTERM: drain,
+            signal.SIGUSR2: quit_soon,
+            signal.SIGQUIT: quit_soon,
+            signal.SIGUSR1: lambda *_: self._reopen_logs(),
+        }
+        for name in ("SIGPWR", "SIGINFO"):
+            if hasattr(signal, name):
+                handlers[getattr(signal, name)] = lambda *_: self._messages.append(
+                    (logging.INFO, all_stacks())
+                )
+        with heeding(handlers), wakeup(self.wakeup_fd):
+            yield
+
     def _drain(self, name: str, grace: float) -> None:
         self.stop(grace)
         patience = f"finishing what runs, for at most {grace:g} s" if grace else "now"
@@ -192,14 +333,12 @@ class Worker:
 
     def summary(self) -> str:
         """After `run`: one line on how it went."""
-        requests = self._crew.counters().get("requests", 0)
-        line = f"Stopped after {plural(requests, 'request')}"
+        return summary(self._crew.counters()["requests"], *self._last_requests())
+
+    def _last_requests(self) -> tuple[int, int]:
+        """After `run`: how many requests were finished while it was stopping, and how many cut off."""
         cut_off = min(self.lost_threads, self._left_running)
-        if cut_off < self._left_running:
-            line += f", {self._left_running - cut_off} of them finished while stopping"
-        if cut_off:
-            line += f", {cut_off} cut off"
-        return line
+        return self._left_running - cut_off, cut_off
 
 
 class Server:
@@ -295,29 +434,28 @@ def make_server(host: str, port: int, app: "WSGIApplication", **options: Any) ->
 
 
 def run(app: "WSGIApplication | str", **options: Any) -> None:
-    """Serve an application (or "module:name") as the command line does, until TERM or Ctrl-C.
+    """Serve an application (or "module:name") until TERM or Ctrl-C, in this process alone.
 
-    `options` are those of `Settings`: `bind="0.0.0.0:8000"`, `threads=8`, `graceful_timeout="10s"`. Raises
-    ConfigError or AppLoadError when it cannot start. If a request is still running at the end of the
+    `options` are those of `Settings` but for what is of a supervisor: `bind="0.0.0.0:8000"`, `threads=8`,
+    `graceful_timeout="10s"`. They win over variables and files, which count as they do for the command.
+    Raises ConfigError or AppLoadError when it cannot start. If a request is still running at the end of the
     grace, the process ends here.
     """
-    serve(app, merge(from_environment(os.environ), options))
+    for name in SUPERVISED:
+        if name in options:
+            raise ConfigError(f"run does not take {name}: several processes are for the command, fastwsgi")
+    configuration = gather([], os.environ, starting_directory(), options, name_of(app))
+    for notice in configuration.notices:
+        LOG.warning(notice)
+    serve(app, configuration.settings)
 
 
 def serve(app: "WSGIApplication | str", settings: Settings) -> None:
     """Load, bind, announce, serve, drain: what `run` and the command line share; see `run`."""
     identity = Identity.find(settings.user, settings.group)
-    if settings.umask is not None:
-        os.umask(settings.umask)
+    loader.prepare_environ(settings.env)
     loader.prepare_path(settings.chdir, settings.pythonpath)
-    set_up_error_log(settings.error_logfile, settings.log_level)
-    if settings.backlog > longest_backlog():
-        LOG.warning(
-            "The kernel cuts --backlog %d to %d; raise net.core.somaxconn",
-            settings.backlog,
-            longest_backlog(),
-        )
-    raise_open_files()
+    prepare(settings)
     in_main = in_main_thread()
     access_log = AccessLog(settings.access_logfile)
     listeners: list[Listener] = []
@@ -339,10 +477,29 @@ def serve(app: "WSGIApplication | str", settings: Settings) -> None:
         access_log.close()
         close_all(listeners)
     LOG.info(worker.summary())
+    leave_if_lost(worker)
+
+
+def leave_if_lost(worker: Worker) -> None:
+    """End the process here if threads are left in the application: they would hold it."""
     if worker.lost_threads:
         LOG.warning("%s did not come back from the application", plural(worker.lost_threads, "thread"))
     if worker.lost_threads or worker.is_exhausted:
         leave(THREADS_LOST if worker.is_exhausted else 0)
+
+
+def prepare(settings: Settings) -> None:
+    """Do what comes before all opening: the umask, the error log, the limit of open files."""
+    if settings.umask is not None:
+        os.umask(settings.umask)
+    set_up_error_log(settings.error_logfile, settings.log_level)
+    if settings.backlog > longest_backlog():
+        LOG.warning(
+            "The kernel cuts --backlog %d to %d; raise net.core.somaxconn",
+            settings.backlog,
+            longest_backlog(),
+        )
+    raise_open_files()
 
 
 def hand_over(identity: Identity, listeners: Iterable[Listener], access_log: AccessLog) -> None:
@@ -365,11 +522,14 @@ def raise_open_files() -> None:
 
 
 def announce(app: "WSGIApplication | str", listeners: Sequence[Listener], settings: Settings) -> None:
-    name = app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
-    LOG.info("fastwsgi %s serves %s with %s", __version__, name, plural(settings.threads, "thread"))
+    LOG.info("fastwsgi %s serves %s with %s", __version__, name_of(app), plural(settings.threads, "thread"))
     for listener in listeners:
         LOG.info("Listening at %s", listener.url)
     LOG.info("Process %d; Ctrl-C or TERM stops it", os.getpid())
+
+
+def name_of(app: "WSGIApplication | str") -> str:
+    return app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
 
 
 def end_soon(code: int) -> None:
@@ -420,7 +580,9 @@ def heeding(handlers: Mapping[int, Handler]) -> Iterator[None]:
             signal.signal(number, handler)
         yield
     finally:
-        restore(_former_handlers.pop())
+        # A child that was forked meanwhile has done so already.
+        if _former_handlers:
+            restore(_former_handlers.pop())
 
 
 def restore(handlers: Mapping[int, Handler]) -> None:
@@ -451,11 +613,13 @@ os.register_at_fork(after_in_child=leave_to_parent)
 @contextmanager
 def wakeup(fd: int) -> Iterator[None]:
     """Have a byte written to a descriptor at each signal, so that the wait in the main thread ends."""
-    former = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    own = os.dup(fd)  # the crew closes its own at its end, and signals may still come
+    former = signal.set_wakeup_fd(own, warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(former)
+        os.close(own)
 
 
 def close_all(listeners: Iterable[Listener]) -> None:
@@ -465,6 +629,44 @@ def close_all(listeners: Iterable[Listener]) -> None:
 
 def in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+def expect_health(client: socket.socket, path: str | None) -> None:
+    """Ask a worker that has just started how it is; raise ConfigError if it is not well."""
+    client.settimeout(HEALTH_PATIENCE)
+    try:
+        with client, client.makefile("rb") as answer:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            status = answer.readline()
+    except OSError as error:
+        raise ConfigError(f"--health {path}: no answer from the new worker: {error}") from None
+    if not status.startswith(b"HTTP/1.1 200 "):
+        raise ConfigError(f"--health {path}: the new worker answered {status!r}")
+
+
+def summary(requests: int, finished: int, cut_off: int) -> str:
+    """One line on how it went, when all is over."""
+    line = f"Stopped after {plural(requests, 'request')}"
+    if finished:
+        line += f", {finished} of them finished while stopping"
+    if cut_off:
+        line += f", {cut_off} cut off"
+    return line
+
+
+def all_stacks() -> str:
+    """Where every thread of this process is."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    parts = [f"Stacks of process {os.getpid()}:"]
+    for ident, frame in sys._current_frames().items():
+        stack = "".join(traceback.format_stack(frame)).rstrip()
+        parts.append(f"thread {names.get(ident, ident)} at\n{stack}")
+    return "\n".join(parts)
+
+
+def jittered(most: int, jitter: int | None) -> int:
+    """A limit of requests and by chance some more, so that workers do not reach it together; 0: none."""
+    return most + random.randint(0, most // 10 if jitter is None else jitter) if most else 0
 
 
 def plural(number: int, noun: str) -> str:

@@ -1,11 +1,12 @@
 /* Words that threads share. Each is a struct of its own, so that plain access does not compile; every
    operation is sequentially consistent unless its name says `relaxed` (counters, averages, and hints that
-   are looked at again under something stronger). */
+   are looked at again under something stronger) or `release`. */
 #ifndef FASTWSGI_ATOMIC_H
 #define FASTWSGI_ATOMIC_H
 
 #include <stdatomic.h>
 #include <stdint.h>
+#include <string.h>
 
 #define CACHE_LINE 64
 
@@ -27,12 +28,38 @@ static inline uint64_t word_load_relaxed(atomic_word_t *word) {
 static inline void word_store_relaxed(atomic_word_t *word, uint64_t value) {
     atomic_store_explicit(&word->value, value, memory_order_relaxed);
 }
+/* Seen by whoever loads it only after what was stored before it. */
+static inline void word_store_release(atomic_word_t *word, uint64_t value) {
+    atomic_store_explicit(&word->value, value, memory_order_release);
+}
 /* For a counter with one writer at a time and readers that only sum: no locked instruction. */
 static inline void word_count(atomic_word_t *word, int64_t by) {
     word_store_relaxed(word, word_load_relaxed(word) + (uint64_t)by);
 }
 
 static inline void word_add(atomic_word_t *word, int64_t by) { atomic_fetch_add(&word->value, (uint64_t)by); }
+
+/* Text that is read while it may change, between two looks at a word that says whether it did (a sequence lock): kept in
+   whole words, so that the reader races with nothing. What is written is seen after what was stored before it, and what
+   is read before what is loaded after it. */
+static inline void words_store(atomic_word_t *words, const char *text, size_t size) {
+    uint64_t word = 0;
+    for (; size >= sizeof word; text += sizeof word, size -= sizeof word, words++) {
+        memcpy(&word, text, sizeof word);
+        atomic_store_explicit(&words->value, word, memory_order_release);
+    }
+    if (size) {
+        word = 0;
+        memcpy(&word, text, size);
+        atomic_store_explicit(&words->value, word, memory_order_release);
+    }
+}
+static inline void words_load(char *text, atomic_word_t *words, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        uint64_t word = atomic_load_explicit(&words[i].value, memory_order_acquire);
+        memcpy(text + i * sizeof word, &word, sizeof word);
+    }
+}
 
 static inline uint64_t line_load(atomic_line_t *line) { return atomic_load(&line->value); }
 static inline void line_store(atomic_line_t *line, uint64_t value) { atomic_store(&line->value, value); }

@@ -27,7 +27,10 @@
 #if defined(__linux__)
 #include <linux/filter.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
+#elif defined(__FreeBSD__)
+#include <sys/procctl.h>
 #endif
 
 #ifndef MSG_NOSIGNAL
@@ -66,6 +69,18 @@ static inline int64_t platform_clock_ns(cpu_clock_t clock) {
     return clock_gettime(clock, &t) ? 0 : (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 #endif
+
+/* Have the children of a child that ends become ours, not those of process 1. 0, or -1 with errno. */
+static inline int platform_become_subreaper(void) {
+#if defined(__linux__)
+    return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+#elif defined(__FreeBSD__)
+    return procctl(P_PID, getpid(), PROC_REAP_ACQUIRE, NULL);
+#else
+    errno = ENOSYS;
+    return -1;
+#endif
+}
 
 /* The wall clock, only to be shown: it may jump. */
 static inline int64_t platform_wall_seconds(void) {
@@ -123,14 +138,33 @@ static inline int platform_stop_hearing(int listener) {
     struct sockaddr_storage address;
     socklen_t size = sizeof address;
     if (getsockname(listener, (struct sockaddr *)&address, &size) < 0) return -1;
-    if (address.ss_family != AF_INET && address.ss_family != AF_INET6) return -1;
     if (setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0) return -1;
+    if (address.ss_family != AF_INET && address.ss_family != AF_INET6) return -1;
     if (address.ss_family == AF_INET) return (ntohl(((struct sockaddr_in *)&address)->sin_addr.s_addr) >> 24) == 127;
     return !!IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)&address)->sin6_addr);
 #else
     (void)listener;
     return -1;
 #endif
+}
+
+/* Some process had the listener hear nothing new: a unix socket bears the sign as well. */
+static inline int platform_hears_nothing(int listener) {
+#if defined(__linux__)
+    socklen_t instructions = 0;
+    return getsockopt(listener, SOL_SOCKET, SO_GET_FILTER, NULL, &instructions) == 0 && instructions > 0;
+#else
+    (void)listener;
+    return 0;
+#endif
+}
+
+static inline int platform_is_listening(int socket) {
+    int answer = 1;
+    socklen_t size = sizeof answer;
+    /* Where the question is not understood, the answer stays. */
+    getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &answer, &size);
+    return answer;
 }
 
 /* Close so that the peer sees a reset, not an end: what it got is not the whole answer. */
@@ -232,10 +266,10 @@ static inline int platform_write_some(int fd, const char *data, size_t size, siz
     return 0;
 }
 
-/* 1 when fd is readable, 0 when the time is up or a signal came. */
-static inline int platform_wait_readable(int fd, int timeout_ms) {
-    struct pollfd one = {fd, POLLIN, 0};
-    return poll(&one, 1, timeout_ms) > 0;
+/* 1 when one of two descriptors (-1: none) is readable or has ended, 0 when the time is up or a signal came. */
+static inline int platform_wait_readable(int fd, int other, int timeout_ms) {
+    struct pollfd both[2] = {{fd, POLLIN, 0}, {other, POLLIN, 0}};
+    return poll(both, 2, timeout_ms) > 0;
 }
 
 static inline int platform_dup(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 3); }

@@ -6,8 +6,10 @@
 
 #include "platform.h"
 
-/* WATCH_GONE alone: nothing but the end of the connection, which cannot be masked. */
-enum { WATCH_READ = 1, WATCH_WRITE = 2, EVENT_GONE = 4, WATCH_GONE = 8 };
+/* WATCH_GONE alone: nothing but the end of the connection, which cannot be masked. WATCH_EXCLUSIVE: of the processes that
+   watch it, not all need to be told; such a descriptor is watched or not, and nothing else can be changed.
+   WATCH_EDGE: told of once each time it is written to, and never read; only where poller_has_edges. */
+enum { WATCH_READ = 1, WATCH_WRITE = 2, EVENT_GONE = 4, WATCH_GONE = 8, WATCH_EXCLUSIVE = 16, WATCH_EDGE = 32 };
 
 typedef struct { void *item; int flags; } event_t;
 
@@ -56,6 +58,8 @@ static inline int poller_watch(poller_t *poller, int fd, int before, int after, 
 #endif
     return poller_poll_watch(&poller->poll, fd, after, item);
 }
+
+static inline int poller_has_edges(const poller_t *poller) { return !poller->use_poll; }
 
 /* Up to `most` events, waiting at most timeout_ms (-1: for ever); a wake-up ends the wait and is no event.
    An interrupted wait is one without events. */

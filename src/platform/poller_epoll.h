@@ -1,10 +1,15 @@
 /* The poller over epoll(7). Included by poller.h only. */
 #include <sys/epoll.h>
 
+#ifndef EPOLLEXCLUSIVE
+#define EPOLLEXCLUSIVE (1u << 28)
+#endif
+
 enum { EPOLL_MOST = 64 };
 
 static inline uint32_t poller_epoll_mask(int flags) {
-    return (flags & WATCH_READ ? EPOLLIN : 0) | (flags & WATCH_WRITE ? EPOLLOUT : 0);
+    return (flags & WATCH_READ ? EPOLLIN : 0) | (flags & WATCH_WRITE ? EPOLLOUT : 0)
+           | (flags & WATCH_EXCLUSIVE ? EPOLLEXCLUSIVE : 0) | (flags & WATCH_EDGE ? (uint32_t)EPOLLET : 0);
 }
 
 static inline int poller_epoll_open(int wake_fd) {

@@ -68,10 +68,20 @@ def play(*scenes):
 
 
 class Victim(Process):
-    """A server under attack: `python -m fastwsgi`, four threads and epoll, what it uses, how it ends."""
+    """A server under attack: one process, four threads, epoll; what it uses, how it ends."""
 
     def __init__(self, arguments, directory, wrapper, environment):
-        options = ["--bind", "127.0.0.1:0", "--threads", "4", "--poller", "epoll", *arguments]
+        options = [
+            "--bind",
+            "127.0.0.1:0",
+            "--workers",
+            "0",
+            "--threads",
+            "4",
+            "--poller",
+            "epoll",
+            *arguments,
+        ]
         paths = {"PYTHONPATH": os.pathsep.join([str(HERE), PYTHONPATH])}
         super().__init__(
             [*options, "victim:application"], directory, {**paths, **environment}, wrapper=wrapper

@@ -93,7 +93,7 @@ def measure_server(name, core, is_long):
         start = Start("victim:application", free_port(), 4, folder, 5, False)
         environment = server_environment(server, folder)
         environment["PYTHONPATH"] += os.pathsep + str(HERE)
-        with started(server.commands(start), start.port, core, environment, folder) as processes:
+        with started(server.commands(start), start.port, str(core), environment, folder) as processes:
             check_answer(start.port, HELLO, b"hello")
             fresh_requests(start.port, HELLO, FRESH_PER_SECOND, 0.5)
             before = measure(processes, start.port, folder, quiet)

@@ -12,6 +12,7 @@ import pytest
 
 import fastwsgi
 from conftest import CREWS, crew_id
+from fastwsgi.worker import NOT_FOR_SERVERS
 from support import Client, Gate, resources, target_of, text, wait_left_nothing, wait_until
 
 linux_only = pytest.mark.skipif(not os.path.exists("/proc/self"), reason="Linux only")
@@ -160,6 +161,12 @@ def test_a_busy_port_is_a_config_error():
 def test_wrong_options_are_config_errors(options):
     with pytest.raises(fastwsgi.ConfigError, match=next(iter(options))):
         fastwsgi.make_server("127.0.0.1", 0, text(), **options)
+
+
+def test_options_that_make_no_sense_for_it():
+    for name in NOT_FOR_SERVERS:
+        with pytest.raises(fastwsgi.ConfigError, match=f"^make_server does not take {name}: "):
+            fastwsgi.make_server("127.0.0.1", 0, text(), **{name: None})
 
 
 def test_options_as_the_command_line_takes_them():

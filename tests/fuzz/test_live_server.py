@@ -133,12 +133,12 @@ def annoy(address, generator, seconds):
 def test_nothing_grows(start, tmp_path, poller, threads):
     """Several clients annoy a process: it lives, answers in time, and holds no more than before."""
     log, access_log = tmp_path / "error.log", tmp_path / "access.log"
-    options = ["--bind", "127.0.0.1:0", "--poller", poller, "--threads", str(threads)]
+    options = ["--workers", "1", "--bind", "127.0.0.1:0", "--poller", poller, "--threads", str(threads)]
     options += ["--request-buffer", "1000", "--error-logfile", str(log), "--access-logfile", str(access_log)]
     server = start(*options, "--pythonpath", str(Path(__file__).parents[1]), "support:echo", started=False)
     wait_until(lambda: log.exists() and "Ctrl-C" in log.read_text(), "it listens")
     server.ports = [int(re.search(r"http://127.0.0.1:(\d+)", log.read_text())[1])]
-    process = psutil.Process(server.pid)
+    process = psutil.Process(server.worker)
     assert server.ask(content=b"alive").text == "alive"
     descriptors, memory = process.num_fds(), []
     crowd = [random.Random(None if SECONDS else number) for number in range(CLIENTS)]

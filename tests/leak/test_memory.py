@@ -91,5 +91,5 @@ def misbehave(server):
 def measure(server):
     """The objects Python has, and the memory of the process in bytes."""
     blocks = min(int(server.ask("/blocks").text) for _ in range(8))
-    status = Path(f"/proc/{server.pid}/status").read_text()
+    status = Path(f"/proc/{server.worker}/status").read_text()
     return blocks, int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024

@@ -40,6 +40,12 @@ def tell(environ, start_response):
     return [json.dumps({key: environ.get(key) for key in keys}).encode()]
 
 
+def variables(environ, start_response):
+    """What the process has in its environment, as JSON."""
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(dict(os.environ)).encode()]
+
+
 def wait(environ, start_response):
     """Wait for the file that the path names, then answer with the name; / answers at once."""
     name = environ["PATH_INFO"].strip("/")

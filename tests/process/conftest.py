@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from process.family import Site
+
 POLLERS = ["epoll", "poll"] if sys.platform == "linux" else ["poll"]
 
 
@@ -17,3 +19,33 @@ def start_polled(start, request):
 def start_crew(start_polled, request):
     """start, once for each poller and number of threads."""
     return lambda *arguments, **options: start_polled("--threads", request.param, *arguments, **options)
+
+
+@pytest.fixture
+def site(tmp_path):
+    """The code that `start_site` serves; of generation 1 until it is written again."""
+    site = Site(tmp_path)
+    site.write("1")
+    return site
+
+
+@pytest.fixture
+def start_site(start, site):
+    """start_site(*options): serve the site with two workers; workers=None leaves the number to the server."""
+
+    def start_site(*options, workers=2, **others):
+        if workers is not None:
+            options = ("--workers", str(workers), *options)
+        # A generation may be as long as the one before and of the same second: bytecode would be that one's.
+        server = start(
+            *options,
+            "site_app:application",
+            alone=workers is not None,
+            PYTHONDONTWRITEBYTECODE="1",
+            **others,
+        )
+        if workers is not None and workers > 1 and others.get("started", True):
+            server.wait_said("workers serve")
+        return server
+
+    return start_site

@@ -58,7 +58,7 @@ def calls_of(start_polled, tmp_path):
         found = []
         with server.connect() as client:
             for _ in range(ATTEMPTS):
-                strace = Strace(server.pid)
+                strace = Strace(server.worker)
                 client.send(request(target) * count)
                 for _ in range(count):
                     assert client.read_response().status == 200

@@ -168,7 +168,7 @@ def test_reopened_after_a_rotation(start, tmp_path):
     wait_until(lambda: "/before" in log.read_text(), "the line")
     log.rename(old)
     server.signal(signal.SIGUSR1)
-    wait_until(log.exists, "the new file")
+    server.wait_said("Log files reopened")
     server.ask("/after")
     wait_until(lambda: "/after" in log.read_text(), "the line")
     server.stop()

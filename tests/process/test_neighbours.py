@@ -38,10 +38,10 @@ def test_a_child_that_comes_back_from_the_application_answers_nobody(start_polle
     server = start_polled("apps:fork_and_return")
     with server.connect() as client:
         for _ in range(3):
-            assert client.ask().text == str(server.pid)
-        assert client.ask(fields=[("Connection", "close")]).text == str(server.pid)
+            assert client.ask().text == str(server.worker)
+        assert client.ask(fields=[("Connection", "close")]).text == str(server.worker)
         client.expect_end()
-    assert server.ask().text == str(server.pid)
+    assert server.ask().text == str(server.worker)
     server.stop()
     assert server.stderr.count("Stopped after 5 requests") == 1
 
@@ -114,10 +114,10 @@ def test_one_database_connection_serves_one_thread(start_polled):
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
 def test_an_idle_server_uses_no_cpu(start_polled, used):
     server = start_polled("apps:wait")
-    held = descriptors(server.pid)
+    held = descriptors(server.worker)
     with server.connect() as idle:
         # One that says nothing is accepted after a second.
-        wait_until(lambda: descriptors(server.pid) > held or used, "the connection being accepted")
+        wait_until(lambda: descriptors(server.worker) > held or used, "the connection being accepted")
         if used:
             for _ in range(20):
                 assert idle.ask().status == 200
@@ -126,10 +126,10 @@ def test_an_idle_server_uses_no_cpu(start_polled, used):
             server.waits("file")
             server.go_on("file")
             assert slow.read_response().text == "file"
-        wait_until(lambda: quiet(server.pid), "peace")
-        before = activity(server.pid)
+        wait_until(lambda: quiet(server.worker), "peace")
+        before = activity(server.worker)
         time.sleep(2)
-        assert activity(server.pid) == before
+        assert activity(server.worker) == before
     server.stop()
 
 
@@ -159,11 +159,11 @@ def test_descriptors_are_closed_on_exec(start):
     server = start("--access-logfile", "access.log", "apps:hello")
     with server.connect() as client:
         assert client.ask().text == "hello"
-        for descriptor in os.listdir(f"/proc/{server.pid}/fd"):
+        for descriptor in os.listdir(f"/proc/{server.worker}/fd"):
             if int(descriptor) > 2:
-                with open(f"/proc/{server.pid}/fdinfo/{descriptor}") as info:
+                with open(f"/proc/{server.worker}/fdinfo/{descriptor}") as info:
                     flags = next(int(line.split()[1], 8) for line in info if line.startswith("flags:"))
-                assert flags & os.O_CLOEXEC, os.readlink(f"/proc/{server.pid}/fd/{descriptor}")
+                assert flags & os.O_CLOEXEC, os.readlink(f"/proc/{server.worker}/fd/{descriptor}")
     server.stop()
 
 

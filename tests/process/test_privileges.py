@@ -6,15 +6,18 @@ import grp
 import json
 import os
 import pwd
+import resource
 import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from subprocesses import PYTHONPATH
+from process.family import stop, wait_for_workers, workers_of
+from subprocesses import PYTHONPATH, Process
 from support import Client, request, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up being root")
@@ -185,3 +188,47 @@ def test_who_is_nobody_already_needs_not_be_root(interpreter):
     # And its group: there is nothing to change.
     done = run_as_nobody(interpreter, "-m", "fastwsgi", "--user", "nobody", "no_such_module:app")
     assert (done.returncode, "no_such_module" in done.stderr) == (4, True)
+
+
+def test_without_processes_it_tries_again(start_public):
+    """Here, because the limit does not hold for root."""
+    most = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (40, most[1]))
+    try:
+        server = start_public("--user", "nobody", "--workers", "2", "identity_app:app")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, most)
+    before = wait_for_workers(server, 2)
+    others = [subprocess.Popen(["sleep", "60"], user="nobody", group=NOBODY.pw_gid) for _ in range(40)]
+    try:
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        server.wait_said("No worker can be started")
+        time.sleep(2.5)
+        assert server.stderr.count("No worker can be started") == 1, server.stderr
+    finally:
+        for process in others:
+            process.kill()
+            process.wait()
+    wait_for_workers(server, 2, without=before)
+    assert server.ask("/").status == 200
+    server.stop()
+
+
+def test_the_pid_file_of_a_server_that_was_root(interpreter, open_path):
+    """It lies where only root may write, as in /run: it can be taken over after an upgrade all the same."""
+    file = open_path / "pid"
+    options = ("--bind", "127.0.0.1:0", "--workers", "1", "--user", "nobody", "--pid", "pid")
+    server = Process([*options, "identity_app:app"], open_path, {"PYTHONDONTWRITEBYTECODE": "1"}, interpreter)
+    try:
+        server.wait_started()
+        assert owner(file) == (NOBODY.pw_uid, NOBODY.pw_gid)
+        before = workers_of(server)
+        server.signal(signal.SIGUSR2)
+        wait_until(lambda: not before & workers_of(server), lambda: f"an upgrade: {server.stderr}")
+        assert file.read_text() == f"{server.pid}\n", server.stderr
+        stop(server)
+        # It cannot be removed there.
+        assert file.read_text() == ""
+    finally:
+        server.clean_up()

@@ -62,9 +62,9 @@ def test_more_clients_than_descriptors(start_polled):
     server = start_polled("apps:hello")
     served = [server.connect()]
     assert served[0].ask().text == "hello"
-    limit = len(os.listdir(f"/proc/{server.pid}/fd")) + 9
+    limit = len(os.listdir(f"/proc/{server.worker}/fd")) + 9
     begun = time.monotonic()
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    resource.prlimit(server.worker, resource.RLIMIT_NOFILE, (limit, limit))
     served += [server.connect() for _ in range(9)]
     for client in served:
         assert client.ask().text == "hello"
@@ -87,8 +87,8 @@ def test_more_clients_than_descriptors(start_polled):
 
 def test_queued_clients_are_answered_when_descriptors_have_run_out_at_the_end(start_polled):
     server = start_polled("apps:patient")
-    limit = len(os.listdir(f"/proc/{server.pid}/fd")) + 4
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    limit = len(os.listdir(f"/proc/{server.worker}/fd")) + 4
+    resource.prlimit(server.worker, resource.RLIMIT_NOFILE, (limit, limit))
     clients = [server.connect() for _ in range(12)]
     for client in clients:
         client.send(request("/"))

@@ -10,7 +10,9 @@ import sys
 
 import pytest
 
-from subprocesses import PYTHONPATH, skip_without_ipv6
+from fastwsgi import resources
+from process.family import wait_for_workers
+from subprocesses import PYTHONPATH, Process, skip_without_ipv6
 from support import Client
 
 SERVED = pytest.mark.parametrize(
@@ -225,7 +227,7 @@ def test_threads_that_cannot_be_started_are_exit_code_3(start, tmp_path, started
     )
     code, output = failing(start, "--threads", "4", "--bind", "127.0.0.1:0", "greedy:hello")
     assert code == 3, output
-    assert "fastwsgi: the worker could not go on: can't start new thread" in output
+    assert "worker could not go on: can't start new thread" in output
 
 
 def test_a_busy_port(start):
@@ -356,6 +358,78 @@ def test_run_from_a_script(start, tmp_path):
         output, _ = process.communicate(timeout=10)
     assert process.returncode == 0
     assert output == "after run\n"
+
+
+# What platforms set, and how many workers that makes
+
+
+def first_line(server):
+    return next(line for line in server.lines if " serves " in line)
+
+
+def test_the_port_of_a_platform_is_served_at_every_address(start):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    server = start("--workers", "1", "apps:hello", started=False, PORT=str(port))
+    server.wait_started()
+    assert server.ports == [port]
+    assert f"http://127.0.0.1:{port} (every address)" in server.stderr
+    addresses = [("127.0.0.1", port)]
+    if socket.has_dualstack_ipv6():
+        addresses.append(("::1", port))
+    for address in addresses:
+        with Client(address) as client:
+            assert client.ask().text == "hello"
+    server.stop()
+
+
+def test_an_address_that_is_given_wins_over_the_port_of_a_platform(start):
+    server = start("apps:hello", PORT="1")
+    assert server.ask().text == "hello"
+    server.stop()
+
+
+@pytest.mark.parametrize("wrong", ["http", "0x50", "70000", "-1"])
+def test_a_wrong_port_of_a_platform_is_one_line(start, wrong):
+    server = start("apps:hello", started=False, PORT=wrong)
+    assert server.wait() == 1
+    [line] = server.lines
+    assert line.startswith(f"fastwsgi: PORT: '{wrong}' is not")
+
+
+@pytest.mark.parametrize(
+    ("options", "number"), [((), 3), (("--workers", "2"), 2)], ids=["environment", "command line"]
+)
+def test_the_number_of_workers_of_a_platform(start, options, number):
+    server = start(*options, "apps:hello", alone=False, WEB_CONCURRENCY="3")
+    assert f"with {number} workers of 4 threads" in first_line(server)
+    wait_for_workers(server, number)
+    server.stop()
+
+
+RUN_ON = "import os, sys; os.sched_setaffinity(0, {{{}}}); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinities")
+@pytest.mark.parametrize("most", [1, 2, None])
+def test_as_many_workers_as_processors_to_use_and_the_line_says_why(tmp_path, most):
+    there = sorted(os.sched_getaffinity(0))
+    usable = there[:most]
+    quota = resources.find_cpus().quota
+    if quota is not None and quota < len(usable):
+        pytest.skip(f"a quota of {quota}")
+    wrapper = (sys.executable, "-c", RUN_ON.format(", ".join(map(str, usable))))
+    server = Process(["--bind", "127.0.0.1:0", "apps:hello"], tmp_path, {}, wrapper=wrapper)
+    try:
+        server.wait_started()
+        workers = f"{len(usable)} worker{'s' * (len(usable) > 1)}"
+        assert re.search(rf"with {workers} \((\d+ of )?\d+ CPUs?.*\) of 4 threads", first_line(server))
+        if len(usable) < os.cpu_count():
+            assert f"({len(usable)} of {os.cpu_count()} CPUs" in first_line(server)
+        wait_for_workers(server, len(usable))
+        server.stop()
+    finally:
+        server.clean_up()
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def test_requests_that_wait_for_a_thread_are_answered(start_polled):
 
 
 def test_a_kept_connection_is_told_with_its_next_answer(start_polled):
-    server = start_polled("apps:wait")
+    # A supervisor says that it stops a moment before its workers know.
+    server = start_polled("--workers", "0", "apps:wait")
     holding, kept = server.connect(), server.connect()
     assert kept.ask().text == ""
     holding.send(request("/file"))
@@ -206,8 +207,8 @@ def test_quit_ends_it_at_once(start_crew):
     assert "Stopping (QUIT): now" in server.stderr
 
 
-def test_a_hang_up_is_ignored_where_there_is_no_terminal(start):
-    server = start("apps:hello")
+def test_a_hang_up_is_ignored_without_supervisor_and_terminal(start):
+    server = start("--workers", "0", "apps:hello")
     server.signal(signal.SIGHUP)
     server.wait_said("HUP ignored")
     assert server.ask().text == "hello"

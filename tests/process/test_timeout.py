@@ -3,6 +3,8 @@
 import contextlib
 import time
 
+import pytest
+
 from support import request, wait_until
 
 
@@ -54,14 +56,21 @@ def test_a_lost_thread_is_replaced_while_stopping(start_polled):
     assert server.wait() == 0
 
 
-def test_too_many_lost_threads_end_the_worker(start_polled):
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_too_many_lost_threads_end_the_worker(start_polled, workers):
     server = start_polled(
-        "apps:lose_threads", "--timeout", "200ms", "--threads", "1", "--graceful-timeout", "1s"
+        *("--workers", workers, "--timeout", "200ms", "--threads", "1", "--graceful-timeout", "1s"),
+        "apps:lose_threads",
     )
     for _ in range(4):
         assert server.ask("/lose").status == 503
         assert server.ask("/").text == "hello"
     assert server.ask("/lose").status == 503
     server.wait_said("Too many threads")
-    assert server.wait() == 5
+    if workers == "0":
+        assert server.wait() == 5
+    else:
+        server.wait_said("too many of its threads did not come back")
+        assert server.ask("/").text == "hello"
+        server.stop()
     assert server.stderr.count("takes its place") == 4

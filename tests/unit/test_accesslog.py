@@ -89,7 +89,7 @@ def zone() -> Iterator[Callable[[str], None]]:
         ("%(M)s", "2034"),
         ("%(D)s", "2034567"),
         ("%(L)s", "2.034567"),
-        ("%(p)s", f"<{os.getpid()}>"),
+        pytest.param("%(p)s", f"<{os.getpid()}>", id="process"),
         ("%({x-one}i)s", "first, second"),
         ("%({X-Forwarded-For}i)s", "192.0.2.1"),
         ("%({host}i)s", "example.org"),

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import fastwsgi
-from fastwsgi.cli import help_text, main, parse
+from fastwsgi.arguments import parse
+from fastwsgi.cli import help_text, main
 from fastwsgi.config import OPTIONS
 from fastwsgi.errors import ConfigError
 
@@ -44,8 +46,27 @@ def test_alias():
 
 
 @pytest.mark.parametrize(
+    ("argv", "settings"),
+    [
+        (["--reuse-port", "--preload", "-D"], {"reuse_port": True, "preload": "on", "daemon": True}),
+        (["--preload=strict", "--daemon=off"], {"preload": "strict", "daemon": False}),
+        (["--preload", "--no-preload", "--no-reuse-port"], {"preload": "off", "reuse_port": False}),
+        (["-w4", "-p", "x.pid", "-n=shop"], {"workers": 4, "pid": "x.pid", "name": "shop"}),
+        (["-e", "A=1", "--env", "B=2"], {"env": ("A=1", "B=2")}),
+    ],
+)
+def test_switches_and_short_options(argv, settings):
+    arguments = parse([*argv, "app"])
+    assert (arguments.application, arguments.settings) == ("app", settings)
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (["--preload=hard"], "--preload: 'hard' is not one of on, off, strict"),
+        (["--no-preload=on"], "--no-preload takes no value"),
+        (["--no-threads"], "unknown option --no-threads; did you mean --threads?"),
+        (["--threads", "--no-daemon", "app"], "--threads needs a value: --threads N"),
         (["--thread", "8", "app"], "unknown option --thread; did you mean --threads?"),
         (["--threds=8", "app"], "unknown option --threds; did you mean --threads?"),
         (["--frobnicate", "app"], "unknown option --frobnicate"),
@@ -84,10 +105,12 @@ def test_help_and_version_win_over_the_rest(capsys):
     assert capsys.readouterr().out.startswith(f"fastwsgi {fastwsgi.__version__} (Python ")
 
 
-def test_no_application(capsys):
+def test_no_application(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     assert main([]) == 1
     error = capsys.readouterr().err
-    assert error == "fastwsgi: which application? fastwsgi [OPTIONS] MODULE:CALLABLE; see fastwsgi --help\n"
+    assert error.startswith(f"fastwsgi: which application? None is named, and {tmp_path} has no ")
+    assert error.endswith("; name it, as in: fastwsgi app:app\n")
 
 
 def command(*argv, cwd):
@@ -156,3 +179,13 @@ def test_access_logs_that_nobody_can_read(tmp_path):
     done = command("--access-logfile", "fifo", "-b", "127.0.0.1:0", "app:app", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.endswith("/fifo: nobody reads from this pipe\n")
+
+
+def test_the_page_of_options_is_current():
+    """make options writes it."""
+    root = Path(__file__).parents[2]
+    page = runpy.run_path(str(root / "tools" / "options_page.py"))["page"]()
+    assert (root / "docs" / "options.md").read_text(encoding="utf-8") == page
+    assert all(
+        f"`{flag}" in page or f", {flag}" in page for option in OPTIONS.values() for flag in option.flags
+    )

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from fastwsgi.config import OPTIONS, Settings, did_you_mean, from_environment, merge
+from fastwsgi.config import OPTIONS, Settings, did_you_mean, merge
 from fastwsgi.errors import ConfigError
 
 
@@ -190,10 +190,72 @@ def test_users_and_groups():
             Settings(user=wrong)
 
 
-def test_the_environment():
-    assert from_environment({}) == {}
-    found = from_environment({"FORWARDED_ALLOW_IPS": "10.0.0.0/8", "HOME": "/"})
-    assert found == {"forwarded_allow_ips": ("10.0.0.0/8",)}
-    assert merge(found, {"forwarded_allow_ips": "none"}).forwarded_allow_ips == ("none",)
-    with pytest.raises(ConfigError, match=r"^FORWARDED_ALLOW_IPS: 'proxy' is not addresses"):
-        from_environment({"FORWARDED_ALLOW_IPS": "proxy"})
+@pytest.mark.parametrize(
+    ("value", "is_on"),
+    [("on", True), ("TRUE", True), ("1", True), (True, True), ("no", False), (False, False)],
+)
+def test_switches(value, is_on):
+    assert Settings(reuse_port=value).reuse_port is is_on
+    assert Settings(preload=value).preload == ("on" if is_on else "off")
+
+
+def test_wrong_switches():
+    assert Settings(preload="Strict").preload == "strict"
+    for wrong in ("", "strict", 1, None):
+        with pytest.raises(ConfigError, match=r"^daemon: .* is not on or off, true or false$"):
+            Settings(daemon=wrong)
+    with pytest.raises(ConfigError, match=r"^preload: 'hard' is not one of on, off, strict$"):
+        Settings(preload="hard")
+
+
+def test_workers():
+    assert Settings().workers == "auto"
+    assert Settings(workers="Auto").workers == "auto"
+    assert Settings(workers="3").workers == 3
+    assert Settings(workers=0).workers == 0
+    with pytest.raises(ConfigError, match=r"^workers: -1 is not auto or a whole number from 0 to 1024$"):
+        Settings(workers=-1)
+
+
+@pytest.mark.parametrize(
+    ("value", "memory"),
+    [("80%", "80%"), (" 5 %", "5%"), ("512m", 512 << 20), (1 << 30, 1 << 30), (None, None)],
+)
+def test_memory_of_a_worker(value, memory):
+    assert Settings(max_worker_memory=value).max_worker_memory == memory
+
+
+@pytest.mark.parametrize("value", ["0%", "101%", "-1%", "%", "1k", 0, 0.8, True])
+def test_wrong_memory_of_a_worker(value):
+    with pytest.raises(ConfigError, match=r"^max_worker_memory: .* is not a size .* or a share such as 80%$"):
+        Settings(max_worker_memory=value)
+
+
+def test_paths():
+    assert Settings(health="/healthz", ready="/").ready == "/"
+    for wrong in ("", "healthz", "/a b", "/a?b", "/a#b", "/\n", "/\N{LATIN SMALL LETTER E WITH ACUTE}", 1):
+        with pytest.raises(ConfigError, match=r"^health: .* is not a path such as /healthz \(no query\)$"):
+            Settings(health=wrong)
+    with pytest.raises(ConfigError, match=r"^health and ready are both /x; each needs a path of its own$"):
+        Settings(health="/x", ready="/x")
+
+
+@pytest.mark.parametrize(
+    ("value", "variables"),
+    [
+        ("A=b", ("A=b",)),
+        (["A=b", "C=d=e"], ("A=b", "C=d=e")),
+        ({"A": "b", "N": 1}, ("A=b", "N=1")),
+        ("A=", ("A=",)),
+        ("none", ()),
+        ([], ()),
+    ],
+)
+def test_variables_of_the_application(value, variables):
+    assert Settings(env=value).env == variables
+
+
+@pytest.mark.parametrize("value", ["A", "=b", "", ["A"], [1], 1, "A=\0", {"": "b"}])
+def test_wrong_variables_of_the_application(value):
+    with pytest.raises(ConfigError, match=r"^env: .* is not "):
+        Settings(env=value)

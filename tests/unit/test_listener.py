@@ -1,6 +1,7 @@
 """Addresses, sockets and socket files."""
 
 import contextlib
+import json
 import os
 import socket
 import sys
@@ -8,7 +9,7 @@ import sys
 import pytest
 
 from fastwsgi.errors import ConfigError
-from fastwsgi.listener import Address, file_identity, open_listeners, parse_address
+from fastwsgi.listener import CAN_REUSE_PORT, Address, Listener, file_identity, open_listeners, parse_address
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="abstract names are of Linux")
 
@@ -25,11 +26,11 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
 
 @pytest.fixture
 def listen():
-    """listen(*addresses): open listeners; they are closed after the test."""
+    """listen(*addresses, **options): open listeners; they are closed after the test."""
     opened = []
 
-    def open_them(*bind):
-        listeners = open_listeners(bind, 16)
+    def open_them(*bind, **options):
+        listeners = open_listeners(bind, 16, **options)
         opened.extend(listeners)
         return listeners
 
@@ -48,6 +49,7 @@ def listen():
         ("unix:/run/x.sock", Address("unix:/run/x.sock", unix="/run/x.sock")),
         ("unix:x.sock", Address("unix:x.sock", unix="x.sock")),
         ("unix:@name", Address("unix:@name", unix="@name")),
+        ("fd://3", Address("fd://3", fd=3)),
     ],
 )
 def test_addresses(text, address):
@@ -73,6 +75,10 @@ def test_addresses(text, address):
         ("[]:8000", "give [::]:8000 for every address"),
         ("unix:", "the path is missing; give unix:/path/to/socket"),
         ("unix:@", "the path is missing; give unix:/path/to/socket"),
+        ("fd://", "give the number of a descriptor, as in fd://3"),
+        ("fd://web", "give the number of a descriptor, as in fd://3"),
+        ("fd://-1", "give the number of a descriptor, as in fd://3"),
+        ("fd://" + "9" * 5000, "give the number of a descriptor, as in fd://3"),
     ],
 )
 def test_wrong_addresses(text, advice):
@@ -82,7 +88,7 @@ def test_wrong_addresses(text, advice):
 
 
 def test_the_same_address_twice(short_path):
-    for address in ("127.0.0.1:8000", f"unix:{short_path}/socket"):
+    for address in ("127.0.0.1:8000", f"unix:{short_path}/socket", "fd://0"):
         with pytest.raises(ConfigError) as caught:
             open_listeners([address, address], 10)
         assert str(caught.value) == f"cannot listen at {address} twice; give it once (--bind)"
@@ -134,10 +140,14 @@ def test_a_name_is_bound_at_all_its_addresses_and_one_port(listen):
     assert len({listener.socket.getsockname()[1] for listener in listeners}) == 1
 
 
-def refusal(*bind):
+def refusal(*bind, **options):
     with pytest.raises(ConfigError) as caught:
-        open_listeners(bind, 16)
+        open_listeners(bind, 16, **options)
     return str(caught.value)
+
+
+def port_of(listener):
+    return listener.socket.getsockname()[1]
 
 
 def test_busy_port(listen):
@@ -236,3 +246,226 @@ def test_abstract_name(listen):
     with socket.socket(socket.AF_UNIX) as client:
         client.connect("\0" + name)
     assert "another server is listening there" in refusal(f"unix:@{name}")
+
+
+# ---- sockets of others ----
+
+
+@contextlib.contextmanager
+def made_by_another(family=socket.AF_INET, address=("127.0.0.1", 0), kind=socket.SOCK_STREAM, listens=True):
+    """A socket as whoever starts us would have left it; its address for --bind."""
+    with socket.socket(family, kind) as sock:
+        sock.bind(address)
+        if listens:
+            sock.listen(1)
+        sock.set_inheritable(True)
+        fd = os.dup(sock.fileno())
+        os.set_inheritable(fd, True)
+        yield sock, f"fd://{fd}"
+
+
+def test_a_socket_of_another_is_served(listen):
+    with made_by_another() as (sock, address):
+        (listener,) = listen(address)
+        assert listener.is_borrowed
+        assert listener.url == f"http://127.0.0.1:{sock.getsockname()[1]}"
+        assert listener.socket.fileno() == int(address.removeprefix("fd://"))
+        assert not listener.socket.getblocking()
+        assert not listener.socket.get_inheritable()
+        assert listener.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        with socket.create_connection(sock.getsockname()):
+            pass
+        listener.close()
+        # It goes on with whoever has made it.
+        socket.create_connection(sock.getsockname()).close()
+
+
+def test_the_socket_file_of_another_stays(listen, short_path):
+    path = f"{short_path}/s"
+    with made_by_another(socket.AF_UNIX, path) as (_, address):
+        (listener,) = listen(address)
+        assert listener.url == f"unix:{path}"
+        listener.close()
+        assert os.path.exists(path)
+
+
+def test_beside_other_addresses(listen):
+    with made_by_another() as (_, address):
+        borrowed, own = listen(address, "127.0.0.1:0")
+        assert (borrowed.is_borrowed, own.is_borrowed) == (True, False)
+
+
+HANDED_OVER = "whoever starts the server opens it (systemd: ListenStream=, and Accept=no)"
+
+
+def test_not_a_socket(tmp_path):
+    with open(tmp_path / "file", "w") as file:
+        address = f"fd://{file.fileno()}"
+        assert refusal(address) == f"cannot listen at {address}: this is not a socket; {HANDED_OVER}"
+        file.write("it is left open")
+
+
+def test_nothing_open():
+    assert refusal("fd://999999") == f"cannot listen at fd://999999: nothing is open there; {HANDED_OVER}"
+
+
+@pytest.mark.parametrize("options", [{"kind": socket.SOCK_DGRAM, "listens": False}, {"listens": False}])
+def test_a_socket_that_does_not_listen(options):
+    with made_by_another(**options) as (_, address):
+        assert refusal(address) == (
+            f"cannot listen at {address}: this socket does not listen for streams; {HANDED_OVER}"
+        )
+        os.close(int(address.removeprefix("fd://")))  # it was left open
+
+
+# ---- going on after an exec, and after a reload ----
+
+
+def test_the_state_brings_a_listener_back(listen, short_path):
+    (before,) = listen(f"unix:{short_path}/s")
+    state = before.state
+    before.socket.detach()
+    after = Listener.restored(json.loads(json.dumps(state)))
+    assert after.state == state
+    assert not after.socket.get_inheritable()
+    assert not after.is_borrowed
+    after.close()
+    assert not (short_path / "s").exists()
+
+
+def test_the_state_knows_what_is_borrowed(listen, short_path):
+    with made_by_another(socket.AF_UNIX, f"{short_path}/s") as (_, address):
+        (before,) = listen(address)
+        state = json.loads(json.dumps(before.state))
+        before.socket.detach()
+        after = Listener.restored(state)
+        assert after.is_borrowed
+        assert after.address == address
+        after.close()
+        assert (short_path / "s").exists()
+
+
+def test_a_state_without_its_socket(listen):
+    (before,) = listen("127.0.0.1:0")
+    state = before.state
+    before.close()
+    with pytest.raises(ConfigError, match="nothing is open there"):
+        Listener.restored(state)
+
+
+def test_addresses_that_stay_keep_their_sockets(listen, short_path):
+    path = f"unix:{short_path}/s"
+    old = listen("127.0.0.1:0", path, "localhost:0")
+    new = listen(path, "[::1]:0" if has_ipv6() else "127.0.0.2:0", "127.0.0.1:0", kept=old)
+    assert new[0] is old[1]
+    assert new[2] is old[0]
+    assert new[1] not in old
+    assert [listener for listener in old if listener not in new] == old[2:]
+    socket.create_connection(old[2].socket.getsockname()[:2]).close()
+
+
+def test_an_address_that_is_there_twice(listen):
+    old = listen("127.0.0.1:0", "127.0.0.1:0")
+    assert listen("127.0.0.1:0", kept=old) == old[:1]
+    assert listen("127.0.0.1:0", "127.0.0.1:0", kept=old) == old
+    assert listen("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", kept=old)[:2] == old
+
+
+def test_when_one_cannot_be_had_those_that_were_there_stay(listen, short_path):
+    old = listen("127.0.0.1:0")
+    (busy,) = listen("127.0.0.1:0")
+    refusal("127.0.0.1:0", f"unix:{short_path}/s", f"127.0.0.1:{port_of(busy)}", kept=old)
+    socket.create_connection(old[0].socket.getsockname()).close()
+    assert not (short_path / "s").exists()
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0"])
+def test_the_same_port_at_more_addresses_needs_a_restart(listen, host):
+    (free,) = listen("127.0.0.1:0")
+    port = port_of(free)
+    free.close()
+    old = listen(f"127.0.0.1:{port}")
+    assert refusal(f"{host}:{port}", kept=old) == (
+        f"cannot listen at {host}:{port}: that is taken, and this server itself listens at 127.0.0.1:{port}; "
+        "to change from one to the other, stop and start it"
+    )
+
+
+def test_the_same_socket_file_by_another_name(listen, short_path, monkeypatch):
+    old = listen(f"unix:{short_path}/s")
+    monkeypatch.chdir(short_path)
+    assert f"this server itself listens at unix:{short_path}/s" in refusal("unix:s", kept=old)
+
+
+# ---- several queues at one address ----
+
+needs_reuse_port = pytest.mark.skipif(not CAN_REUSE_PORT, reason="no SO_REUSEPORT here")
+
+
+def listening_clone(listener):
+    clone = listener.clone()
+    clone.listen(16)
+    return clone
+
+
+@needs_reuse_port
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("[::]", marks=needs_ipv6)])
+def test_clones_have_queues_of_their_own(listen, host):
+    (first,) = listen(f"{host}:0", reuse_port=True)
+    clones = [listening_clone(first) for _ in range(3)]
+    every = [first, *clones]
+    assert {port_of(listener) for listener in every} == {port_of(first)}
+    assert {listener.address for listener in every} == {first.address}
+    clients = [socket.create_connection(("127.0.0.1", port_of(first))) for _ in range(40)]
+    for client in clients:
+        client.send(b"x")
+    served = []
+    for listener in every:
+        listener.socket.settimeout(2)
+        served.append(0)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                listener.socket.accept()[0].close()
+                served[-1] += 1
+                listener.socket.settimeout(0.2)
+    assert sum(served) == 40
+    assert all(served)
+    for closed in (*clients, *clones):
+        closed.close()
+
+
+def test_what_is_borrowed_is_not_cloned(listen):
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as sock:
+        (listener,) = listen(f"fd://{sock.fileno()}", reuse_port=True)
+        listener.rest()
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        clone = listener.clone()
+        assert clone.is_borrowed
+        assert not clone.is_own
+        with socket.create_connection(sock.getsockname()):
+            clone.socket.setblocking(True)
+            clone.socket.settimeout(5)
+            clone.socket.accept()[0].close()
+        clone.close()
+        sock.detach()
+
+
+def test_a_clone_of_what_has_one_queue_shares_it(listen, short_path):
+    (tcp, unix) = listen("127.0.0.1:0", f"unix:{short_path}/s")
+    for listener in (tcp, unix):
+        clone = listening_clone(listener)
+        assert clone.socket.getsockname() == listener.socket.getsockname()
+        assert clone.socket.fileno() != listener.socket.fileno()
+        assert not clone.socket.get_inheritable()
+        assert not clone.is_borrowed
+        clone.close()
+    assert (short_path / "s").exists()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"{short_path}/s")
+
+
+@needs_reuse_port
+def test_without_it_a_port_is_for_one_server(listen):
+    (first,) = listen("127.0.0.1:0", reuse_port=True)
+    assert "another server is listening there" in refusal(f"127.0.0.1:{port_of(first)}")
+    listen(f"127.0.0.1:{port_of(first)}", reuse_port=True)

@@ -1,5 +1,6 @@
 """Loading: what is found, one line for what is not, and the traceback of the application's own errors."""
 
+import os
 import sys
 import traceback
 
@@ -242,3 +243,9 @@ def test_the_path(tmp_path, monkeypatch):
 def test_a_wrong_directory(tmp_path):
     with pytest.raises(ConfigError, match=r"^--chdir .*/missing: No such file or directory$"):
         loader.prepare_path(str(tmp_path / "missing"), None)
+
+
+def test_variables_of_the_environment(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"A": "1"})
+    loader.prepare_environ(("B=2=3", "A=", "B=4"))
+    assert os.environ == {"A": "", "B": "4"}

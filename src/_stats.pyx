@@ -1,0 +1,249 @@
+"""What the processes of a server know of each other, in memory that they share.
+
+A board has a row for each worker, and each row a part for each of its threads. The core writes it as it goes; anyone
+with the same memory reads it, also when the worker is dead. Knows no socket, no connection and no process.
+"""
+
+import mmap
+
+from cpython.buffer cimport PyBUF_CONTIG, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
+
+from fastwsgi._platform cimport (
+    platform_now_ns, word_load, word_load_relaxed, word_store, word_store_relaxed, word_store_release, words_load,
+    words_store,
+)
+
+cimport cython
+
+cdef enum:
+    LAYOUT = 1                  # counts up when a struct of the .pxd changes
+    LINE_BYTES = 64             # rows and threads begin on cache lines of their own
+
+cdef uint64_t MAGIC = <uint64_t>0x6472616f62207766      # "fw board"
+
+# What a thread is at, for people.
+cdef tuple PHASE_TEXT = ("in the application", "waiting for its client", "in close()")
+
+
+cdef inline size_t in_lines(size_t size) noexcept nogil:
+    return (size + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES
+
+
+cdef inline size_t row_size(int threads) noexcept nogil:
+    return in_lines(sizeof(row_t)) + threads_most(threads) * in_lines(sizeof(shown_t))
+
+
+cdef row_t* board_row(board_t* board, int index) noexcept nogil:
+    """The row of a worker; 0 is the first."""
+    return <row_t*>(<char*>board + in_lines(sizeof(board_t)) + <size_t>index * row_size(<int>board.threads))
+
+
+cdef void shown_text(shown_t* shown, const char* line, size_t line_size, const char* client, size_t client_size,
+                     const char* request_id, size_t id_size) noexcept nogil:
+    """Write what a thread serves, cut to what is shown; shown.number is 0 meanwhile."""
+    line_size = min(line_size, <size_t>LINE_SHOWN)
+    client_size = min(client_size, <size_t>CLIENT_SHOWN)
+    words_store(shown.line, line, line_size)
+    words_store(shown.client, client, client_size)
+    if id_size:
+        id_size = min(id_size, <size_t>ID_SHOWN)
+        words_store(shown.request_id, request_id, id_size)
+    word_store_release(&shown.sizes, line_size | client_size << 8 | id_size << 16)
+
+
+cdef str text_of(atomic_word_t* words, uint64_t size):
+    """Octets of a request, for a log: what is not printable ASCII is escaped."""
+    cdef char octets[LINE_SHOWN]
+    words_load(octets, words, (size + 7) // 8)
+    return (<bytes>octets[:size]).decode("latin-1").encode("unicode_escape").decode("ascii")
+
+
+cdef tuple served(shown_t* shown, int thread, int64_t now_ns):
+    """What a thread serves, as Row.running has it; None when it serves nothing, or goes on to the next just now."""
+    cdef uint64_t number = word_load(&shown.number)
+    cdef uint64_t sizes = word_load(&shown.sizes)
+    cdef uint64_t phase = word_load_relaxed(&shown.phase)
+    cdef int64_t since_ns = <int64_t>word_load_relaxed(&shown.began_ns)
+    cdef uint64_t line_size = sizes & 255, client_size = sizes >> 8 & 255, id_size = sizes >> 16 & 255
+    # Memory that others write to: nothing in it may lead beyond it.
+    if not number or line_size > LINE_SHOWN or client_size > CLIENT_SHOWN or id_size > ID_SHOWN or phase >= PHASES:
+        return None
+    if since_ns:
+        what = PHASE_TEXT[phase]
+    else:
+        what = "waiting for the GIL"
+        since_ns = <int64_t>word_load_relaxed(&shown.bound_ns)
+    if word_load_relaxed(&shown.taken) == number:
+        what += ", taken away"
+    line = text_of(shown.line, line_size)
+    client = text_of(shown.client, client_size) or "a unix socket"
+    request_id = text_of(shown.request_id, id_size)
+    if word_load_relaxed(&shown.number) != number:
+        return None
+    return thread, what, line, client, request_id, max(now_ns - since_ns, 0) / 1e9
+
+
+@cython.final
+cdef class Board:
+    """Memory with a row for each worker: a writable buffer of Board.size() octets, zeroed when it is new."""
+
+    def __init__(self, memory, int workers, int threads):
+        """Lay it out, or find again what was laid out in it; raise ValueError if that is something else.
+
+        `threads` is that of the settings; there is room for replacements of lost ones, too.
+        """
+        cdef board_t* board
+        if self.board != NULL:
+            raise RuntimeError("a board is made once")
+        if workers < 1 or threads < 1:
+            raise ValueError("a board has at least one worker with one thread")
+        PyObject_GetBuffer(memory, &self.memory, PyBUF_CONTIG)
+        if <size_t>self.memory.len < Board.size(workers, threads) or <size_t>self.memory.buf % 8:
+            raise ValueError(f"a board of {workers} workers with {threads} threads needs "
+                             f"{Board.size(workers, threads)} octets, not {self.memory.len}")
+        board = <board_t*>self.memory.buf
+        if not board.magic:
+            board.magic = MAGIC
+            board.layout = LAYOUT
+            board.workers = <uint64_t>workers
+            board.threads = <uint64_t>threads
+        elif (board.magic != MAGIC or board.layout != LAYOUT or board.workers != <uint64_t>workers
+                or board.threads != <uint64_t>threads):
+            raise ValueError("the memory is laid out for another version of fastwsgi, or for other numbers of workers "
+                             "and threads")
+        self.board = board
+        self.workers = workers
+        self.threads = threads
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.memory)
+
+    @staticmethod
+    def size(int workers, int threads):
+        """Octets that a board of so many workers takes, each with so many threads."""
+        return in_lines(sizeof(board_t)) + <size_t>workers * row_size(threads)
+
+    @property
+    def stopping(self):
+        """The whole server stops: it is not ready any more."""
+        return word_load(&self.board.stopping) != 0
+
+    @stopping.setter
+    def stopping(self, bint value):
+        word_store(&self.board.stopping, value)
+
+    def row(self, int index):
+        """The row of a worker, from 0 on."""
+        cdef Row row
+        if not 0 <= index < self.workers:
+            raise IndexError(f"no row {index}: there are {self.workers}")
+        row = <Row>Row.__new__(Row)
+        row.board = self
+        row.index = index
+        row.row = board_row(self.board, index)
+        row.shown = <shown_t*>(<char*>row.row + in_lines(sizeof(row_t)))
+        return row
+
+
+@cython.final
+cdef class Row:
+    """How a worker is, what it has counted, and what its threads serve; from Board.row()."""
+
+    def __init__(self, *args, **kwargs):
+        """Raise TypeError: rows come from Board.row()."""
+        raise TypeError("rows come from Board.row()")
+
+    def clear(self):
+        """Make it ready for a new worker; the one before must be dead."""
+        memset(self.row, 0, row_size(self.board.threads))
+
+    @property
+    def pid(self):
+        return <int64_t>word_load_relaxed(&self.row.pid)
+
+    @pid.setter
+    def pid(self, uint64_t value):
+        word_store_relaxed(&self.row.pid, value)
+
+    @property
+    def generation(self):
+        return word_load_relaxed(&self.row.generation)
+
+    @generation.setter
+    def generation(self, uint64_t value):
+        word_store_relaxed(&self.row.generation, value)
+
+    @property
+    def state(self):
+        """One of row_state_t; Python's to write."""
+        return word_load_relaxed(&self.row.state)
+
+    @state.setter
+    def state(self, uint64_t value):
+        word_store_relaxed(&self.row.state, value)
+
+    @property
+    def beat(self):
+        """When the main thread last had the GIL: nanoseconds of the monotonic clock; 0: it had not yet."""
+        return word_load_relaxed(&self.row.beat)
+
+    @beat.setter
+    def beat(self, uint64_t value):
+        word_store_relaxed(&self.row.beat, value)
+
+    @property
+    def wants(self):
+        """Why it should be replaced: one of wants_t."""
+        return word_load_relaxed(&self.row.wants)
+
+    @wants.setter
+    def wants(self, uint64_t value):
+        word_store_relaxed(&self.row.wants, value)
+
+    def counters(self):
+        """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""
+        cdef counters_t* counters = &self.row.counters
+        cdef int i
+        cdef uint64_t requests = 0, exchanges = 0
+        for i in range(threads_most(self.board.threads)):
+            requests += word_load_relaxed(&self.shown[i].requests)
+            exchanges += word_load_relaxed(&self.shown[i].number) != 0
+        return {
+            "accepted": word_load_relaxed(&counters.accepted),
+            "connections": word_load_relaxed(&counters.connections),
+            "requests": requests,
+            "exchanges": exchanges,
+            "refused": word_load_relaxed(&counters.refused),
+            "lost_clients": word_load_relaxed(&counters.lost_clients),
+            "expired": word_load_relaxed(&counters.expired),
+            "queued": word_load_relaxed(&counters.queued),
+            "lead_taken": word_load_relaxed(&counters.taken),
+            "lead_passed": word_load_relaxed(&counters.passed),
+            "revoked": word_load_relaxed(&counters.revoked),
+            "timeouts": word_load_relaxed(&counters.timeouts),
+            "lost_threads": word_load_relaxed(&counters.lost),
+            "left_queued": word_load_relaxed(&counters.left),
+            "yielded": word_load_relaxed(&counters.yielded),
+        }
+
+    def running(self):
+        """What its threads serve: (thread, what it is at, method and target, client, X-Request-ID or "", age).
+
+        The age is in seconds. Threads that go on to their next exchange at this moment are left out.
+        """
+        cdef int i
+        cdef int64_t now_ns = platform_now_ns()
+        found = []
+        for i in range(threads_most(self.board.threads)):
+            what = served(&self.shown[i], i + 1, now_ns)
+            if what is not None:
+                found.append(what)
+        return found
+
+
+cdef Row private_row(int threads):
+    """A row in memory of this process alone."""
+    memory = mmap.mmap(-1, Board.size(1, threads), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return Board(memory, 1, threads).row(0)

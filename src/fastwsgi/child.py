@@ -1,0 +1,323 @@
+"""What runs in a process that the supervisor has forked: a worker, or the loader of --preload.
+
+The supervisor's stack is left first (`Forked`), so that a worker ends as any Python program does.
+"""
+
+import faulthandler
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from fastwsgi import loader, logs, process, systemd
+from fastwsgi.config import Settings
+from fastwsgi.errors import AppLoadError, ConfigError
+from fastwsgi.forkguard import ForkGuard
+from fastwsgi.hooks import Hooks, Server, with_request_hooks
+from fastwsgi.hooks import Worker as HookedWorker
+from fastwsgi.listener import Listener
+from fastwsgi.logs import LOG, AccessLog
+from fastwsgi.privileges import Identity
+from fastwsgi.process import set_title
+from fastwsgi.worker import Post, Worker, heeding, leave_if_lost
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+# What a process does once it has left the stack of the one that forked it; returns its exit code.
+Task: TypeAlias = Callable[[], int]
+
+WORKER_FAILED = 3
+APPLICATION_FAILED = 4
+
+
+class Forked(BaseException):
+    """In a process that was just forked: unwinds the parent's stack, to do `task` then."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a generation hands to its workers."""
+
+    settings: Settings
+    application: "WSGIApplication | str"
+    hooks: Hooks
+    hooked: Server  # what hooks know as the server
+    access_log: AccessLog
+    identity: Identity | None
+    is_first: bool  # of this server: what fails is told on the standard error, as a command does
+
+    @property
+    def title(self) -> str:
+        """What the application is called."""
+        app = self.application
+        return app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
+
+    def reopen_log(self, *_: object) -> None:
+        """For USR1 before there is a worker that heeds it; the log goes on in the old file if that fails."""
+        with suppress(ConfigError):
+            self.access_log.reopen()
+
+
+def fork(task: Callable[[], int]) -> int:
+    """Fork; return the process number in the parent, and raise `Forked` with the task in the child.
+
+    Signals that come meanwhile wait until the child has handlers of its own: TERM does what Ctrl-C does, and
+    most others do nothing yet.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError):
+                stream.flush()  # or it would be written twice
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for number in HANDLED:
+                signal.signal(number, signal.SIG_DFL)
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    if pid == 0:
+        raise Forked(partial(begin, task, before))
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
+
+
+def begin(task: Task, mask: Iterable[int]) -> int:
+    with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(QUIET, nothing)}):
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return task()
+
+
+def signals_by_name(*names: str) -> tuple[signal.Signals, ...]:
+    """Those of the names that this system has."""
+    return tuple(signal.Signals[name] for name in names if name in signal.Signals.__members__)
+
+
+# What the supervisor heeds, and a child first of all does not any more.
+HANDLED = signals_by_name(
+    *("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU"),
+    *("SIGCHLD", "SIGPWR", "SIGINFO"),
+)
+
+# Ctrl-C, the end of a terminal and its changes reach every process of the tree; the supervisor says what they
+# mean. The others are for workers that serve. Handlers rather than SIG_IGN, which the programs that an
+# application starts would inherit.
+QUIET = tuple(set(HANDLED) - {signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD})
+
+
+def nothing(*_: object) -> None:
+    """Heed a signal by not heeding it."""
+
+
+def serve(
+    work: Work, post: Post, listeners: Sequence[Listener], application: "WSGIApplication | None" = None
+) -> int:
+    """A worker, from its first moment to its end; returns the exit code.
+
+    application: loaded already, by the loader that forked this worker.
+    """
+    post.row.pid = os.getpid()
+    settings = work.settings
+    hooked = HookedWorker(post.number, os.getppid(), work.hooked.cfg, os.getpid())
+    set_title("worker", settings.name)
+    worker: Worker | None = None
+    with heeding({signal.SIGUSR1: work.reopen_log}):
+        try:
+            if application is None:
+                become(work)
+            if not work.hooks.call("post_fork", work.hooked, hooked):
+                return WORKER_FAILED
+            if application is None:
+                application = load(work)
+            hooked.wsgi, hooked.booted = application, True
+            enable_faulthandler()
+            if settings.reuse_port:
+                for listener in listeners:
+                    listener.listen(settings.backlog)
+            application = with_request_hooks(application, work.hooks, hooked)
+            worker = Worker(application, listeners, settings, work.access_log, post)
+            if not work.hooks.call("post_worker_init", hooked):
+                return WORKER_FAILED
+            with worker.commands(lambda: work.hooks.call("worker_int", hooked)):
+                worker.run(lambda: leave_terminal(work))
+            work.hooks.call("worker_exit", work.hooked, hooked)
+        except AppLoadError as error:
+            return report(error, work)
+        except ConfigError as error:
+            LOG.error("%s", error)
+            return WORKER_FAILED
+        except KeyboardInterrupt:
+            return 0
+        except Exception as error:
+            LOG.exception("The worker could not go on: %s", error)
+            return WORKER_FAILED
+    leave_if_lost(worker)
+    return 0
+
+
+def become(work: Work) -> None:
+    """Take the user, the directory and the Python path, before anything of the application is imported."""
+    if work.identity is not None:
+        work.identity.take()
+    for name in systemd.VARIABLES:
+        os.environ.pop(name, None)  # they are for the supervisor alone
+    loader.prepare_environ(work.settings.env)
+    loader.prepare_path(work.settings.chdir, work.settings.pythonpath)
+
+
+def leave_terminal(work: Work) -> None:
+    """As a daemon: let go of the standard descriptors, where they are not files."""
+    if work.settings.daemon:
+        process.leave_terminal(keep=(1, 2))
+        work.access_log.follow_output()
+
+
+def load(work: Work) -> "WSGIApplication":
+    application = loader.load(work.application) if isinstance(work.application, str) else work.application
+    # The application's logging.config may have disabled every logger that it found.
+    LOG.disabled = False
+    return application
+
+
+def report(error: AppLoadError, work: Work) -> int:
+    """Say why the application could not be loaded; the traceback is its own."""
+    cause = error.__cause__
+    if work.is_first:
+        if cause is not None:
+            traceback.print_exception(cause)
+        if sys.stderr is not None:
+            print(f"fastwsgi: {error}", file=sys.stderr)
+    else:
+        LOG.error("%s", error, exc_info=cause)
+    return APPLICATION_FAILED
+
+
+def enable_faulthandler() -> None:
+    """A segmentation fault, and the signal that ends a worker that hangs, show the stacks of all threads."""
+    fd = logs.error_log_fd()
+    if fd is not None:
+        faulthandler.enable(fd, all_threads=True)
+
+
+class LoaderLine:
+    """The supervisor's end of the line to a loader: which workers to fork, and which it has forked."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._rest = b""
+        self.has_ended = False
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def ask(self, row: int, number: int) -> None:
+        """Have a worker forked for a row of the board; `answers` has its process number later."""
+        with suppress(OSError):  # its end is noticed otherwise
+            self._socket.send(f"{row} {number}\n".encode())
+
+    def answers(self) -> list[tuple[int, int]]:
+        """Rows and process numbers of the workers that were forked, 0 for none; without waiting."""
+        with suppress(OSError):
+            said = self._socket.recv(4096)
+            self.has_ended = not said
+            self._rest += said
+        *lines, self._rest = self._rest.split(b"\n")
+        return [(int(row), int(pid)) for row, pid in (line.split() for line in lines)]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def loader_line() -> tuple[LoaderLine, socket.socket]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    return LoaderLine(ours), theirs
+
+
+def preload(
+    work: Work,
+    line: socket.socket,
+    worker: Callable[[int, int, "WSGIApplication"], Task],
+    loaded: Callable[[], None],
+) -> int:
+    """The loader of a generation: import the application once, then fork a worker whenever one is asked for.
+
+    worker(row, number, application) is what one does. Workers are forked twice over, so that they become
+    children of the supervisor.
+    """
+    set_title("loader", work.settings.name)
+    with heeding({signal.SIGUSR1: work.reopen_log}):
+        try:
+            become(work)
+            with ForkGuard() as guard:
+                application = load(work)
+            if not may_fork(guard.ghosts(), work.settings.preload):
+                return WORKER_FAILED
+            gc.collect()
+            gc.freeze()
+            loaded()
+            with line, line.makefile("r") as orders:
+                for order in orders:
+                    row, number = map(int, order.split())
+                    fork_twice(line, row, worker(row, number, application))
+                    # The first one has it still, to say what is wrong if it does not get to serve.
+                    leave_terminal(work)
+        except AppLoadError as error:
+            return report(error, work)
+        except KeyboardInterrupt:
+            pass
+    return 0
+
+
+def may_fork(ghosts: Sequence[str], preload: str) -> bool:
+    """Tell of what does not survive a fork; False if that shall not be."""
+    for ghost in ghosts:
+        LOG.warning("--preload: workers are forked with %s", ghost)
+    if ghosts and preload == "strict":
+        LOG.error(
+            "--preload=strict: not forked; make these where they are first used, or in the hook post_fork"
+        )
+        return False
+    return True
+
+
+def fork_twice(line: socket.socket, row: int, task: Task) -> None:
+    """Fork a worker that is not our child, and say its number on the line; 0 if that is not possible."""
+    # Ended in between, there would be a worker whose number nobody is told. And what a handler raises in that
+    # which is called at a fork is lost.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        between = os.fork()
+    except OSError:
+        say_forked(line, row, 0)
+    else:
+        if between == 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            try:
+                pid = fork(task)
+            except Forked:
+                raise
+            except BaseException:
+                pid = 0
+            say_forked(line, row, pid)
+            os._exit(0)
+        os.waitpid(between, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def say_forked(line: socket.socket, row: int, pid: int) -> None:
+    with suppress(OSError):
+        line.send(f"{row} {pid}\n".encode())

@@ -1,0 +1,88 @@
+"""What the command does instead of serving: print the settings, or check everything but the network."""
+
+import re
+
+from fastwsgi import __version__
+from fastwsgi.config import OPTIONS, Option
+from fastwsgi.errors import ConfigError
+from fastwsgi.sources import Configuration
+
+# What a reader of TOML would not take between quotes, and what a terminal may not show.
+UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
+
+
+def print_config(configuration: Configuration) -> str:
+    """All settings as a fastwsgi.toml, each with where it came from; those without a value in comments."""
+    lines = [f"# fastwsgi {__version__}", ""]
+    if configuration.application is None:
+        lines.append(f"# app: none{origin(configuration, 'app')}")
+    else:
+        lines.append(f"app = {quote(configuration.application)}{origin(configuration, 'app')}")
+    group = None
+    for option in OPTIONS.values():
+        if option.group != group:
+            group = option.group
+            lines += ["", f"# {group}"]
+        value = getattr(configuration.settings, option.name)
+        if value is None:
+            lines.append(f"# {option.name}: none{origin(configuration, option.name)}")
+        else:
+            # The file cannot name itself.
+            mark = "# " if option.name == "config" else ""
+            shown = toml_value(option, value)
+            lines.append(f"{mark}{option.name} = {shown}{origin(configuration, option.name)}")
+    return "\n".join([*lines, ""])
+
+
+def origin(configuration: Configuration, name: str) -> str:
+    return f"  # {UNQUOTABLE.sub(escape, configuration.origins[name])}"
+
+
+def toml_value(option: Option, value: object) -> str:
+    """A value as TOML: with units where the option has them, so that it can be read and changed."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(quote, value))}]"
+    shown = option.kind.show(value)
+    return shown if shown == str(value) and isinstance(value, int) else quote(shown)
+
+
+def quote(text: str) -> str:
+    return f'"{UNQUOTABLE.sub(escape, text)}"'
+
+
+def escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if match[0] in '"\\':
+        return f"\\{match[0]}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def check(configuration: Configuration) -> str:
+    """Try all that can be tried without serving, the import of the application too; return what to say.
+
+    Raises ConfigError or AppLoadError for what is wrong.
+    """
+    from fastwsgi import loader
+    from fastwsgi._accesslog import LogFormat
+    from fastwsgi.listener import parse_address
+    from fastwsgi.privileges import Identity
+    from fastwsgi.supervisor import Supervisor  # noqa: F401 - an upgrade has to know that it can be imported
+
+    settings = configuration.settings
+    for address in settings.bind:
+        parse_address(address)
+    Identity.find(settings.user, settings.group)
+    try:
+        LogFormat(settings.access_logformat)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    loader.prepare_environ(settings.env)
+    loader.prepare_path(settings.chdir, settings.pythonpath)
+    loader.load(str(configuration.application))
+    given = sum(where != "default" for where in configuration.origins.values()) - 1
+    return (
+        f"configuration OK: {configuration.application} ({configuration.origins['app']}), "
+        f"{given} of {len(OPTIONS)} options set"
+    )

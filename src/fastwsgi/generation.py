@@ -1,0 +1,295 @@
+"""What one reading of configuration and code leads to: opened addresses and logs, shared memory, workers."""
+
+import math
+import mmap
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from fastwsgi import child, hooks, resources, systemd, upgrade
+from fastwsgi._accesslog import LogFormat
+from fastwsgi._stats import Board, Row
+from fastwsgi.child import Work
+from fastwsgi.config import Settings
+from fastwsgi.errors import ConfigError
+from fastwsgi.gunicorn import Config
+from fastwsgi.listener import Listener, open_listeners
+from fastwsgi.logs import AccessLog
+from fastwsgi.privileges import Identity
+from fastwsgi.sources import Configuration
+from fastwsgi.worker import Post, hand_over
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+NEVER = math.inf
+
+# Rows of a board at the least: for what TTIN makes of a number of workers, and those that leave meanwhile.
+LEAST_ROWS = 64
+
+
+class State(Enum):
+    """Of a worker, as the supervisor sees it."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    LEAVING = "leaving"
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What every process of the tree shares; the supervisor alone keeps the other ends."""
+
+    kick_fd: int  # wakes the loops of all workers
+    life_fd: int  # hangs up when the supervisor is gone
+    notice_fd: int  # a line for the supervisor
+
+    def kick(self) -> None:
+        """Have every worker look again whether it should accept."""
+        if self.kick_fd >= 0:
+            with suppress(BlockingIOError):
+                os.eventfd_write(self.kick_fd, 1)
+
+
+class Generation:
+    """The settings, listeners and logs of its workers, and the memory that they share with the supervisor."""
+
+    def __init__(
+        self,
+        number: int,
+        work: Work,
+        listeners: Sequence[Listener],
+        lines: Lines,
+        *,
+        workers: int,
+        why: str,
+        memory: tuple[int, int, int] | None = None,
+    ) -> None:
+        """memory: descriptor, rows and threads of a board that is there already (upgrade)."""
+        self.number = number
+        self.began = time.monotonic()
+        self.work = work
+        self.listeners = listeners
+        self.settings: Settings = work.settings
+        self.workers = workers
+        self.why_so_many = why
+        self._lines = lines
+        self.is_readable = True  # the board, and not one of another version of the server
+        self.memory = memory or new_memory(workers, work.settings.threads)
+        try:
+            self.board = open_board(self.memory)
+        except ValueError:
+            self.is_readable = False
+            os.close(self.memory[0])
+            self.memory = new_memory(self.memory[1] // 2, self.memory[2])
+            self.board = open_board(self.memory)
+        self.board_fd, rows, _ = self.memory
+        self.rows = [self.board.row(index) for index in range(rows)]
+        self._clones: dict[int, list[Listener]] = {}
+        self.loader: child.LoaderLine | None = None
+        self.loader_pid = 0
+        self.loader_is_ready = False
+        self.loader_kill_at = NEVER
+
+    @classmethod
+    def open(
+        cls,
+        number: int,
+        configuration: Configuration,
+        lines: Lines,
+        kept: Sequence[Listener],
+        *,
+        is_first: bool,
+    ) -> "Generation":
+        """Open what it needs beside the listeners that are kept.
+
+        Raises ConfigError where that is not possible; nothing is left open then.
+        """
+        settings = configuration.settings
+        activated = systemd.handed_over(os.environ, os.getpid())
+        if activated and not any(address.startswith("fd://") for address in settings.bind):
+            settings = replace(settings, bind=tuple(activated))
+        try:
+            LogFormat(settings.access_logformat)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        identity = Identity.find(settings.user, settings.group)
+        workers, why = resources.count_workers(settings.workers, resources.find_cpus())
+        access_log = AccessLog(settings.access_logfile)
+        listeners: list[Listener] = []
+        try:
+            listeners = open_listeners(
+                settings.bind, settings.backlog, kept=kept, reuse_port=settings.reuse_port
+            )
+            for listener in listeners:
+                if settings.reuse_port and listener not in kept:
+                    listener.rest()
+            if identity is not None:
+                hand_over(identity, listeners, access_log)
+        except BaseException:
+            access_log.close()
+            for listener in listeners:
+                if listener not in kept:
+                    listener.close()
+            raise
+        hooked = hooks.Server(Config(settings, configuration.hooks.given, workers), workers)
+        assert configuration.application is not None
+        work = Work(
+            settings, configuration.application, configuration.hooks, hooked, access_log, identity, is_first
+        )
+        return cls(number, work, listeners, lines, workers=workers, why=why)
+
+    def fork(self, one: "Child") -> None:
+        """Fork a worker, with --preload by the loader, which is ready. Raises `Forked` in the worker."""
+        if self.settings.preload == "off":
+            one.pid = child.fork(self._worker(one.row.index, one.number))
+        elif self.loader is not None:
+            self.loader.ask(one.row.index, one.number)
+
+    @property
+    def memory_limit(self) -> int | None:
+        """--max-worker-memory in octets."""
+        given = self.settings.max_worker_memory
+        if isinstance(given, str):
+            return int(float(given.rstrip("%")) / 100 * resources.find_memory().size)
+        return given
+
+    def listeners_of(self, row: int) -> Sequence[Listener]:
+        """Those of the worker in a row of the board: with --reuse-port they are its own."""
+        if not self.settings.reuse_port:
+            return self.listeners
+        if row not in self._clones:
+            self._clones[row] = [listener.clone() for listener in self.listeners]
+        return self._clones[row]
+
+    def worker_ended(self, one: "Child") -> None:
+        """Close what was for it alone; where it was killed, other processes may still have that open."""
+        for listener in self._clones.pop(one.row.index, ()):
+            listener.rest()
+            listener.close()
+
+    def start_loader(self) -> child.LoaderLine:
+        """Fork the process that imports the application and forks the workers. Raises `Forked` in it."""
+        line, theirs = child.loader_line()
+        self.loader = line
+        try:
+            self.loader_pid = child.fork(
+                lambda: child.preload(self.work, theirs, self._worker, self._say_loaded)
+            )
+        except OSError:
+            self.loader = None
+            line.close()
+            theirs.close()
+            raise
+        theirs.close()
+        return line
+
+    def _worker(self, row: int, number: int, application: "WSGIApplication | None" = None) -> child.Task:
+        """What a worker does."""
+        lines, listeners = self._lines, self.listeners_of(row)
+        post = Post(
+            self.board,
+            self.rows[row],
+            number,
+            kick_fd=lines.kick_fd,
+            life_fd=lines.life_fd,
+            notice_fd=lines.notice_fd,
+        )
+        return lambda: child.serve(self.work, post, listeners, application)
+
+    def _say_loaded(self) -> None:
+        os.write(self._lines.notice_fd, f"loaded {self.number}\n".encode())
+
+    def free_row(self, taken: Sequence["Child"]) -> Row | None:
+        """A row of the board that no worker has."""
+        used = {one.row.index for one in taken if one.generation is self}
+        return next((row for row in self.rows if row.index not in used), None)
+
+    def end_loader(self) -> None:
+        """Have the loader end; it may be at an import that does not."""
+        if self.loader_pid:
+            os.kill(self.loader_pid, signal.SIGTERM)
+            self.loader_kill_at = time.monotonic() + self.settings.graceful_timeout
+
+    def kill_loader(self) -> None:
+        os.kill(self.loader_pid, signal.SIGKILL)
+        self.loader_kill_at = NEVER
+
+    def close(self) -> None:
+        """When its last worker is gone. The listeners are the supervisor's."""
+        self.work.access_log.close()
+        if self.board_fd >= 0:
+            os.close(self.board_fd)
+            self.board_fd = -1
+
+
+def open_board(memory: tuple[int, int, int]) -> Board:
+    """Map a descriptor of so many rows and threads; raise ValueError if it is laid out in another way."""
+    fd, rows, threads = memory
+    return Board(mmap.mmap(fd, Board.size(rows, threads)), rows, threads)
+
+
+def new_memory(workers: int, threads: int) -> tuple[int, int, int]:
+    rows = max(2 * workers + 2, LEAST_ROWS)
+    fd = upgrade.nameless_file()
+    os.ftruncate(fd, Board.size(rows, threads))
+    return fd, rows, threads
+
+
+@dataclass(eq=False, slots=True)
+class Child:
+    """A worker, as the supervisor sees it."""
+
+    generation: Generation
+    row: Row
+    number: int  # of this start; counts up for ever
+    born: float = field(default_factory=time.monotonic)
+    serves_since: float = 0.0
+    pid: int = 0  # not known yet while a loader forks it
+    state: State = State.STARTING
+    wears_out: float = NEVER  # --max-worker-lifetime
+    marked: str = ""  # why it shall be replaced
+    kill_at: float = NEVER
+    was_told: bool = False  # that it takes long to start
+    look_again_at: float = 0.0  # it was not heard of for too long
+    finished: int = 0  # what it said at its end: requests while it was stopping
+    cut_off: int = 0
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.born
+
+    @property
+    def hooked(self) -> hooks.Worker:
+        """What hooks know as the worker."""
+        return hooks.Worker(
+            self.number, os.getpid(), self.generation.work.hooked.cfg, self.pid or "[booting]"
+        )
+
+    def send(self, number: int) -> None:
+        if self.pid:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def silent_at(self) -> float:
+        """When it has not been heard of for --worker-timeout; a second look counts."""
+        timeout = self.generation.settings.worker_timeout
+        if (
+            not self.generation.is_readable
+            or not timeout
+            or not self.pid
+            or self.kill_at != NEVER
+            or self.state is State.LEAVING
+        ):
+            return NEVER
+        if self.state is State.STARTING:
+            return NEVER if self.was_told else self.born + timeout
+        due = max(self.row.beat / 1e9, self.serves_since) + timeout
+        if due > time.monotonic():
+            self.look_again_at = 0.0
+        return max(due, self.look_again_at)

@@ -1,0 +1,947 @@
+"""The supervisor: starts workers, watches them and replaces them; it never runs anything of the application.
+
+After every event, what shall be is compared with what is (`_reconcile`): a crash, a reload, a worker that has
+served its requests and a signal that asks for one more are all the same to it. One step is taken at a time,
+nothing is waited for.
+"""
+
+import os
+import random
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from enum import Enum
+
+from fastwsgi import __version__, child, loader, resources, systemd, upgrade
+from fastwsgi._stats import row_state_t
+from fastwsgi.blackbox import describe_end, show_age, what_it_served
+from fastwsgi.child import HANDLED, Forked
+from fastwsgi.errors import ConfigError
+from fastwsgi.generation import NEVER, Child, Generation, Lines, State
+from fastwsgi.listener import Listener
+from fastwsgi.logs import LOG
+from fastwsgi.privileges import Identity
+from fastwsgi.process import (
+    Launch,
+    PidFile,
+    become_subreaper,
+    daemonize,
+    is_file,
+    set_title,
+)
+from fastwsgi.sources import Configuration, starting_directory
+from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, summary
+
+# The exit code of a start that fails before there is a worker.
+FAILED = 1
+
+# What a reload does not change.
+FIXED = ("reuse_port", "pid", "daemon")
+
+# So many crashes within so many seconds may be chance; from there on the pauses between starts grow.
+CRASHES = 5
+CRASH_SECONDS = 10.0
+LONGEST_PAUSE = 30.0
+# So long a reload is left to come to its end when another one is asked for.
+TRIAL_PATIENCE = 30.0
+
+# A stronger signal follows after so many seconds.
+KILL_PATIENCE = 2.0
+MEMORY_PAUSE = 5.0
+SECOND_LOOK = 1.0
+# Where no process can be had.
+START_PAUSE = 1.0
+
+
+class Stage(Enum):
+    """How far the end of the server is."""
+
+    NONE = 0
+    DELAYED = 1
+    DRAINING = 2
+    CUT = 3
+
+
+class Supervisor:
+    """Keeps a number of workers serving until it is told to stop."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        read: Callable[[], Configuration],
+        launch: Launch | None = None,
+    ) -> None:
+        """Opens nothing yet. `read` makes the configuration of a reload; ConfigError if it is wrong.
+
+        launch: who waits for the start of a daemon.
+        """
+        self._launch = launch
+        self._configuration = configuration
+        self._read = read
+        self._children: list[Child] = []
+        self._listeners: list[Listener] = []  # all that are open, those of the trial, too
+        self._generation: Generation | None = None
+        self._trial: Generation | None = None  # to be adopted once a worker of it serves
+        self._loaders: dict[int, Generation] = {}  # by process number
+        self._rehearsal = 0  # the process that tries whether a new version of the server starts
+        self._is_rehearsed = False  # it does
+        self._wanted = 0
+        self._was_complete = False  # as many workers served as shall
+        self._numbers = 0  # of workers started
+        self._generations = 0
+        self._crashes = 0  # in a row
+        self._last_crash = self._pause = 0.0
+        self._start_after = 0.0
+        self._start_error = ""  # told already
+        self._reload_began = 0.0  # 0: none goes on
+        self._reload_again = False
+        self._stage = Stage.NONE
+        self._stage_ends = NEVER
+        self._code = 0
+        self._requests = self._finished = self._cut_off = 0
+        self._signals: list[int] = []
+        self._strays: dict[int, int] = {}  # ended before a loader said whose they were
+        self._memory_look = NEVER
+        self._manager = systemd.Manager.of(os.environ)
+        self._watchdog = systemd.watchdog_interval(os.environ, os.getpid())
+        self._watchdog_at = time.monotonic() if self._watchdog else NEVER
+        self._directory = starting_directory()
+        self._pid_file: PidFile | None = None
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+
+    # ---- the turn ----
+
+    def run(self) -> int:
+        """Serve until told to stop; return the exit code. Raises `Forked` in each process that it forks."""
+        kept = upgrade.take_over()
+        self._open(kept)
+        try:
+            self._begin(kept)
+            self._reconcile()
+            while self._stage is Stage.NONE or self._children or self._loaders:
+                self._wait()
+                self._heed_signals()
+                self._hear()
+                self._reap()
+                self._look_after()
+                self._reconcile()
+            self._say_goodbye()
+        except Forked:
+            self._let_go()
+            raise
+        except BaseException:
+            for one in self._children:
+                one.send(signal.SIGKILL)
+            self._close()
+            raise
+        self._close()
+        return self._code
+
+    def _open(self, kept: "upgrade.Kept | None") -> None:
+        """Open pipes, and heed signals."""
+        if kept is None:
+            (life_fd, self._life), (self._notice, notice_fd) = os.pipe(), os.pipe()
+            kick_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if hasattr(os, "eventfd") else -1
+        else:
+            life_fd, self._life, self._notice, notice_fd, kick_fd = kept.lines
+        self._lines = Lines(kick_fd, life_fd, notice_fd)
+        self._alarm, self._alarm_end = os.pipe()
+        for fd in (life_fd, self._life, self._notice, notice_fd, self._alarm, self._alarm_end):
+            os.set_blocking(fd, False)
+            os.set_inheritable(fd, False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._notice, selectors.EVENT_READ)
+        self._selector.register(self._alarm, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._alarm_end, warn_on_full_buffer=False)
+        for number in HANDLED:
+            signal.signal(number, lambda number, _: self._signals.append(number))
+        if kept is not None:
+            self._signals.append(signal.SIGCHLD)  # the former program may have taken it
+            signal.pthread_sigmask(signal.SIG_SETMASK, kept.blocked)
+        become_subreaper()
+
+    def _let_go(self) -> None:
+        """In a child: close what is the parent's alone."""
+        self._selector.close()
+        for fd in (self._life, self._notice, self._alarm, self._alarm_end):
+            os.close(fd)
+        for generation in self._open_generations():
+            if generation.loader is not None:
+                generation.loader.close()
+
+    def _close(self) -> None:
+        """At the end: addresses are given up, and socket files unlinked."""
+        signal.set_wakeup_fd(-1)
+        for number in HANDLED:
+            signal.signal(number, signal.SIG_DFL)
+        self._let_go()
+        for listener in self._listeners:
+            listener.close()
+        if self._pid_file is not None:
+            self._pid_file.close()
+
+    def _wait(self) -> None:
+        """Until something happens or is due."""
+        due = min(self._timers())
+        timeout = 0.0 if self._signals else None if due == NEVER else max(0.0, due - time.monotonic())
+        for key, _ in self._selector.select(timeout):
+            if key.fd == self._alarm:
+                with suppress(BlockingIOError):
+                    os.read(self._alarm, 4096)
+
+    def _timers(self) -> Iterator[float]:
+        """When something has to be looked at."""
+        yield self._stage_ends
+        yield self._memory_look
+        yield self._watchdog_at
+        if self._start_after > time.monotonic():
+            yield self._start_after
+        for one in self._children:
+            yield one.kill_at
+            yield one.silent_at()
+            if one.state is State.SERVING and not one.marked:
+                yield one.wears_out
+        for generation in self._loaders.values():
+            yield generation.loader_kill_at
+
+    # ---- what happened ----
+
+    def _heed_signals(self) -> None:
+        while self._signals:
+            number = self._signals.pop(0)
+            name = signal.Signals(number).name.removeprefix("SIG")
+            if name == "TERM":
+                self._stop(name)
+            elif name == "INT":
+                self._interrupt()
+            elif name == "QUIT":
+                self._cut(name)
+            elif name == "USR1":
+                self._reopen_logs()
+            elif name in ("PWR", "INFO"):
+                LOG.info("The stacks of every thread follow (%s)", name)
+                for one in self._children:
+                    one.send(number)
+            elif self._stage is not Stage.NONE or name == "CHLD":
+                pass
+            elif name == "HUP":
+                self._hang_up()
+            elif name == "USR2":
+                self._rehearse()
+            elif name == "WINCH":
+                # The kernel sends it, too, when the size of the terminal changes.
+                if not in_foreground():
+                    self._want(0, name)
+            else:
+                self._want(max(1, self._wanted + (1 if name == "TTIN" else -1)), name)
+
+    def _hear(self) -> None:
+        """What workers and loaders have to tell."""
+        lines: list[bytes] = []
+        with suppress(BlockingIOError):
+            lines = os.read(self._notice, 65536).splitlines()
+        for line in lines:
+            with suppress(ValueError):  # an application may write to any descriptor that it has
+                self._heed(line)
+        for generation in self._loaders.values():
+            self._hear_loader(generation)
+
+    def _heed(self, line: bytes) -> None:
+        word, number, *rest = line.split()
+        if word == b"loaded":
+            for generation in self._loaders.values():
+                generation.loader_is_ready |= generation.number == int(number)
+        elif word == b"end":
+            for one in self._children:
+                if one.number == int(number):
+                    one.finished, one.cut_off = map(int, rest)
+        elif word == b"asked":
+            for one in self._children:
+                if one.number == int(number):
+                    self._shall_leave(one)
+
+    def _hear_loader(self, generation: Generation) -> None:
+        """Learn the numbers of the workers that a loader has forked; 0 for one that could not be."""
+        for row, pid in generation.loader.answers() if generation.loader is not None else ():
+            for one in self._children:
+                if one.generation is generation and one.row.index == row and not one.pid:
+                    one.pid = pid
+                    if not pid:
+                        self._not_started(one, "the loader cannot fork")
+                    elif one.state is State.LEAVING:
+                        self._retire(one)
+                    break
+        if generation.loader is not None and generation.loader.has_ended:
+            # What is left of the loader may take its time; its line would be readable all the while.
+            with suppress(KeyError):
+                self._selector.unregister(generation.loader)
+
+    def _reap(self) -> None:
+        """Take leave of every process that has ended; as process 1, of strangers, too."""
+        ended, self._strays = self._strays, {}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            ended[pid] = os.waitstatus_to_exitcode(status)
+        for pid, code in ended.items():
+            one = next((one for one in self._children if one.pid == pid), None)
+            if one is not None:
+                self._worker_ended(one, code)
+            elif pid in self._loaders:
+                self._loader_ended(self._loaders.pop(pid), code)
+            elif pid == self._rehearsal:
+                self._rehearsed(code)
+            elif any(not one.pid for one in self._children):
+                self._strays[pid] = code
+
+    def _worker_ended(self, one: Child, code: int) -> None:
+        one.generation.worker_ended(one)  # at once: who connects meanwhile waits there in vain
+        requests = one.row.counters()["requests"]
+        self._children.remove(one)
+        self._requests += requests
+        self._finished += one.finished
+        self._cut_off += one.cut_off
+        if one.state is State.STARTING:
+            self._start_failed(
+                one.generation, code, f"Worker {one.pid} {describe_end(code)} before it served"
+            )
+        elif one.state is State.SERVING:
+            LOG.error(
+                "Worker %d %s, %s after its start%s",
+                one.pid,
+                describe_end(code),
+                show_age(one.age),
+                what_it_served(one.row),
+            )
+            self._count_crash()
+        elif code not in (0, -signal.SIGTERM):
+            LOG.warning(
+                "Worker %d %s while it was leaving%s", one.pid, describe_end(code), what_it_served(one.row)
+            )
+        elif self._stage is Stage.NONE:
+            LOG.info("Worker %d has left after %s", one.pid, plural(requests, "request"))
+        self._call(one.generation, "child_exit", one.hooked)
+        one.row.clear()
+        self._lines.kick()
+        self._close_unused(one.generation)
+
+    def _loader_ended(self, generation: Generation, code: int) -> None:
+        was_ready = generation.loader_is_ready
+        self._hear_loader(generation)
+        if generation.loader is not None:
+            with suppress(KeyError):
+                self._selector.unregister(generation.loader)
+            generation.loader.close()
+        generation.loader, generation.loader_pid, generation.loader_is_ready = None, 0, False
+        generation.loader_kill_at = NEVER
+        for one in [one for one in self._children if one.generation is generation and not one.pid]:
+            self._children.remove(one)
+        if was_ready and generation is self._generation and self._stage is Stage.NONE:
+            LOG.error("The loader (--preload) %s; another one is started", describe_end(code))
+            self._count_crash()
+        else:
+            self._start_failed(generation, code, f"The loader (--preload) {describe_end(code)}")
+
+    def _start_failed(self, generation: Generation, code: int, what: str) -> None:
+        """A worker or a loader ended before it was of use."""
+        if self._stage is not Stage.NONE:
+            return
+        if generation is self._trial:
+            if self._generation is None:
+                if code != child.APPLICATION_FAILED:
+                    LOG.error("%s", what)
+                self._code = code if code == child.APPLICATION_FAILED else child.WORKER_FAILED
+                self._begin_draining()
+            else:
+                self._not_reloaded(what)
+        elif generation is self._generation:
+            LOG.error("%s", what)
+            self._count_crash()
+
+    def _count_crash(self) -> None:
+        """The first are replaced at once; where one follows the other, the pauses grow."""
+        now = time.monotonic()
+        if now - self._last_crash > max(CRASH_SECONDS, 2 * self._pause):
+            self._crashes, self._pause = 0, 0.0
+        self._crashes, self._last_crash = self._crashes + 1, now
+        if self._crashes > CRASHES and self._stage is Stage.NONE and now >= self._start_after:
+            self._pause = min(max(1.0, 2 * self._pause), LONGEST_PAUSE)
+            self._start_after = now + self._pause
+            LOG.error("%d crashes in a row: the next start is in %s", self._crashes, show_age(self._pause))
+
+    # ---- what is due ----
+
+    def _look_after(self) -> None:
+        now = time.monotonic()
+        for one in self._children:
+            if one.state is State.STARTING and one.row.state == row_state_t.ROW_SERVING:
+                self._worker_serves(one)
+            if one.state is State.SERVING and not one.marked:
+                self._look_for_wear(one, now)
+            if now >= one.silent_at():
+                self._worker_is_silent(one, now)
+            if now >= one.kill_at:
+                LOG.error("Worker %d does not end: SIGKILL%s", one.pid, what_it_served(one.row))
+                one.send(signal.SIGKILL)
+                one.kill_at = NEVER
+        for generation in self._loaders.values():
+            if now >= generation.loader_kill_at:
+                LOG.error("The loader (--preload), process %d, does not end: SIGKILL", generation.loader_pid)
+                generation.kill_loader()
+        if now >= self._memory_look:
+            self._look_at_memory(now)
+        if self._watchdog and now >= self._watchdog_at:
+            self._manager.alive()
+            self._watchdog_at = now + self._watchdog
+        if now >= self._stage_ends:
+            self._stage_is_over()
+
+    def _worker_serves(self, one: Child) -> None:
+        one.state, one.serves_since = State.SERVING, time.monotonic()
+        lifetime = one.generation.settings.max_worker_lifetime
+        if lifetime:
+            one.wears_out = one.serves_since + lifetime * random.uniform(0.9, 1.1)
+        LOG.debug("Worker %d serves, %s after its start", one.pid, show_age(one.age))
+        serving = sum(one.state is State.SERVING for one in self._children)
+        if serving == self._wanted > 1 and not self._was_complete:
+            self._was_complete = True
+            LOG.info("All %d workers serve", serving)
+
+    def _look_for_wear(self, one: Child, now: float) -> None:
+        if one.row.wants:
+            one.marked = "has had its requests (--max-requests)"
+        elif now >= one.wears_out:
+            one.marked = "has had its time (--max-worker-lifetime)"
+        if one.marked:
+            LOG.info("Worker %d %s: another one takes its place", one.pid, one.marked)
+
+    def _look_at_memory(self, now: float) -> None:
+        self._memory_look = now + MEMORY_PAUSE
+        for one in self._children:
+            limit = one.generation.memory_limit
+            used = resources.rss(one.pid) if limit and one.state is State.SERVING and not one.marked else None
+            if limit and used is not None and used > limit:
+                one.marked = "is too large (--max-worker-memory)"
+                LOG.warning(
+                    "Worker %d %s, %d MiB of %d: another one takes its place",
+                    one.pid,
+                    one.marked,
+                    used >> 20,
+                    limit >> 20,
+                )
+
+    def _worker_is_silent(self, one: Child, now: float) -> None:
+        timeout = show_age(one.generation.settings.worker_timeout)
+        if one.state is State.STARTING:
+            one.was_told = True
+            LOG.warning("Worker %d is still starting after %s (--worker-timeout)", one.pid, timeout)
+        elif not one.look_again_at:
+            # Perhaps the machine stood still, and this process with it: then it is heard of at once.
+            one.look_again_at = now + SECOND_LOOK
+        else:
+            LOG.error(
+                "Worker %d has not been heard of for %s (--worker-timeout) and is ended%s",
+                one.pid,
+                timeout,
+                what_it_served(one.row),
+            )
+            one.generation.work.hooks.call("worker_abort", one.hooked)
+            one.state = State.LEAVING  # another one may come at once
+            one.send(signal.SIGABRT)
+            one.kill_at = now + KILL_PATIENCE
+            self._count_crash()
+
+    # ---- what shall be ----
+
+    def _begin(self, kept: "upgrade.Kept | None") -> None:
+        settings = self._configuration.settings
+        if settings.chdir is not None:
+            loader.change_directory(settings.chdir)
+        loader.current_directory()
+        prepare(settings)
+        set_title("supervisor", settings.name)
+        if settings.pid is not None:
+            self._pid_file = PidFile(settings.pid)
+            identity = Identity.find(settings.user, settings.group)
+            if identity is not None and not identity.is_ours:
+                # Or it could neither empty nor, after an upgrade, take over its own file.
+                self._pid_file.give_to(identity.uid, identity.gid)
+        if kept is not None:
+            self._listeners = [Listener.restored(state) for state in kept.listeners]
+        self._trial = self._generate(self._configuration)
+        if kept is not None:
+            self._resume(kept, self._trial)
+        self._wanted = self._wanted or self._trial.workers
+        if not self._call(self._trial, "on_starting"):
+            raise ConfigError("the hook on_starting has failed")
+
+    def _generate(self, configuration: Configuration) -> Generation:
+        if self._generation is not None:
+            former, settings = self._generation.settings, configuration.settings
+            for name in FIXED:
+                if getattr(former, name) != getattr(settings, name):
+                    flag = "--" + name.replace("_", "-")
+                    raise ConfigError(f"{flag} cannot be changed by a reload; stop and start the server")
+        self._generations += 1
+        generation = Generation.open(
+            self._generations,
+            configuration,
+            self._lines,
+            self._listeners,
+            is_first=self._generation is None,
+        )
+        self._listeners += [listener for listener in generation.listeners if listener not in self._listeners]
+        return generation
+
+    def _close_listeners(self, generation: Generation) -> list[Listener]:
+        """Give up those that this generation does not have, and return them."""
+        closed = [listener for listener in self._listeners if listener not in generation.listeners]
+        for listener in closed:
+            listener.give_up()
+        self._listeners = list(generation.listeners)
+        return closed
+
+    def _reconcile(self) -> None:
+        """Start and retire workers, so that as many serve as shall, all of the latest generation."""
+        if self._stage not in (Stage.NONE, Stage.DELAYED):
+            return
+        may_start = time.monotonic() >= self._start_after
+        if self._trial is not None:
+            first = next((one for one in self._children if one.generation is self._trial), None)
+            if first is None and may_start:
+                self._start_worker(self._trial)
+            elif first is None:
+                pass
+            elif first.state is State.SERVING:
+                self._adopt(self._trial, first)
+        generation = self._generation
+        if generation is None:
+            return
+        serving = [
+            one for one in self._children if one.state is State.SERVING and one.generation is not self._trial
+        ]
+        fresh = [one for one in self._children if one.generation is generation and not one.marked]
+        fresh = [one for one in fresh if one.state is not State.LEAVING]
+        starting = [one for one in fresh if one.state is State.STARTING]
+        lacking = self._wanted - len(fresh)
+        if len(serving) >= self._wanted:
+            # Every place is taken, some by those that are to be replaced: one after the other.
+            lacking = min(lacking, 1 - len(starting))
+        if may_start:
+            for _ in range(lacking):
+                self._start_worker(generation)
+        for one in starting[: max(0, len(fresh) - self._wanted)]:
+            self._retire(one)
+        # The old before the worn, the worn before the young.
+        serving.sort(key=lambda one: (one.generation is generation, not one.marked, -one.number))
+        for one in serving[: max(0, len(serving) - self._wanted)]:
+            self._retire(one)
+        if self._reload_began and self._trial is None and lacking <= 0 and not starting:
+            LOG.info("Reloaded in %s", show_age(time.monotonic() - self._reload_began))
+            self._reload_is_over()
+        if self._is_rehearsed and self._trial is None and self._stage is Stage.NONE:
+            self._upgrade()
+
+    def _start_worker(self, generation: Generation) -> None:
+        if generation.settings.preload != "off" and not generation.loader_is_ready:
+            if not generation.loader_pid:
+                self._start_loader(generation)
+            return
+        row = generation.free_row(self._children)
+        if row is None:
+            return
+        row.clear()
+        self._numbers += 1
+        one = Child(generation, row, self._numbers)
+        self._call(generation, "pre_fork", one.hooked)
+        self._children.append(one)
+        try:
+            generation.fork(one)
+        except OSError as error:
+            self._not_started(one, str(error))
+        else:
+            self._start_error = ""
+
+    def _start_loader(self, generation: Generation) -> None:
+        try:
+            line = generation.start_loader()
+        except OSError as error:
+            self._start_later(str(error))
+        else:
+            self._loaders[generation.loader_pid] = generation
+            self._selector.register(line, selectors.EVENT_READ)
+
+    def _not_started(self, one: Child, why: str) -> None:
+        """The system has no process, memory or descriptor for it now."""
+        self._children.remove(one)
+        one.generation.worker_ended(one)
+        self._start_later(why)
+
+    def _start_later(self, why: str) -> None:
+        self._start_after = time.monotonic() + START_PAUSE
+        if why != self._start_error:
+            self._start_error = why
+            LOG.error("No worker can be started: %s; trying again every %g s", why, START_PAUSE)
+
+    def _adopt(self, generation: Generation, first: Child) -> None:
+        """A worker of a new generation serves: it is the one that counts now."""
+        former, self._generation, self._trial = self._generation, generation, None
+        for listener in self._close_listeners(generation):
+            LOG.info("Not listening at %s any more", listener.address)
+        self._wanted, why = generation.workers, generation.why_so_many
+        if generation.settings.workers == "auto":
+            each = resources.pss(first.pid) or 0
+            self._wanted, lowered = resources.fit_to_memory(self._wanted, each, resources.find_memory())
+            why = lowered or why
+        self._crashes, self._start_after = 0, 0.0
+        self._memory_look = NEVER if generation.memory_limit is None else time.monotonic()
+        self._announce(generation, why)
+        if former is None:
+            self._call(generation, "when_ready")
+            self._manager.ready()
+            if self._launch is not None:
+                if generation.settings.error_logfile == "-" and not is_file(2):
+                    LOG.warning("Messages after this one are lost; give --error-logfile FILE to keep them")
+                child.leave_terminal(generation.work)
+                self._launch.tell()
+        else:
+            former.end_loader()
+            for one in self._children:
+                # It would serve one moment, if ever.
+                if one.generation is not generation and one.state is State.STARTING:
+                    self._retire(one)
+            self._close_unused(former)
+        if self._reload_again:
+            self._reload_again = False
+            self._reload()
+
+    def _announce(self, generation: Generation, why: str) -> None:
+        LOG.info(
+            "fastwsgi %s serves %s with %s%s of %s",
+            __version__,
+            generation.work.title,
+            plural(self._wanted, "worker"),
+            f" ({why})" if why else "",
+            plural(generation.settings.threads, "thread"),
+        )
+        for listener in self._listeners:
+            LOG.info("Listening at %s", listener.url)
+        LOG.info("Process %d; Ctrl-C or TERM stops it, HUP reloads it", os.getpid())
+
+    def _retire(self, one: Child) -> None:
+        """Let a worker finish what it has, while others go on."""
+        one.state = State.LEAVING
+        one.row.state = row_state_t.ROW_DRAINING  # so that it knows from whom the signal is
+        one.send(signal.SIGTERM)
+        self._expect_end(one)
+
+    def _shall_leave(self, one: Child) -> None:
+        """Somebody else has sent TERM to a worker."""
+        if one.state is State.LEAVING:
+            self._retire(one)  # or it had not got as far as to know from whom it was
+        elif self._stage is Stage.NONE and not one.marked:
+            one.marked = "shall leave (TERM)"
+            LOG.info("Worker %d %s: another one takes its place", one.pid, one.marked)
+
+    def _expect_end(self, one: Child) -> None:
+        patience = one.generation.settings.graceful_timeout + 2 * EXIT_PATIENCE
+        one.kill_at = min(one.kill_at, time.monotonic() + patience)
+
+    def _call(self, generation: Generation, hook: str, *arguments: object) -> bool:
+        """Call a hook with what it knows as the server; False if it has failed."""
+        hooked = generation.work.hooked
+        hooked.num_workers, hooked.worker_age = self._wanted, self._numbers
+        hooked.WORKERS = {one.pid: one.hooked for one in self._children if one.pid}
+        return generation.work.hooks.call(hook, hooked, *arguments)
+
+    def _want(self, number: int, name: str) -> None:
+        generation = self._generation
+        if generation is None:
+            return
+        before, self._wanted = self._wanted, min(number, len(generation.rows) // 2)
+        LOG.info("%s from now on (%s)", plural(self._wanted, "worker"), name)
+        if self._wanted != before:
+            self._call(generation, "nworkers_changed", self._wanted, before)
+
+    def _close_unused(self, generation: Generation) -> None:
+        if generation not in (self._generation, self._trial) and all(
+            one.generation is not generation for one in self._children
+        ):
+            generation.close()
+
+    def _reopen_logs(self) -> None:
+        """Go on in new files; each process has its own descriptors."""
+        for generation in self._open_generations():
+            try:
+                generation.work.access_log.reopen()
+            except ConfigError as error:
+                LOG.error("%s; going on in the old file", error)
+            if generation.loader_pid:
+                os.kill(generation.loader_pid, signal.SIGUSR1)
+        for one in self._children:
+            one.send(signal.SIGUSR1)
+
+    # ---- reload ----
+
+    def _hang_up(self) -> None:
+        if self._terminal and not sys.stderr.isatty():
+            self._stop("HUP")
+        elif self._trial is None:
+            self._reload()
+        elif time.monotonic() - self._trial.began < TRIAL_PATIENCE or self._generation is None:
+            LOG.info("HUP: reloading once more when this is done")
+            self._reload_again = True
+        else:
+            self._reload_again = True
+            self._not_reloaded("it takes long, and HUP has come again")
+
+    def _reload(self) -> None:
+        """Read the configuration again, and see whether a worker gets to serve with it."""
+        LOG.info("Reloading (HUP)")
+        self._manager.reloading()
+        self._reload_began = time.monotonic()
+        try:
+            configuration = self._read()
+            for notice in configuration.notices:
+                LOG.warning("%s", notice)
+            self._trial = self._generate(configuration)
+        except (ConfigError, OSError) as error:
+            self._not_reloaded(str(error))
+            return
+        self._call(self._trial, "on_reload")
+
+    def _not_reloaded(self, why: str) -> None:
+        LOG.error("Not reloaded, those that serve go on as before: %s", why)
+        dropped, self._trial = self._trial, None
+        if dropped is not None and self._generation is not None:
+            self._close_listeners(self._generation)
+            dropped.end_loader()
+            for one in self._children:
+                if one.generation is dropped:
+                    self._retire(one)
+            self._close_unused(dropped)
+        self._reload_is_over()
+
+    def _reload_is_over(self) -> None:
+        self._reload_began = 0.0
+        self._manager.ready()
+        if self._reload_again:
+            self._reload_again = False
+            self._reload()
+
+    # ---- upgrade ----
+
+    def _rehearse(self) -> None:
+        """See in a child whether the server starts as it is installed now, and loads the application."""
+        if self._rehearsal:
+            LOG.warning("USR2 again: the trial start is given up")
+            os.kill(self._rehearsal, signal.SIGKILL)
+            return
+        LOG.info("Upgrading (USR2): trying whether the server starts as it is installed now")
+        try:
+            self._rehearsal = upgrade.rehearse(self._directory)
+        except OSError as error:
+            self._not_upgraded(str(error))
+
+    def _end_rehearsal(self) -> None:
+        if self._rehearsal:
+            os.kill(self._rehearsal, signal.SIGKILL)
+        self._rehearsal, self._is_rehearsed = 0, False
+
+    def _rehearsed(self, code: int) -> None:
+        self._rehearsal = 0
+        if code:
+            self._not_upgraded(f"the trial start {describe_end(code)}")
+        elif self._generation is not None:
+            self._is_rehearsed = True
+            self._call(self._generation, "pre_exec")
+
+    def _not_upgraded(self, why: str) -> None:
+        self._is_rehearsed = False
+        LOG.error("Not upgraded, all goes on as before: %s", why)
+
+    def _upgrade(self) -> None:
+        """Become the new program; later if there are signals, or workers whose numbers are not known yet."""
+        if not all(one.pid for one in self._children):
+            return
+        try:
+            kept = self._what_is_kept()
+            with upgrade.without_signals():
+                # Only now it is known that none has come: the new program would know nothing of it.
+                if not self._signals:
+                    LOG.info("Upgrading: process %d becomes the new server, its workers go on", os.getpid())
+                    upgrade.hand_on(kept)
+        except OSError as error:
+            self._not_upgraded(str(error))
+
+    def _what_is_kept(self) -> "upgrade.Kept":
+        lines = self._lines
+        return upgrade.Kept(
+            directory=self._directory,
+            lines=(lines.life_fd, self._life, self._notice, lines.notice_fd, lines.kick_fd),
+            listeners=[listener.state for listener in self._listeners],
+            boards={str(one.generation.number): one.generation.memory for one in self._children},
+            children=[
+                upgrade.KeptChild(
+                    one.pid, one.number, one.row.index, one.generation.number, one.state.value, one.age
+                )
+                for one in self._children
+                if one.pid
+            ],
+            numbers=self._numbers,
+            generations=self._generations,
+            counts=(self._requests, self._finished, self._cut_off),
+            blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+        )
+
+    def _resume(self, kept: "upgrade.Kept", trial: Generation) -> None:
+        """Go on with the workers of the program that was here before, until others have their places."""
+        self._numbers, self._generations = kept.numbers, kept.generations + 1
+        self._requests, self._finished, self._cut_off = kept.counts
+        self._reload_began = time.monotonic()
+        trial.number = self._generations
+        for number, memory in kept.boards.items():
+            former = Generation(
+                int(number),
+                trial.work,
+                self._listeners,
+                self._lines,
+                workers=trial.workers,
+                why="",
+                memory=memory,
+            )
+            for said in kept.children:
+                if said.generation == former.number:
+                    one = Child(
+                        former,
+                        former.rows[said.row],
+                        said.number,
+                        born=time.monotonic() - said.age,
+                        serves_since=time.monotonic(),  # or one that has not beaten yet would be silent
+                        pid=said.pid,
+                        state=State(said.state),
+                    )
+                    if one.state is State.LEAVING:
+                        self._expect_end(one)
+                    elif one.state is State.STARTING and not former.is_readable:
+                        one.state = State.SERVING  # nobody will hear when it does
+                    self._children.append(one)
+            if self._generation is None or former.number > self._generation.number:
+                self._generation = former
+        self._wanted = sum(one.state is not State.LEAVING for one in self._children)
+
+    # ---- the end ----
+
+    def _stop(self, name: str) -> None:
+        """Say so, go on for --shutdown-delay, then finish what runs."""
+        if self._stage is not Stage.NONE:
+            return
+        settings = self._generation.settings if self._generation is not None else None
+        if settings is not None and settings.shutdown_delay:
+            LOG.info("Stopping (%s) in %s (--shutdown-delay)", name, show_age(settings.shutdown_delay))
+            self._say_it_stops()
+            self._stage, self._stage_ends = Stage.DELAYED, time.monotonic() + settings.shutdown_delay
+        else:
+            grace = f"finishing what runs, for at most {settings.graceful_timeout:g} s" if settings else "now"
+            LOG.info("Stopping (%s): %s", name, grace)
+            self._begin_draining()
+
+    def _interrupt(self) -> None:
+        """Ctrl-C: what runs has a moment; the second one is final."""
+        if self._stage in (Stage.DRAINING, Stage.CUT):
+            self._cut("INT")
+            return
+        LOG.info("Stopping (INT): finishing what runs, for at most %g s", INTERRUPT_GRACE)
+        self._begin_draining()
+        for one in self._children:
+            one.send(signal.SIGUSR2)
+        self._stage_ends = min(self._stage_ends, time.monotonic() + INTERRUPT_GRACE + KILL_PATIENCE)
+
+    def _say_it_stops(self) -> None:
+        """To the manager, to the workers, and so to those who ask for --ready."""
+        self._manager.stopping()
+        for generation in self._open_generations():
+            generation.board.stopping = True
+
+    def _begin_draining(self) -> None:
+        """Every worker accepts what the kernel has queued, and nothing after it."""
+        self._say_it_stops()
+        self._stage, self._trial = Stage.DRAINING, None
+        for generation in self._open_generations():
+            generation.end_loader()
+        self._end_rehearsal()
+        graces = [generation.settings.graceful_timeout for generation in self._open_generations()]
+        self._stage_ends = time.monotonic() + max(graces, default=0.0) + EXIT_PATIENCE
+        for one in self._children:
+            self._retire(one)
+
+    def _cut(self, name: str) -> None:
+        """End now."""
+        if self._stage is Stage.CUT:
+            return
+        LOG.info("Stopping (%s): now", name)
+        self._begin_draining()
+        self._stage, self._stage_ends = Stage.CUT, NEVER
+        for one in self._children:
+            one.send(signal.SIGQUIT)
+            one.kill_at = time.monotonic() + KILL_PATIENCE
+        for generation in self._loaders.values():
+            generation.kill_loader()
+
+    def _stage_is_over(self) -> None:
+        self._stage_ends = NEVER
+        if self._stage is Stage.DELAYED:
+            LOG.info("Stopping: finishing what runs")
+            self._begin_draining()
+        elif self._stage is Stage.DRAINING:
+            self._cut("the grace is over")
+
+    def _open_generations(self) -> list[Generation]:
+        found = {one.generation for one in self._children} | {self._generation, self._trial}
+        return [generation for generation in found | set(self._loaders.values()) if generation is not None]
+
+    def _say_goodbye(self) -> None:
+        if self._generation is not None:
+            LOG.info("%s", summary(self._requests, self._finished, self._cut_off))
+            self._call(self._generation, "on_exit")
+
+
+def in_foreground() -> bool:
+    """This process is in the foreground of a terminal."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def supervise(configuration: Configuration, read: Callable[[], Configuration]) -> int:
+    """Serve as a configuration says, until told to stop; return the exit code of this process.
+
+    That may be the supervisor or, as it is the same program, one of those that it has forked.
+    """
+    launch = daemonize() if configuration.settings.daemon and not upgrade.goes_on() else None
+    task = Supervisor(configuration, read, launch).run
+    code = FAILED
+    try:
+        while True:
+            try:
+                code = task()
+                return code
+            except Forked as forked:
+                task = forked.task
+    finally:
+        if launch is not None:
+            launch.tell(code)

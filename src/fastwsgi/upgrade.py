@@ -1,0 +1,141 @@
+"""A new version of the server in the same process (USR2): what crosses the exec.
+
+The process keeps its number, its children and its sockets. Descriptors keep their numbers; all else is said
+as JSON in a file without a name, whose descriptor an environment variable has.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, NoReturn
+
+from fastwsgi import logs, systemd
+
+# No option: those begin with FASTWSGI_.
+VARIABLE = "_FASTWSGI_UPGRADE"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptChild:
+    """A worker that goes on while the program of its parent is replaced."""
+
+    pid: int
+    number: int
+    row: int
+    generation: int
+    state: str
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the new program takes over."""
+
+    directory: str
+    lines: tuple[int, int, int, int, int]  # life and notice, both ends, and kick
+    listeners: list[dict[str, Any]]
+    boards: dict[str, tuple[int, int, int]]  # by generation: descriptor, rows, threads
+    children: list[KeptChild]
+    numbers: int
+    generations: int
+    counts: tuple[int, int, int]
+    blocked: list[int]  # signals that were, before the upgrade
+
+    def descriptors(self) -> list[int]:
+        """All that have to stay open."""
+        sockets = [listener["fd"] for listener in self.listeners]
+        return [
+            *sockets,
+            *(fd for fd in self.lines if fd >= 0),
+            *(memory[0] for memory in self.boards.values()),
+        ]
+
+
+def command() -> list[str]:
+    """What started this process."""
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def nameless_file() -> int:
+    """A descriptor of an empty file that nobody else can open, in memory where the system has that."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("fastwsgi", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def rehearse(directory: str) -> int:
+    """Have the program as it is installed now check the configuration and load the application.
+
+    Returns the number of the process, for which the caller has to wait.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
+    with subprocess.Popen(
+        [*command(), "--check-config"],
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=logs.error_log_fd(),
+    ) as process:
+        # The supervisor waits for it, as for all its children.
+        process.returncode = 0
+        return process.pid
+
+
+def hand_on(kept: Kept) -> NoReturn:
+    """Become the new program; raise OSError if that is not possible, and nothing has changed then.
+
+    `without_signals`, or one may come that nobody heeds.
+    """
+    memo = nameless_file()
+    descriptors = [memo, *kept.descriptors()]
+    with open(memo, "w", closefd=False) as file:
+        json.dump(asdict(kept), file)
+    os.lseek(memo, 0, os.SEEK_SET)
+    here = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for fd in descriptors:
+            os.set_inheritable(fd, True)
+        os.chdir(kept.directory)
+        os.execve(sys.executable, command(), {**os.environ, VARIABLE: str(memo)})
+    finally:
+        os.fchdir(here)
+        for fd in descriptors:
+            os.set_inheritable(fd, False)
+        os.close(here)
+        os.close(memo)
+
+
+@contextmanager
+def without_signals() -> Iterator[None]:
+    """While it lasts signals wait, also over an exec, until the new program heeds them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def goes_on() -> bool:
+    """This program has taken the place of another in the same process."""
+    return VARIABLE in os.environ
+
+
+def take_over() -> Kept | None:
+    """What the former program has left, in the process that goes on; else None."""
+    memo = os.environ.pop(VARIABLE, None)
+    if memo is None:
+        return None
+    with open(int(memo), encoding="utf-8") as file:
+        said = json.load(file)
+    said["children"] = [KeptChild(**one) for one in said["children"]]
+    kept = Kept(**said)
+    for fd in kept.descriptors():
+        os.set_inheritable(fd, False)
+    return kept

@@ -1,0 +1,107 @@
+"""The site of the tests, and the processes that serve it: supervisor, workers, and whom they leave behind."""
+
+import contextlib
+import os
+import resource
+import signal
+import time
+
+import psutil
+import pytest
+
+from support import PATIENCE, wait_until
+
+# The ways in which workers come by the application and by their connections.
+WAYS = pytest.mark.parametrize(
+    "options", [(), ("--preload",), ("--reuse-port",)], ids=["", "preload", "reuse-port"]
+)
+
+
+class Site:
+    """The module of a site, written anew for each generation of its code."""
+
+    def __init__(self, directory):
+        self.path = directory / "site_app.py"
+
+    def write(self, generation, before=""):
+        """`before`: what runs first when the module is imported."""
+        self.path.write_text(
+            f"{before}\nfrom trouble import troubled\n\napplication = troubled({generation!r})\n"
+        )
+
+
+def workers_of(server):
+    """The process numbers of the living children of the supervisor; with --preload the loader, too."""
+    children = psutil.Process(server.pid).children()
+    return {child.pid for child in children if is_alive(child)}
+
+
+def is_alive(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def wait_for_workers(server, number, without=(), seconds=PATIENCE):
+    """Wait until there are so many, none of them of `without`; return their process numbers."""
+
+    def there():
+        workers = workers_of(server)
+        # In a tuple, since no worker at all may be what is waited for.
+        return (workers,) if len(workers) == number and not workers & set(without) else None
+
+    [workers] = wait_until(there, lambda: f"{number} workers: {workers_of(server)}; {server.stderr}", seconds)
+    return workers
+
+
+def family_of(server):
+    """Every living process that was started for this test, wherever it belongs now."""
+    family = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TEST_DIRECTORY") == str(server.directory) and is_alive(process):
+                family[process.pid] = process.name()
+    return family
+
+
+def expect_nobody_left(server, seconds=PATIENCE):
+    wait_until(lambda: not family_of(server), lambda: f"left behind: {family_of(server)}", seconds)
+
+
+def stop(server):
+    """Terminate it: it ends well, and nobody is left."""
+    server.stop()
+    expect_nobody_left(server)
+
+
+def memory_of(server):
+    """What its processes have to themselves, and their share of what they have in common, in octets."""
+    total = 0
+    for pid in family_of(server):
+        with contextlib.suppress(psutil.Error):
+            total += psutil.Process(pid).memory_full_info().pss
+    return total
+
+
+@contextlib.contextmanager
+def standing_still(pids):
+    """These processes do nothing while it lasts."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(0.05)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def limited(pid, what, number):
+    """A process has so much of a resource while it lasts."""
+    before = resource.prlimit(pid, what)
+    resource.prlimit(pid, what, (number, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, what, before)
