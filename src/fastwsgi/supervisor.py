@@ -302,7 +302,6 @@ class Supervisor:
                 self._strays[pid] = code
 
     def _worker_ended(self, one: Child, code: int) -> None:
-        one.generation.worker_ended(one)  # at once: who connects meanwhile waits there in vain
         requests = one.row.counters()["requests"]
         self._children.remove(one)
         self._requests += requests
@@ -581,7 +580,6 @@ class Supervisor:
     def _not_started(self, one: Child, why: str) -> None:
         """The system has no process, memory or descriptor for it now."""
         self._children.remove(one)
-        one.generation.worker_ended(one)
         self._start_later(why)
 
     def _start_later(self, why: str) -> None:
