@@ -214,10 +214,11 @@ cdef bint has_turn_to_accept(loop_t* loop) noexcept nogil:
         if loop.anyway_turns:
             loop.anyway_turns -= 1
             return True
+        # Before the look: what becomes less after it is then noticed.
+        loop.yields_at = own_load(loop)
         room = room_to_accept(loop)
         if room <= 0:
             word_count(&loop.counters.yielded, 1)
-            loop.yields_at = own_load(loop)
             loop.yields_until_ms = loop.now_ms + loop.yield_ms
             withhold(loop, HELD_YIELDS)
             return False
@@ -601,9 +602,15 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
 
 
 cdef void loop_taken_over(loop_t* loop) noexcept nogil:
-    """The lead has changed hands: old events are dropped, since level-triggered ones come again."""
+    """The lead has changed hands: old events are dropped, since level-triggered ones come again; a kick does not."""
+    cdef int i
+    cdef bint is_kicked = False
+    for i in range(loop.event_index, loop.event_count):
+        is_kicked |= loop.events[i].item == <void*>&loop.listeners[loop.listener_count]
     loop.event_index = 0
     loop.event_count = 0
+    if is_kicked:
+        loop_kicked(loop)
     # Whoever called for attention may have been answered by a leader that went away before it looked.
     line_store(&loop.lead.attention, 1)
 

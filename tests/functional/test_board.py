@@ -201,10 +201,11 @@ def test_taken_away(crewed):
 @with_threads(4)
 def test_waiting_for_the_gil(crewed):
     """Another process sees what this one cannot show itself: that its threads wait for the GIL."""
+    held, release = os.pipe()
 
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/hold":
-            ctypes.PyDLL(None).usleep(2_000_000)
+            ctypes.PyDLL(None).read(held, ctypes.create_string_buffer(1), 1)
         return text()(environ, start_response)
 
     crew = crewed(application)
@@ -225,14 +226,15 @@ def test_waiting_for_the_gil(crewed):
             waits.send(request("/waits"))
             seen = see("'in the application', 'GET /hold'", "'waiting for the GIL', 'GET /waits'")
             os.write(writer, seen.encode())
+            os.write(release, b"!")
             os._exit(0)
         holder.send(request("/hold"))
         holder.read_response()
         waits.read_response()
     os.waitpid(child, 0)
     seen = os.read(reader, 10000).decode()
-    os.close(reader)
-    os.close(writer)
+    for fd in (reader, writer, held, release):
+        os.close(fd)
     assert "'in the application', 'GET /hold'" in seen
     assert "'waiting for the GIL', 'GET /waits'" in seen
 

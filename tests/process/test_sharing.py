@@ -1,6 +1,7 @@
 """Several workers at the same listener: how they share its connections, and that none is lost."""
 
 import os
+import select
 import signal
 import socket
 import threading
@@ -124,6 +125,38 @@ def test_requests_go_to_the_worker_that_has_a_thread(poller):
             read_answer(opened[-1])
         assert time.monotonic() - began < PATIENCE / 4
         assert workers.counts("accepted") == [3, 2]
+
+
+@on_each_poller
+def test_a_kick_is_heard_even_if_the_lead_is_taken(poller):
+    """It comes together with a request, and before its turn comes the one who leads stays away for long."""
+
+    @answering
+    def application(environ):
+        if environ["PATH_INFO"] == "/long":
+            time.sleep(0.6)
+        return "hello"
+
+    with Workers(2, application, poller=poller, threads=2) as workers, clients() as opened:
+        workers.pause(1)
+        while workers.counts("yielded")[0] == 0:
+            opened.append(connected(workers.address))
+            opened[-1].sendall(REQUEST)
+            wait_until(
+                lambda: workers.counts("accepted")[0] == len(opened) or workers.counts("yielded")[0],
+                "it is accepted, or left to the other",
+            )
+        workers.pause(0)
+        workers.signal(signal.SIGKILL, 1)
+        workers.wait(1)
+        workers.rows[1].clear()
+        read_answer(opened[0])
+        opened[0].sendall(REQUEST.replace(b" / ", b" /long "))
+        os.eventfd_write(workers.kick, 1)
+        workers.signal(signal.SIGCONT, 0)
+        read_answer(opened[-1])
+        assert not select.select([opened[0]], [], [], 0)[0], "the long one was answered first"
+        read_answer(opened[0])
 
 
 @on_each_poller
