@@ -939,6 +939,10 @@ cdef class Crew:
         if connection_watch(loop, connection, WATCH_READ) < 0:
             raise OSError(errno, "a connection could not be watched")
 
+    def open_wakeup(self):
+        """Descriptors of the caller's own, both ends of what `wakeup_fd` is one of; it outlives the crew."""
+        return os.dup(self.crew.loop.journal.wake.reader), os.dup(self.crew.loop.journal.wake.writer)
+
     def start(self):
         """Start the threads."""
         cdef int i

@@ -63,6 +63,9 @@ class Crew:
         A PROXY protocol header is not expected. The socket is empty afterwards.
         """
 
+    def open_wakeup(self) -> tuple[int, int]:
+        """Descriptors of the caller's own, both ends of what `wakeup_fd` is one of; it outlives the crew."""
+
     def start(self) -> None:
         """Start the threads."""
 

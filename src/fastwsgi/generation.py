@@ -90,7 +90,6 @@ class Generation:
             self.board = open_board(self.memory)
         self.board_fd, rows, _ = self.memory
         self.rows = [self.board.row(index) for index in range(rows)]
-        self._clones: dict[int, list[Listener]] = {}
         self.loader: child.LoaderLine | None = None
         self.loader_pid = 0
         self.loader_is_ready = False
@@ -159,20 +158,6 @@ class Generation:
             return int(float(given.rstrip("%")) / 100 * resources.find_memory().size)
         return given
 
-    def listeners_of(self, row: int) -> Sequence[Listener]:
-        """Those of the worker in a row of the board: with --reuse-port they are its own."""
-        if not self.settings.reuse_port:
-            return self.listeners
-        if row not in self._clones:
-            self._clones[row] = [listener.clone() for listener in self.listeners]
-        return self._clones[row]
-
-    def worker_ended(self, one: "Child") -> None:
-        """Close what was for it alone; where it was killed, other processes may still have that open."""
-        for listener in self._clones.pop(one.row.index, ()):
-            listener.rest()
-            listener.close()
-
     def start_loader(self) -> child.LoaderLine:
         """Fork the process that imports the application and forks the workers. Raises `Forked` in it."""
         line, theirs = child.loader_line()
@@ -191,7 +176,7 @@ class Generation:
 
     def _worker(self, row: int, number: int, application: "WSGIApplication | None" = None) -> child.Task:
         """What a worker does."""
-        lines, listeners = self._lines, self.listeners_of(row)
+        lines = self._lines
         post = Post(
             self.board,
             self.rows[row],
@@ -200,7 +185,16 @@ class Generation:
             life_fd=lines.life_fd,
             notice_fd=lines.notice_fd,
         )
-        return lambda: child.serve(self.work, post, listeners, application)
+        return lambda: child.serve(self.work, post, self._listeners_of_a_worker(), application)
+
+    def _listeners_of_a_worker(self) -> Sequence[Listener]:
+        """In a worker: with --reuse-port they are its own, and no other process may ever have them.
+
+        It would keep them open when the worker is dead, and whoever is queued there would wait in vain.
+        """
+        if not self.settings.reuse_port:
+            return self.listeners
+        return [listener.clone() for listener in self.listeners]
 
     def _say_loaded(self) -> None:
         os.write(self._lines.notice_fd, f"loaded {self.number}\n".encode())

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from enum import Enum
 
 from fastwsgi import __version__, child, loader, resources, systemd, upgrade
@@ -22,7 +23,7 @@ from fastwsgi.child import HANDLED, Forked
 from fastwsgi.errors import ConfigError
 from fastwsgi.generation import NEVER, Child, Generation, Lines, State
 from fastwsgi.listener import Listener
-from fastwsgi.logs import LOG
+from fastwsgi.logs import LOG, AccessLog
 from fastwsgi.privileges import Identity
 from fastwsgi.process import (
     Launch,
@@ -85,6 +86,7 @@ class Supervisor:
         self._listeners: list[Listener] = []  # all that are open, those of the trial, too
         self._generation: Generation | None = None
         self._trial: Generation | None = None  # to be adopted once a worker of it serves
+        self._forks: Generation | None = None  # the one of the last process that was forked
         self._loaders: dict[int, Generation] = {}  # by process number
         self._rehearsal = 0  # the process that tries whether a new version of the server starts
         self._is_rehearsed = False  # it does
@@ -131,6 +133,9 @@ class Supervisor:
             self._say_goodbye()
         except Forked:
             self._let_go()
+            for generation in self._open_generations():
+                if generation is not self._forks:
+                    generation.close()
             raise
         except BaseException:
             for one in self._children:
@@ -302,7 +307,6 @@ class Supervisor:
                 self._strays[pid] = code
 
     def _worker_ended(self, one: Child, code: int) -> None:
-        one.generation.worker_ended(one)  # at once: who connects meanwhile waits there in vain
         requests = one.row.counters()["requests"]
         self._children.remove(one)
         self._requests += requests
@@ -550,6 +554,7 @@ class Supervisor:
             self._upgrade()
 
     def _start_worker(self, generation: Generation) -> None:
+        self._forks = generation
         if generation.settings.preload != "off" and not generation.loader_is_ready:
             if not generation.loader_pid:
                 self._start_loader(generation)
@@ -581,7 +586,6 @@ class Supervisor:
     def _not_started(self, one: Child, why: str) -> None:
         """The system has no process, memory or descriptor for it now."""
         self._children.remove(one)
-        one.generation.worker_ended(one)
         self._start_later(why)
 
     def _start_later(self, why: str) -> None:
@@ -810,7 +814,7 @@ class Supervisor:
         for number, memory in kept.boards.items():
             former = Generation(
                 int(number),
-                trial.work,
+                replace(trial.work, access_log=AccessLog(None)),  # it will be closed, and the other's not
                 self._listeners,
                 self._lines,
                 workers=trial.workers,

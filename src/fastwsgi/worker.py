@@ -232,10 +232,9 @@ class Worker:
         """Close the access log; after `run`, or instead of it."""
         self._access_log.close()
 
-    @property
-    def wakeup_fd(self) -> int:
-        """Wakes the thread in `run` when a byte is written to it."""
-        return self._crew.wakeup_fd
+    def open_wakeup(self) -> tuple[int, int]:
+        """Two descriptors, the caller's own: a byte written to the second one wakes the thread in `run`."""
+        return self._crew.open_wakeup()
 
     @property
     def lost_threads(self) -> int:
@@ -267,7 +266,7 @@ class Worker:
             signal.SIGHUP: lambda *_: self._hang_up(terminal),
             signal.SIGUSR1: lambda *_: self._reopen_logs(),
         }
-        with heeding(handlers), wakeup(self.wakeup_fd):
+        with heeding(handlers), wakeup(self):
             yield
 
     @contextmanager
@@ -303,7 +302,7 @@ class Worker:
                 handlers[getattr(signal, name)] = lambda *_: self._messages.append(
                     (logging.INFO, all_stacks())
                 )
-        with heeding(handlers), wakeup(self.wakeup_fd):
+        with heeding(handlers), wakeup(self):
             yield
 
     def _drain(self, name: str, grace: float) -> None:
@@ -378,7 +377,7 @@ class Server:
             self._state = "serving"
             self._serving_thread = threading.get_ident()
         try:
-            with wakeup(self._worker.wakeup_fd) if in_main_thread() else nullcontext():
+            with wakeup(self._worker) if in_main_thread() else nullcontext():
                 self._worker.run()
         finally:
             with self._change:
@@ -611,15 +610,17 @@ os.register_at_fork(after_in_child=leave_to_parent)
 
 
 @contextmanager
-def wakeup(fd: int) -> Iterator[None]:
-    """Have a byte written to a descriptor at each signal, so that the wait in the main thread ends."""
-    own = os.dup(fd)  # the crew closes its own at its end, and signals may still come
-    former = signal.set_wakeup_fd(own, warn_on_full_buffer=False)
+def wakeup(worker: Worker) -> Iterator[None]:
+    """Have a byte written for a worker at each signal, so that the wait in the main thread ends."""
+    # The crew closes its own at its end, and signals may still come: then somebody has to hold the other end.
+    reader, writer = worker.open_wakeup()
+    former = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(former)
-        os.close(own)
+        os.close(writer)
+        os.close(reader)
 
 
 def close_all(listeners: Iterable[Listener]) -> None:

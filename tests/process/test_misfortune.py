@@ -161,16 +161,19 @@ def test_a_start_that_fails_leaves_no_socket_file(start_site, site, tmp_path, op
     assert not (tmp_path / "socket").exists()
 
 
-def test_with_reuse_port_nobody_waits_for_a_worker_that_is_dead(start_site):
-    """Its socket may be open elsewhere: the kernel must not queue anybody there."""
-    server = start_site("--reuse-port", workers=3)
-    for _ in range(2):
-        before = wait_for_workers(server, 3)
-        os.kill(min(before), signal.SIGKILL)
-        wait_for_workers(server, 3, without=[min(before)])
-    with load(server.address, habits=("renew",)) as running:
-        running.wait_answers(500)
-    running.report.check()
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["TERM", "KILL"])
+def test_with_reuse_port_nobody_waits_for_a_worker_that_is_gone(start_site, options, number):
+    """Where its socket were open elsewhere, the kernel would queue somebody there."""
+    server = start_site("--reuse-port", *options)
+    for _ in range(5):
+        with load(server.address, habits=("renew",)) as running:
+            running.wait_answers(200)
+        running.report.check()
+        before = workers_of(server)
+        ended = min(int(worker) for worker in running.report.workers)
+        os.kill(ended, number)
+        wait_for_workers(server, len(before), without=[ended])
     stop(server)
 
 

@@ -227,6 +227,21 @@ def test_an_upgrade_fails_nobody(start_site, installed, options):
     stop(server)
 
 
+def test_an_upgraded_server_writes_its_access_log(start_site, tmp_path):
+    """By workers that come later, too, when those of the former server are gone."""
+    log = tmp_path / "access"
+    server = start_site("--access-logfile", str(log))
+    before = wait_for_workers(server, 2)
+    server.signal(signal.SIGUSR2)
+    now = wait_for_workers(server, 2, without=before)
+    for pid in now:
+        os.kill(pid, signal.SIGKILL)
+    wait_for_workers(server, 2, without=now)
+    wait_until(lambda: server.ask("/8").status == 200, "an answer")
+    wait_until(lambda: "GET /8" in log.read_text(), "its line")
+    stop(server)
+
+
 def test_an_upgrade_that_does_not_start_changes_nothing(start_site, site, installed):
     server = start_site(**installed.environment)
     with load(server.address) as running:

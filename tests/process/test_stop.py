@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -23,6 +24,16 @@ def test_an_idle_server_ends_at_once(start, number):
     assert "Traceback" not in server.stderr
 
 
+def refuses(server):
+    try:
+        socket.create_connection(server.address, 0.2).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 @TERM_AND_INT
 def test_what_runs_is_finished(start_crew, number):
     server = start_crew("apps:wait")
@@ -30,7 +41,8 @@ def test_what_runs_is_finished(start_crew, number):
     client.send(request("/file"))
     server.waits("file")
     server.signal(number)
-    server.wait_said("Stopping")
+    # A supervisor says that it stops a moment before its workers know.
+    wait_until(lambda: refuses(server), "nobody listening")
     server.go_on("file")
     response = client.read_response()
     assert response.text == "file"
