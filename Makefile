@@ -12,7 +12,7 @@ COMPILED := $(wildcard src/*.pyx src/fastwsgi/*.pxd src/platform/*.h) setup.py
 .PHONY: serve test build lint bench conformance index options abuse asan tsan fuzz cover annotate model wheel clean
 
 serve: $(VENV)/built $(VENV)/has-examples
-	@$(BIN)/fastwsgi --chdir examples --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
+	@$(BIN)/fastwsgi --chdir examples --preload --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
 
 test: $(VENV)/built $(VENV)/has-test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
