@@ -37,7 +37,7 @@ def measure_users(case: Case, running: Running, pause: float, keeps: bool) -> di
     """What the users of a server see, once each of its threads has answered."""
     octets = case.request.octets(running.port)
     users = partial(Users, running.port, octets, case.content)
-    users(4, 0.0, keeps).run(0.5)
+    users(case.connections, 0.0, keeps).run(1.0)
     seen = users(case.connections, pause, keeps).run(running.seconds)
     running.processes.check_alive()
     if not seen.seconds:

@@ -33,7 +33,7 @@ from fastwsgi._platform cimport (
     word_load, word_load_relaxed, word_store, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
-from fastwsgi._stats cimport ROW_SERVING, board_row, row_t
+from fastwsgi._stats cimport ROW_SERVING, board_row, row_is_busy, row_t
 from fastwsgi._trust cimport trust_free
 
 cdef enum:
@@ -48,6 +48,9 @@ cdef enum:
     ORDER_MS = 10               # how long requests may have waited for a thread, and no more are accepted meanwhile
     YIELD_LEAST = 4
     YIELD_PART = 16
+    # The same while it serves something: then nobody gains by leaving it what it cannot see to at once.
+    YIELD_BUSY_LEAST = 8
+    YIELD_BUSY_PART = 4
     YIELD_MS = 1000             # at most, or until a kick; if connections wait then, the others do not accept, ...
     ANYWAY_TURNS = 1000         # ... and for so many turns that bring some it does not matter what they have
     NAP_MS = 20                 # and where no kick is heard
@@ -158,6 +161,7 @@ cdef void watch_listeners(loop_t* loop) noexcept nogil:
         watch_listener(loop, &loop.listeners[i], on)
         leaves |= was_watched and not loop.listeners[i].is_watched
     word_store(&loop.row.accepts, loop.listens and not loop.withheld & ~HELD_YIELDS)
+    word_store(&loop.row.yields, loop.listens and loop.withheld == HELD_YIELDS)
     # Who is kept from accepting by order only is so for a moment, and all others are busy, too.
     if leaves and loop.withheld != HELD_ORDER and loop.kick.writer >= 0:
         # What waits in the kernel's queue has woken us already, and will wake nobody else.
@@ -205,8 +209,19 @@ cdef int64_t room_to_accept(loop_t* loop) noexcept nogil:
         margin = max(theirs // YIELD_PART, <int64_t>YIELD_LEAST)
         if loop.withheld & HELD_YIELDS:
             margin //= 2        # or it would be there and back with each connection
+        if theirs + margin <= loop.open_count and row_is_busy(loop.board, row):
+            margin = max(theirs // YIELD_BUSY_PART, <int64_t>YIELD_BUSY_LEAST)
         room = min(room, theirs + margin - loop.open_count)
     return room
+
+
+cdef void call_for_help(loop_t* loop) noexcept nogil:
+    """More came at once than one takes in a turn: who yields may do so no longer."""
+    cdef int i
+    for i in range(<int>loop.board.workers):
+        if word_load_relaxed(&board_row(loop.board, i).yields):
+            wake_write(&loop.kick)
+            return
 
 
 cdef bint is_served_in_order(loop_t* loop) noexcept nogil:
@@ -416,6 +431,8 @@ cdef int accept_more(loop_t* loop) noexcept nogil:
     loop.accept_more = NULL
     if not loop.accept_budget:
         loop.accept_budget = loop.accept_most
+        if loop.shares:
+            call_for_help(loop)
     return listener_event(loop, listener)
 
 

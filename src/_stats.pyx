@@ -40,6 +40,20 @@ cdef row_t* board_row(board_t* board, int index) noexcept nogil:
     return <row_t*>(<char*>board + in_lines(sizeof(board_t)) + <size_t>index * row_size(<int>board.threads))
 
 
+cdef inline shown_t* row_shown(row_t* row) noexcept nogil:
+    """What the threads of a row serve; thread 1 at [0]."""
+    return <shown_t*>(<char*>row + in_lines(sizeof(row_t)))
+
+
+cdef bint row_is_busy(board_t* board, row_t* row) noexcept nogil:
+    """One of its threads serves something."""
+    cdef int i
+    for i in range(threads_most(<int>board.threads)):
+        if word_load_relaxed(&row_shown(row)[i].number):
+            return True
+    return False
+
+
 cdef void shown_text(shown_t* shown, const char* line, size_t line_size, const char* client, size_t client_size,
                      const char* request_id, size_t id_size) noexcept nogil:
     """Write what a thread serves, cut to what is shown; shown.number is 0 meanwhile."""
@@ -143,7 +157,7 @@ cdef class Board:
         row.board = self
         row.index = index
         row.row = board_row(self.board, index)
-        row.shown = <shown_t*>(<char*>row.row + in_lines(sizeof(row_t)))
+        row.shown = row_shown(row.row)
         return row
 
 

@@ -78,7 +78,8 @@ cdef struct row_t:
     # What the others look at before they accept. It does as long as it has room and does not drain.
     atomic_word_t accepts
     atomic_word_t waiting       # requests that wait for a thread now; the crew's, under its mutex
-    atomic_word_t pad_more[2]
+    atomic_word_t yields        # it leaves what comes to others
+    atomic_word_t pad_more
     counters_t counters
 
 
@@ -112,6 +113,7 @@ cdef inline int threads_most(int threads) noexcept nogil:
 
 
 cdef row_t* board_row(board_t* board, int index) noexcept nogil
+cdef bint row_is_busy(board_t* board, row_t* row) noexcept nogil
 cdef void shown_text(shown_t* shown, const char* line, size_t line_size, const char* client, size_t client_size,
                      const char* request_id, size_t id_size) noexcept nogil
 cdef Row private_row(int threads)
