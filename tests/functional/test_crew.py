@@ -211,9 +211,10 @@ def test_requests_beyond_the_threads_run_in_order(serve):
     server.wait_count("exchanges", server.threads)
     queued = [server.connect() for _ in range(20)]
     server.wait_count("connections", server.threads + 20)
+    before = server.count("queued")
     for number, client in enumerate(queued):
         client.send(request(f"/{number}"))
-        time.sleep(0.002)  # So that they arrive in this order.
+        server.wait_count("queued", before + number + 1)
     blocked.set()
     for number, client in enumerate(queued):
         assert client.read_response().text == f"/{number}"
