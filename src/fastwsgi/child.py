@@ -23,9 +23,9 @@ from fastwsgi.forkguard import ForkGuard
 from fastwsgi.hooks import Hooks, Server, with_request_hooks
 from fastwsgi.hooks import Worker as HookedWorker
 from fastwsgi.listener import Listener
-from fastwsgi.logs import LOG, AccessLog
+from fastwsgi.logs import LOG, AccessLog, ErrorLog
 from fastwsgi.privileges import Identity
-from fastwsgi.process import set_title
+from fastwsgi.process import Place, set_title
 from fastwsgi.worker import Post, Worker, heeding, leave_if_lost
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Work:
     hooks: Hooks
     hooked: Server  # what hooks know as the server
     access_log: AccessLog
+    error_log: ErrorLog
+    place: Place
     identity: Identity | None
     is_first: bool  # of this server: what fails is told on the standard error, as a command does
 
@@ -143,6 +145,8 @@ def serve(
             if application is None:
                 application = load(work)
             hooked.wsgi, hooked.booted = application, True
+            # So far, what fails is a failed reload, of which the log knows that is in use.
+            work.error_log.use()
             enable_faulthandler()
             if settings.reuse_port:
                 for listener in listeners:
@@ -175,7 +179,8 @@ def become(work: Work) -> None:
     for name in systemd.VARIABLES:
         os.environ.pop(name, None)  # they are for the supervisor alone
     loader.prepare_environ(work.settings.env)
-    loader.prepare_path(work.settings.chdir, work.settings.pythonpath)
+    work.place.enter()
+    loader.prepare_path(None, work.settings.pythonpath)
 
 
 def leave_terminal(work: Work) -> None:
@@ -268,6 +273,7 @@ def preload(
                 return WORKER_FAILED
             gc.collect()
             gc.freeze()
+            work.error_log.use()
             loaded()
             with line, line.makefile("r") as orders:
                 for order in orders:

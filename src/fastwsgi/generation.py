@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -19,8 +19,9 @@ from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
 from fastwsgi.gunicorn import Config
 from fastwsgi.listener import Listener, open_listeners
-from fastwsgi.logs import AccessLog
+from fastwsgi.logs import AccessLog, ErrorLog
 from fastwsgi.privileges import Identity
+from fastwsgi.process import Place
 from fastwsgi.sources import Configuration
 from fastwsgi.worker import Post, hand_over
 
@@ -103,9 +104,10 @@ class Generation:
         lines: Lines,
         kept: Sequence[Listener],
         *,
+        origin: Place,
         is_first: bool,
     ) -> "Generation":
-        """Open what it needs beside the listeners that are kept.
+        """Open what it needs beside the listeners that are kept. `origin`: where the server was started.
 
         Raises ConfigError where that is not possible; nothing is left open then.
         """
@@ -119,27 +121,38 @@ class Generation:
             raise ConfigError(str(error)) from None
         identity = Identity.find(settings.user, settings.group)
         workers, why = resources.count_workers(settings.workers, resources.find_cpus())
-        access_log = AccessLog(settings.access_logfile)
-        listeners: list[Listener] = []
-        try:
+        place = Place(
+            origin.directory if settings.chdir is None else settings.chdir,
+            origin.umask if settings.umask is None else settings.umask,
+        )
+        with ExitStack() as opened, place.visited():
+            access_log = AccessLog(settings.access_logfile)
+            opened.callback(access_log.close)
+            error_log = ErrorLog(settings.error_logfile, settings.log_level)
+            opened.callback(error_log.close)
             listeners = open_listeners(
                 settings.bind, settings.backlog, kept=kept, reuse_port=settings.reuse_port
             )
             for listener in listeners:
-                if settings.reuse_port and listener not in kept:
-                    listener.rest()
+                if listener not in kept:
+                    opened.callback(listener.close)
+                    if settings.reuse_port:
+                        listener.rest()
             if identity is not None:
                 hand_over(identity, listeners, access_log)
-        except BaseException:
-            access_log.close()
-            for listener in listeners:
-                if listener not in kept:
-                    listener.close()
-            raise
+            opened.pop_all()
         hooked = hooks.Server(Config(settings, configuration.hooks.given, workers), workers)
         assert configuration.application is not None
         work = Work(
-            settings, configuration.application, configuration.hooks, hooked, access_log, identity, is_first
+            settings,
+            configuration.application,
+            configuration.hooks,
+            hooked,
+            access_log,
+            error_log,
+            place,
+            identity,
+            is_first,
         )
         return cls(number, work, listeners, lines, workers=workers, why=why)
 
@@ -217,6 +230,7 @@ class Generation:
     def close(self) -> None:
         """When its last worker is gone. The listeners are the supervisor's."""
         self.work.access_log.close()
+        self.work.error_log.close()
         if self.board_fd >= 0:
             os.close(self.board_fd)
             self.board_fd = -1

@@ -37,14 +37,45 @@ def escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def set_up_error_log(file: str, level: str) -> None:
-    """Send messages of at least a level to a file, or to the standard error for "-".
+class ErrorLog:
+    """Where messages of at least a level go: a file, or the standard error for "-".
 
-    A file that was moved away is opened anew by itself. Raises ConfigError if it cannot be opened. Does
-    nothing if the logger has handlers already: then somebody else has set it up.
+    A file that was moved away is opened anew by itself. If the logger has handlers of somebody else, they
+    stay, and nothing is opened.
     """
-    if LOG.handlers:
-        return
+
+    def __init__(self, file: str, level: str) -> None:
+        """Open it; raise ConfigError if that fails. Messages go there from `use` on."""
+        self._level = level.upper()
+        self._handler = None if LOG.handlers and not own_handlers() else open_handler(file)
+
+    def use(self) -> None:
+        """Have messages go there, and not any more to the one that was used before."""
+        if self._handler is None:
+            return
+        former = own_handlers()
+        LOG.addHandler(self._handler)  # nothing is changed if it is there
+        for handler in former:
+            if handler is not self._handler:
+                LOG.removeHandler(handler)
+                handler.close()
+        LOG.setLevel(self._level)
+        # What the application does with the root logger shall not print our messages twice.
+        LOG.propagate = False
+
+    def close(self) -> None:
+        """If it is not the one that is used."""
+        if self._handler is not None and self._handler not in LOG.handlers:
+            self._handler.close()
+
+
+def set_up_error_log(file: str, level: str) -> None:
+    """Open and use an `ErrorLog`, if nobody has set up the logger before."""
+    if not LOG.handlers:
+        ErrorLog(file, level).use()
+
+
+def open_handler(file: str) -> logging.Handler:
     handler: logging.Handler
     try:
         if file == "-":
@@ -54,10 +85,11 @@ def set_up_error_log(file: str, level: str) -> None:
     except OSError as error:
         raise ConfigError(f"--error-logfile {file}: {error.strerror}") from None
     handler.setFormatter(SafeFormatter(FORMAT, DATE_FORMAT))
-    LOG.addHandler(handler)
-    LOG.setLevel(level.upper())
-    # What the application does with the root logger shall not print our messages twice.
-    LOG.propagate = False
+    return handler
+
+
+def own_handlers() -> list[logging.Handler]:
+    return [handler for handler in LOG.handlers if isinstance(handler.formatter, SafeFormatter)]
 
 
 def error_log_fd() -> int | None:

@@ -20,6 +20,7 @@ from fastwsgi import __version__, child, loader, resources, systemd, upgrade
 from fastwsgi._stats import row_state_t
 from fastwsgi.blackbox import describe_end, show_age, what_it_served
 from fastwsgi.child import HANDLED, Forked
+from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
 from fastwsgi.generation import NEVER, Child, Generation, Lines, State
 from fastwsgi.listener import Listener
@@ -28,19 +29,21 @@ from fastwsgi.privileges import Identity
 from fastwsgi.process import (
     Launch,
     PidFile,
+    Place,
     become_subreaper,
+    current_umask,
     daemonize,
     is_file,
     set_title,
 )
 from fastwsgi.sources import Configuration, starting_directory
-from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, summary
+from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, check_backlog, plural, prepare, summary
 
 # The exit code of a start that fails before there is a worker.
 FAILED = 1
 
-# What a reload does not change.
-FIXED = ("reuse_port", "pid", "daemon")
+# What neither a reload nor an upgrade changes.
+FIXED = ("reuse_port", "user", "group", "pid", "daemon")
 
 # So many crashes within so many seconds may be chance; from there on the pauses between starts grow.
 CRASHES = 5
@@ -110,7 +113,7 @@ class Supervisor:
         self._manager = systemd.Manager.of(os.environ)
         self._watchdog = systemd.watchdog_interval(os.environ, os.getpid())
         self._watchdog_at = time.monotonic() if self._watchdog else NEVER
-        self._directory = starting_directory()
+        self._origin = Place(starting_directory(), current_umask())
         self._pid_file: PidFile | None = None
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
 
@@ -493,12 +496,15 @@ class Supervisor:
                 if getattr(former, name) != getattr(settings, name):
                     flag = "--" + name.replace("_", "-")
                     raise ConfigError(f"{flag} cannot be changed by a reload; stop and start the server")
+            if settings.workers == 0:
+                raise ConfigError("--workers 0 is for a start: a reload cannot end the supervisor")
         self._generations += 1
         generation = Generation.open(
             self._generations,
             configuration,
             self._lines,
             self._listeners,
+            origin=self._origin,
             is_first=self._generation is None,
         )
         self._listeners += [listener for listener in generation.listeners if listener not in self._listeners]
@@ -597,6 +603,9 @@ class Supervisor:
     def _adopt(self, generation: Generation, first: Child) -> None:
         """A worker of a new generation serves: it is the one that counts now."""
         former, self._generation, self._trial = self._generation, generation, None
+        if former is not None:
+            self._take_on(former.settings, generation)
+        generation.work.error_log.use()
         for listener in self._close_listeners(generation):
             LOG.info("Not listening at %s any more", listener.address)
         self._wanted, why = generation.workers, generation.why_so_many
@@ -611,8 +620,7 @@ class Supervisor:
             self._call(generation, "when_ready")
             self._manager.ready()
             if self._launch is not None:
-                if generation.settings.error_logfile == "-" and not is_file(2):
-                    LOG.warning("Messages after this one are lost; give --error-logfile FILE to keep them")
+                self._warn_of_lost_messages(generation.settings)
                 child.leave_terminal(generation.work)
                 self._launch.tell()
         else:
@@ -625,6 +633,26 @@ class Supervisor:
         if self._reload_again:
             self._reload_again = False
             self._reload()
+
+    def _take_on(self, former: Settings, generation: Generation) -> None:
+        """What of a reload concerns this process."""
+        settings = generation.settings
+        with suppress(ConfigError):  # the directory was there just now
+            generation.work.place.enter()
+        set_title("supervisor", settings.name)
+        if settings.error_logfile != former.error_logfile:
+            LOG.info("Messages go to %s from now on (--error-logfile)", settings.error_logfile)
+            self._warn_of_lost_messages(settings)
+        if settings.backlog != former.backlog:
+            check_backlog(settings.backlog)
+            for listener in generation.listeners:
+                if listener.listens:
+                    listener.listen(settings.backlog)
+
+    @staticmethod
+    def _warn_of_lost_messages(settings: Settings) -> None:
+        if settings.daemon and settings.error_logfile == "-" and not is_file(2):
+            LOG.warning("Messages after this one are lost; give --error-logfile FILE to keep them")
 
     def _announce(self, generation: Generation, why: str) -> None:
         LOG.info(
@@ -750,7 +778,7 @@ class Supervisor:
             return
         LOG.info("Upgrading (USR2): trying whether the server starts as it is installed now")
         try:
-            self._rehearsal = upgrade.rehearse(self._directory)
+            self._rehearsal = upgrade.rehearse(self._origin.directory)
         except OSError as error:
             self._not_upgraded(str(error))
 
@@ -788,7 +816,7 @@ class Supervisor:
     def _what_is_kept(self) -> "upgrade.Kept":
         lines = self._lines
         return upgrade.Kept(
-            directory=self._directory,
+            directory=self._origin.directory,
             lines=(lines.life_fd, self._life, self._notice, lines.notice_fd, lines.kick_fd),
             listeners=[listener.state for listener in self._listeners],
             boards={str(one.generation.number): one.generation.memory for one in self._children},

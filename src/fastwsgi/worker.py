@@ -492,13 +492,15 @@ def prepare(settings: Settings) -> None:
     if settings.umask is not None:
         os.umask(settings.umask)
     set_up_error_log(settings.error_logfile, settings.log_level)
-    if settings.backlog > longest_backlog():
-        LOG.warning(
-            "The kernel cuts --backlog %d to %d; raise net.core.somaxconn",
-            settings.backlog,
-            longest_backlog(),
-        )
+    check_backlog(settings.backlog)
     raise_open_files()
+
+
+def check_backlog(backlog: int) -> None:
+    if backlog > longest_backlog():
+        LOG.warning(
+            "The kernel cuts --backlog %d to %d; raise net.core.somaxconn", backlog, longest_backlog()
+        )
 
 
 def hand_over(identity: Identity, listeners: Iterable[Listener], access_log: AccessLog) -> None:
