@@ -26,13 +26,13 @@ from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG, AccessLog, ErrorLog
 from fastwsgi.privileges import Identity
 from fastwsgi.process import Place, set_title
-from fastwsgi.worker import Post, Worker, heeding, leave_if_lost
+from fastwsgi.worker import Ending, Post, Worker, heeding, leave_if_lost
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 # What a process does once it has left the stack of the one that forked it; returns its exit code.
-Task: TypeAlias = Callable[[], int]
+Task: TypeAlias = Callable[[Ending], int]
 
 WORKER_FAILED = 3
 APPLICATION_FAILED = 4
@@ -41,7 +41,7 @@ APPLICATION_FAILED = 4
 class Forked(BaseException):
     """In a process that was just forked: unwinds the parent's stack, to do `task` then."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Callable[[], int]) -> None:
         self.task = task
 
 
@@ -71,7 +71,7 @@ class Work:
             self.access_log.reopen()
 
 
-def fork(task: Callable[[], int]) -> int:
+def fork(task: Task) -> int:
     """Fork; return the process number in the parent, and raise `Forked` with the task in the child.
 
     Signals that come meanwhile wait until the child has handlers of its own: TERM does what Ctrl-C does, and
@@ -98,9 +98,10 @@ def fork(task: Callable[[], int]) -> int:
 
 
 def begin(task: Task, mask: Iterable[int]) -> int:
-    with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(QUIET, nothing)}):
+    ending = Ending()
+    with heeding({signal.SIGTERM: ending, **dict.fromkeys(QUIET, nothing)}):
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        return task()
+        return task(ending)
 
 
 def signals_by_name(*names: str) -> tuple[signal.Signals, ...]:
@@ -125,11 +126,16 @@ def nothing(*_: object) -> None:
 
 
 def serve(
-    work: Work, post: Post, listeners: Sequence[Listener], application: "WSGIApplication | None" = None
+    work: Work,
+    post: Post,
+    listeners: Sequence[Listener],
+    ending: Ending,
+    application: "WSGIApplication | None" = None,
 ) -> int:
     """A worker, from its first moment to its end; returns the exit code.
 
-    application: loaded already, by the loader that forked this worker.
+    ending: by TERM, before it is heeded here. application: loaded already, by the loader that forked this
+    worker.
     """
     post.row.pid = os.getpid()
     settings = work.settings
@@ -143,7 +149,7 @@ def serve(
             if not work.hooks.call("post_fork", work.hooked, hooked):
                 return WORKER_FAILED
             if application is None:
-                application = load(work)
+                application = load(work, ending)
             hooked.wsgi, hooked.booted = application, True
             # So far, what fails is a failed reload, of which the log knows that is in use.
             work.error_log.use()
@@ -155,6 +161,7 @@ def serve(
             worker = Worker(application, listeners, settings, work.access_log, post)
             if not work.hooks.call("post_worker_init", hooked):
                 return WORKER_FAILED
+            ending.check()
             with worker.commands(lambda: work.hooks.call("worker_int", hooked)):
                 worker.run(lambda: leave_terminal(work))
             work.hooks.call("worker_exit", work.hooked, hooked)
@@ -190,10 +197,11 @@ def leave_terminal(work: Work) -> None:
         work.access_log.follow_output()
 
 
-def load(work: Work) -> "WSGIApplication":
+def load(work: Work, ending: Ending) -> "WSGIApplication":
     application = loader.load(work.application) if isinstance(work.application, str) else work.application
     # The application's logging.config may have disabled every logger that it found.
     LOG.disabled = False
+    ending.check()
     return application
 
 
@@ -257,6 +265,7 @@ def preload(
     line: socket.socket,
     worker: Callable[[int, int, "WSGIApplication"], Task],
     loaded: Callable[[], None],
+    ending: Ending,
 ) -> int:
     """The loader of a generation: import the application once, then fork a worker whenever one is asked for.
 
@@ -268,7 +277,7 @@ def preload(
         try:
             become(work)
             with ForkGuard() as guard:
-                application = load(work)
+                application = load(work, ending)
             if not may_fork(guard.ghosts(), work.settings.preload):
                 return WORKER_FAILED
             gc.collect()

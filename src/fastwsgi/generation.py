@@ -121,10 +121,7 @@ class Generation:
             raise ConfigError(str(error)) from None
         identity = Identity.find(settings.user, settings.group)
         workers, why = resources.count_workers(settings.workers, resources.find_cpus())
-        place = Place(
-            origin.directory if settings.chdir is None else settings.chdir,
-            origin.umask if settings.umask is None else settings.umask,
-        )
+        place = place_of(settings, origin)
         with ExitStack() as opened, place.visited():
             access_log = AccessLog(settings.access_logfile)
             opened.callback(access_log.close)
@@ -156,6 +153,38 @@ class Generation:
         )
         return cls(number, work, listeners, lines, workers=workers, why=why)
 
+    @classmethod
+    def resumed(cls, kept: upgrade.Kept, lines: Lines, listeners: Sequence[Listener]) -> "Generation":
+        """The one of the program that was here before, with what that had open; `take_hooks` may follow.
+
+        Messages go where they went, the directory and the umask are those of its files.
+        """
+        settings = kept.known_settings()
+        place = place_of(settings, Place(kept.directory, kept.umask))
+        with suppress(ConfigError):  # it is gone: its workers cannot be started, and say so
+            place.enter()
+        error_log = ErrorLog(settings.error_logfile, settings.log_level, kept.error_log)
+        error_log.use()
+        access_log = AccessLog(None) if kept.access_log is None else AccessLog(*kept.access_log)
+        work = Work(
+            settings,
+            kept.application,
+            hooks.NO_HOOKS,
+            hooks.Server(Config(settings, {}, kept.wanted), kept.wanted),
+            access_log,
+            error_log,
+            place,
+            identity=None,  # this process has it already
+            is_first=False,
+        )
+        memory = kept.boards.get(str(kept.generation))
+        return cls(kept.generation, work, listeners, lines, workers=kept.wanted, why="", memory=memory)
+
+    def take_hooks(self, found: hooks.Hooks) -> None:
+        """Have these hooks from now on."""
+        hooked = hooks.Server(Config(self.settings, found.given, self.workers), self.workers)
+        self.work = replace(self.work, hooks=found, hooked=hooked)
+
     def fork(self, one: "Child") -> None:
         """Fork a worker, with --preload by the loader, which is ready. Raises `Forked` in the worker."""
         if self.settings.preload == "off":
@@ -177,7 +206,7 @@ class Generation:
         self.loader = line
         try:
             self.loader_pid = child.fork(
-                lambda: child.preload(self.work, theirs, self._worker, self._say_loaded)
+                lambda ending: child.preload(self.work, theirs, self._worker, self._say_loaded, ending)
             )
         except OSError:
             self.loader = None
@@ -198,7 +227,7 @@ class Generation:
             life_fd=lines.life_fd,
             notice_fd=lines.notice_fd,
         )
-        return lambda: child.serve(self.work, post, self._listeners_of_a_worker(), application)
+        return lambda ending: child.serve(self.work, post, self._listeners_of_a_worker(), ending, application)
 
     def _listeners_of_a_worker(self) -> Sequence[Listener]:
         """In a worker: with --reuse-port they are its own, and no other process may ever have them.
@@ -234,6 +263,14 @@ class Generation:
         if self.board_fd >= 0:
             os.close(self.board_fd)
             self.board_fd = -1
+
+
+def place_of(settings: Settings, origin: Place) -> Place:
+    """Where the files of these settings are, for a server that was started there."""
+    return Place(
+        origin.directory if settings.chdir is None else settings.chdir,
+        origin.umask if settings.umask is None else settings.umask,
+    )
 
 
 def open_board(memory: tuple[int, int, int]) -> Board:

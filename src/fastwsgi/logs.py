@@ -44,10 +44,13 @@ class ErrorLog:
     stay, and nothing is opened.
     """
 
-    def __init__(self, file: str, level: str) -> None:
-        """Open it; raise ConfigError if that fails. Messages go there from `use` on."""
+    def __init__(self, file: str, level: str, fd: int = -1) -> None:
+        """Open it; raise ConfigError if that fails. Messages go there from `use` on.
+
+        fd: after an exec, where messages have gone before; it does if the file cannot be opened.
+        """
         self._level = level.upper()
-        self._handler = None if LOG.handlers and not own_handlers() else open_handler(file)
+        self._handler = None if LOG.handlers and not own_handlers() else open_handler(file, fd)
 
     def use(self) -> None:
         """Have messages go there, and not any more to the one that was used before."""
@@ -75,17 +78,30 @@ def set_up_error_log(file: str, level: str) -> None:
         ErrorLog(file, level).use()
 
 
-def open_handler(file: str) -> logging.Handler:
+def open_handler(file: str, fd: int) -> logging.Handler:
     handler: logging.Handler
     try:
         if file == "-":
             handler = logging.StreamHandler(sys.stderr)
         else:
-            handler = logging.handlers.WatchedFileHandler(file, encoding="utf-8", errors="backslashreplace")
+            handler = FileHandler(file, encoding="utf-8", errors="backslashreplace")
+            if fd > 2:
+                os.close(fd)
     except OSError as error:
-        raise ConfigError(f"--error-logfile {file}: {error.strerror}") from None
+        if fd < 0:
+            raise ConfigError(f"--error-logfile {file}: {error.strerror}") from None
+        handler = logging.StreamHandler(os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace"))
     handler.setFormatter(SafeFormatter(FORMAT, DATE_FORMAT))
     return handler
+
+
+class FileHandler(logging.handlers.WatchedFileHandler):
+    """Goes on in the old file where a new one cannot be had; the base class would raise that for ever."""
+
+    def reopenIfNeeded(self) -> None:
+        with suppress(OSError):
+            os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
+            super().reopenIfNeeded()
 
 
 def own_handlers() -> list[logging.Handler]:
@@ -123,16 +139,26 @@ def give_file(fd: int, path: str, uid: int, gid: int) -> None:
 class AccessLog:
     """The descriptor that access log lines are written to; -1 when there is no access log."""
 
-    def __init__(self, file: str | None) -> None:
-        """Open a file for appending, or the standard output for "-"; raise ConfigError if that fails."""
+    def __init__(self, file: str | None, fd: int = -1) -> None:
+        """Open a file for appending, or the standard output for "-"; raise ConfigError if that fails.
+
+        fd: it is open already, after an exec.
+        """
         self._path = None if file is None or file == "-" else os.path.abspath(file)
-        self.fd = -1
+        self.fd = fd
+        if fd >= 0:
+            return
         if self._path is not None:
             self.fd = self._open(self._path)
         elif file == "-":
             if sys.__stdout__ is None:
                 raise ConfigError("--access-logfile -: the standard output is closed; give a file")
             self.fd = os.dup(sys.__stdout__.fileno())
+
+    @property
+    def state(self) -> tuple[str, int] | None:
+        """What makes it again after an exec; None if there is no access log."""
+        return (self._path or "-", self.fd) if self.fd >= 0 else None
 
     def reopen(self) -> None:
         """Go on in a new file if the old one was moved away; raise ConfigError if it cannot be opened.

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Self
 
 from fastwsgi._process import become_subreaper, name_thread
 from fastwsgi.errors import ConfigError
@@ -35,7 +36,7 @@ class PidFile:
     """
 
     def __init__(self, path: str) -> None:
-        """Write it; after an exec, the same process takes it over as it is.
+        """Write it.
 
         Raises ConfigError if it is that of another process that lives, or something else than a PID file.
         """
@@ -45,6 +46,18 @@ class PidFile:
                 pass
         except OSError as error:
             raise ConfigError(f"--pid {self._path}: {error.strerror}") from None
+
+    @classmethod
+    def restored(cls, path: str, fd: int) -> Self:
+        """Make it again from its `state`, after an exec: the process has the lock still."""
+        restored = cls.__new__(cls)
+        restored._path, restored._fd = path, fd
+        return restored
+
+    @property
+    def state(self) -> tuple[str, int]:
+        """Where it is, and its descriptor."""
+        return self._path, self._fd
 
     def _take(self) -> bool:
         """Lock and write it; False if whoever had it has just taken it away."""

@@ -4,6 +4,7 @@
 """
 
 import atexit
+import fcntl
 import logging
 import os
 import random
@@ -11,6 +12,7 @@ import resource
 import signal
 import socket
 import sys
+import termios
 import threading
 import time
 import traceback
@@ -59,6 +61,9 @@ SUPERVISED = (
     "reuse_port",
 )
 
+# How long a worker that was sent TERM waits to be heard by the supervisor.
+ANSWER_PATIENCE = 5.0
+
 # What clients of this machine have at the stop that were just connecting: on a busy one they may take a while
 # from there to their first octets. Others have as long.
 LAST_CALL = 0.1
@@ -100,12 +105,35 @@ class Post:
         return not self.board.stopping
 
     @property
+    def is_heard(self) -> bool:
+        """The supervisor has read all that it was told."""
+        return not any(fcntl.ioctl(self.notice_fd, termios.FIONREAD, bytes(4)))
+
+    @property
     def is_deserted(self) -> bool:
         """The supervisor is gone."""
         try:
             return not os.read(self.life_fd, 1)
         except BlockingIOError:
             return False
+
+
+class Ending:
+    """For TERM as long as there is no worker that heeds it: ends what runs as Ctrl-C does.
+
+    An application may catch everything and go on; so `check` has to follow.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def __call__(self, *_: object) -> None:
+        self._came = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self._came:
+            raise KeyboardInterrupt
 
 
 # For a child that the application forks.
@@ -138,10 +166,11 @@ class Worker:
             raise ConfigError(str(error)) from None
         self._stopping = False
         self._wants_told = False
+        self._asked_at = 0.0  # whether it may leave; 0: not, or the supervisor knows
         self._left_running = 0
         if post is not None:
             self._crew.last_call = LAST_CALL
-            self._crew.beat = settings.worker_timeout / 4
+            self._beat = self._crew.beat = settings.worker_timeout / 4
             self._crew.watched_fd = post.life_fd
             self._crew.max_requests = jittered(settings.max_requests, settings.max_requests_jitter)
         # Signal handlers must not write to the log: they may have interrupted a write to it.
@@ -202,9 +231,21 @@ class Worker:
             LOG.error("The supervisor is gone: this worker finishes what runs, and ends")
             post.board.stopping = True  # as every other one will
             self.stop(self._settings.graceful_timeout)
+        if self._asked_at and not self._stopping:
+            self._look_for_an_answer(post)
         if post.row.wants and not self._wants_told:
             self._wants_told = True
             post.tell("wants")
+
+    def _look_for_an_answer(self, post: Post) -> None:
+        """A supervisor that hangs may not keep this worker from leaving."""
+        if post.is_heard:
+            self._asked_at, self._crew.beat = 0.0, self._beat
+        elif time.monotonic() - self._asked_at > ANSWER_PATIENCE:
+            LOG.warning("The supervisor does not answer: this worker finishes what runs, and ends (TERM)")
+            self.stop(self._settings.graceful_timeout, leave=self._leaves)
+        else:
+            self._crew.beat = ANSWER_PATIENCE / 5
 
     def _attend(self) -> None:
         """Wait for what the core has to say, and log it."""
@@ -278,13 +319,17 @@ class Worker:
         """
         post = self._post
         assert post is not None
+        has_asked = False
 
         def drain(*_: object) -> None:
-            if post.row.state == row_state_t.ROW_DRAINING:
+            nonlocal has_asked
+            if post.row.state == row_state_t.ROW_DRAINING or has_asked:
                 self.stop(self._settings.graceful_timeout, leave=self._leaves)
             else:
                 # From somebody else, perhaps to the whole group: nobody would serve what this one leaves.
-                # The supervisor sends it again when it is time.
+                # The supervisor sends it again when it is time; so does one that cannot write to this row.
+                has_asked = True
+                self._asked_at = time.monotonic()
                 post.tell("asked")
 
         def quit_soon(number: int, _: object) -> None:
@@ -464,8 +509,10 @@ def serve(app: "WSGIApplication | str", settings: Settings) -> None:
             # The application is not even imported with more rights than it shall have.
             hand_over(identity, listeners, access_log)
         # Until the worker heeds it, TERM does what Ctrl-C does: process 1 would not be ended by it at all.
-        with heeding({signal.SIGTERM: signal.default_int_handler}) if in_main else nullcontext():
+        ending = Ending()
+        with heeding({signal.SIGTERM: ending}) if in_main else nullcontext():
             application = loader.load(app) if isinstance(app, str) else app
+            ending.check()
             # The application's logging.config may have disabled every logger that it found.
             LOG.disabled = False
             worker = Worker(application, listeners, settings, access_log)

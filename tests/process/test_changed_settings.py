@@ -10,63 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from process.family import family_of, stop, wait_for_workers, workers_of
+from process.family import family_of, stop, text_of, wait_for_workers, workers_of
 from process.load import load
-from support import PATIENCE, Client, wait_until
-
-
-class Configured:
-    """A server with a file of settings, which `change` reloads and `refuse` tries to."""
-
-    def __init__(self, start, directory):
-        self._start = start
-        self.file = directory / "settings.toml"
-        self.settings = {"app": "site_app:application", "workers": 2, "bind": ["127.0.0.1:0"]}
-
-    def start(self, **settings):
-        self.write(**settings)
-        self.server = self._start("--config", str(self.file), started=False, PYTHONDONTWRITEBYTECODE="1")
-        wait_for_workers(self.server, self.settings["workers"])
-        return self.server
-
-    def write(self, **settings):
-        """Change some; None takes one away."""
-        self.settings |= settings
-        given = {name: value for name, value in self.settings.items() if value is not None}
-        self.file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in given.items()))
-
-    def change(self, **settings):
-        """Reload with these; return when none of the former workers is there any more."""
-        before = workers_of(self.server)
-        self.write(**settings)
-        self.server.signal(signal.SIGHUP)
-        wait_until(
-            lambda: (
-                len(workers_of(self.server)) >= self.settings["workers"]
-                and not before & workers_of(self.server)
-            ),
-            lambda: f"other workers: {self.server.stderr}",
-            2 * PATIENCE,
-        )
-
-    def refuse(self, words, **settings):
-        """Reload with these, which is refused with these words; the former settings count again."""
-        former, before = self.settings.copy(), workers_of(self.server)
-        self.write(**settings)
-        self.server.signal(signal.SIGHUP)
-        self.server.wait_said(f"Not reloaded, those that serve go on as before: {words}")
-        assert workers_of(self.server) == before
-        self.settings = former
-
-
-@pytest.fixture
-def configured(start, site, tmp_path):
-    return Configured(start, tmp_path)
-
-
-def text_of(file):
-    return file.read_text() if file.exists() else ""
-
+from support import Client, wait_until
 
 # Those of the workers
 
@@ -121,6 +67,20 @@ def test_messages_go_to_another_file(configured, tmp_path, site):
     server.wait_said("Reloaded")
     assert "Messages go to - from now on" in text_of(second)
     assert not text_of(third)
+    stop(server)
+
+
+def test_messages_go_on_where_no_new_file_can_be_had(configured, tmp_path):
+    """The directory of the log is gone: no process ends for that."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    server = configured.start(error_logfile=str(logs / "log"))
+    former = logs.rename(tmp_path / "former") / "log"
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: "logs/log: No such file or directory" in text_of(former), "why it is not reloaded")
+    logs.mkdir()
+    configured.change(threads=2)
+    wait_until(lambda: "Reloaded" in text_of(logs / "log"), "a new file")
     stop(server)
 
 
