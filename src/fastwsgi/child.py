@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from fastwsgi import loader, logs, process, systemd
+from fastwsgi import loader, logs, systemd
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
 from fastwsgi.forkguard import ForkGuard
@@ -26,7 +26,7 @@ from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG, AccessLog, ErrorLog
 from fastwsgi.privileges import Identity
 from fastwsgi.process import Place, set_title
-from fastwsgi.worker import Ending, Post, Worker, heeding, leave_if_lost
+from fastwsgi.worker import Ending, Post, Worker, heeding, leave_if_lost, leave_terminal
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -163,7 +163,7 @@ def serve(
                 return WORKER_FAILED
             ending.check()
             with worker.commands(lambda: work.hooks.call("worker_int", hooked)):
-                worker.run(lambda: leave_terminal(work))
+                worker.run(lambda: leave_terminal(settings, work.access_log))
             work.hooks.call("worker_exit", work.hooked, hooked)
         except AppLoadError as error:
             return report(error, work)
@@ -188,13 +188,6 @@ def become(work: Work) -> None:
     loader.prepare_environ(work.settings.env)
     work.place.enter()
     loader.prepare_path(None, work.settings.pythonpath)
-
-
-def leave_terminal(work: Work) -> None:
-    """As a daemon: let go of the standard descriptors, where they are not files."""
-    if work.settings.daemon:
-        process.leave_terminal(keep=(1, 2))
-        work.access_log.follow_output()
 
 
 def load(work: Work, ending: Ending) -> "WSGIApplication":
@@ -289,7 +282,7 @@ def preload(
                     row, number = map(int, order.split())
                     fork_twice(line, row, worker(row, number, application))
                     # The first one has it still, to say what is wrong if it does not get to serve.
-                    leave_terminal(work)
+                    leave_terminal(work.settings, work.access_log)
         except AppLoadError as error:
             return report(error, work)
         except KeyboardInterrupt:

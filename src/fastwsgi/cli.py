@@ -107,9 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if configuration.found is not None:
             warn(f"found {configuration.application} ({configuration.found})")
         if configuration.settings.workers == 0:
-            from fastwsgi.worker import serve
+            from fastwsgi.alone import serve_alone
 
-            serve(str(configuration.application), configuration.settings)
+            serve_alone(configuration)
         else:
             from fastwsgi.supervisor import supervise
 

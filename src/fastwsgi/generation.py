@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from fastwsgi import child, hooks, resources, systemd, upgrade
+from fastwsgi import child, hooks, resources, upgrade
 from fastwsgi._accesslog import LogFormat
 from fastwsgi._stats import Board, Row
 from fastwsgi.child import Work
@@ -23,7 +23,7 @@ from fastwsgi.logs import AccessLog, ErrorLog
 from fastwsgi.privileges import Identity
 from fastwsgi.process import Place
 from fastwsgi.sources import Configuration
-from fastwsgi.worker import Post, hand_over
+from fastwsgi.worker import Post, hand_over, with_activated
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -111,10 +111,7 @@ class Generation:
 
         Raises ConfigError where that is not possible; nothing is left open then.
         """
-        settings = configuration.settings
-        activated = systemd.handed_over(os.environ, os.getpid())
-        if activated and not any(address.startswith("fd://") for address in settings.bind):
-            settings = replace(settings, bind=tuple(activated))
+        settings = with_activated(configuration.settings)
         try:
             LogFormat(settings.access_logformat)
         except ValueError as error:

@@ -33,11 +33,20 @@ from fastwsgi.process import (
     become_subreaper,
     current_umask,
     daemonize,
-    is_file,
     set_title,
 )
 from fastwsgi.sources import Configuration, starting_directory
-from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, check_backlog, plural, prepare, summary
+from fastwsgi.worker import (
+    EXIT_PATIENCE,
+    INTERRUPT_GRACE,
+    check_backlog,
+    leave_terminal,
+    open_pid_file,
+    plural,
+    prepare,
+    summary,
+    warn_of_lost_messages,
+)
 
 # The exit code of a start that fails before there is a worker.
 FAILED = 1
@@ -481,11 +490,8 @@ class Supervisor:
         prepare(settings)
         set_title("supervisor", settings.name)
         if settings.pid is not None:
-            self._pid_file = PidFile(settings.pid)
             identity = Identity.find(settings.user, settings.group)
-            if identity is not None and not identity.is_ours:
-                # Or it could not empty it at the end.
-                self._pid_file.give_to(identity.uid, identity.gid)
+            self._pid_file = open_pid_file(settings.pid, identity)
         self._trial = self._generate(configuration)
         self._wanted = self._trial.workers
         if not self._call(self._trial, "on_starting"):
@@ -622,8 +628,8 @@ class Supervisor:
             self._call(generation, "when_ready")
             self._manager.ready()
             if self._launch is not None:
-                self._warn_of_lost_messages(generation.settings)
-                child.leave_terminal(generation.work)
+                warn_of_lost_messages(generation.settings)
+                leave_terminal(generation.settings, generation.work.access_log)
                 self._launch.tell()
         else:
             former.end_loader()
@@ -644,17 +650,12 @@ class Supervisor:
         set_title("supervisor", settings.name)
         if settings.error_logfile != former.error_logfile:
             LOG.info("Messages go to %s from now on (--error-logfile)", settings.error_logfile)
-            self._warn_of_lost_messages(settings)
+            warn_of_lost_messages(settings)
         if settings.backlog != former.backlog:
             check_backlog(settings.backlog)
             for listener in generation.listeners:
                 if listener.listens:
                     listener.listen(settings.backlog)
-
-    @staticmethod
-    def _warn_of_lost_messages(settings: Settings) -> None:
-        if settings.daemon and settings.error_logfile == "-" and not is_file(2):
-            LOG.warning("Messages after this one are lost; give --error-logfile FILE to keep them")
 
     def _announce(self, generation: Generation, why: str) -> None:
         LOG.info(

@@ -1,6 +1,7 @@
 """One worker in this process: an application, its listeners and a crew, from the start to the drain.
 
 `Worker` is what the command line runs; `Server` is the same with the face of `wsgiref.simple_server`.
+Beside them is what a server has once, whether by its supervisor or by the one process that it is.
 """
 
 import atexit
@@ -19,11 +20,11 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
-from fastwsgi import __version__, loader
+from fastwsgi import process, systemd
 from fastwsgi._crew import Crew, start_new_thread
 from fastwsgi._stats import row_state_t
 from fastwsgi.config import Settings, merge
@@ -31,7 +32,7 @@ from fastwsgi.errors import ConfigError
 from fastwsgi.listener import Listener, longest_backlog, open_listeners
 from fastwsgi.logs import LOG, AccessLog, give_error_log_to, set_up_error_log
 from fastwsgi.privileges import Identity
-from fastwsgi.sources import gather, starting_directory
+from fastwsgi.process import PidFile
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -63,6 +64,11 @@ SUPERVISED = (
 
 # How long a worker that was sent TERM waits to be heard by the supervisor.
 ANSWER_PATIENCE = 5.0
+
+NO_SUPERVISOR = (
+    "without a supervisor nothing is reloaded; stop and start this process, "
+    "or serve with the command and --workers 1 or more"
+)
 
 # What clients of this machine have at the stop that were just connecting: on a busy one they may take a while
 # from there to their first octets. Others have as long.
@@ -150,8 +156,13 @@ class Worker:
         settings: Settings,
         access_log: AccessLog | None = None,
         post: Post | None = None,
+        manager: systemd.Manager | None = None,
+        watchdog: float | None = None,
     ) -> None:
-        """Make ready; opens the access log if none is given. `post`: below a supervisor.
+        """Make ready; opens the access log if none is given.
+
+        post: below a supervisor. manager: without one, who is told that this worker stops and, as often as
+        `watchdog` says, that it is alive.
 
         Raises ConfigError if it cannot be opened or has a wrong format.
         """
@@ -168,6 +179,11 @@ class Worker:
         self._wants_told = False
         self._asked_at = 0.0  # whether it may leave; 0: not, or the supervisor knows
         self._left_running = 0
+        self._manager, self._watchdog = manager, watchdog
+        self._alive_at = 0.0  # when it was told that
+        self._was_told = False  # that this one stops
+        if watchdog is not None:
+            self._crew.beat = watchdog
         if post is not None:
             self._crew.last_call = LAST_CALL
             self._beat = self._crew.beat = settings.worker_timeout / 4
@@ -199,6 +215,8 @@ class Worker:
                 self._attend()
                 if self._post is not None:
                     self._look_up(self._post)
+                if self._manager is not None:
+                    self._tell(self._manager)
                 if self._crew.is_exhausted and not self._stopping:
                     LOG.error("Too many threads do not come back from the application: the worker ends")
                     self.stop(self._settings.graceful_timeout, leave=self._leaves)
@@ -209,6 +227,8 @@ class Worker:
             while not self._crew.finished:
                 self._attend()
             self._attend()
+            if self._manager is not None:
+                self._tell(self._manager)
             if self._post is not None:
                 self._post.tell("end", *self._last_requests())
 
@@ -236,6 +256,15 @@ class Worker:
         if post.row.wants and not self._wants_told:
             self._wants_told = True
             post.tell("wants")
+
+    def _tell(self, manager: systemd.Manager) -> None:
+        now = time.monotonic()
+        if self._watchdog is not None and now - self._alive_at >= 0.9 * self._watchdog:
+            self._alive_at = now
+            manager.alive()
+        if self._stopping and not self._was_told:
+            self._was_told = True
+            manager.stopping()
 
     def _look_for_an_answer(self, post: Post) -> None:
         """A supervisor that hangs may not keep this worker from leaving."""
@@ -293,11 +322,11 @@ class Worker:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Heed TERM, INT, QUIT, HUP and USR1 while it lasts; in the main thread only.
+        """Heed TERM, INT, QUIT, HUP, USR1 and USR2 while it lasts; in the main thread only.
 
         TERM drains for `graceful_timeout`, INT for 5 seconds and a second one not at all, QUIT not at
-        all; USR1 reopens the log files. HUP is not a reload yet: it is ignored with a message, unless it
-        says that the terminal is gone; then it drains.
+        all; USR1 reopens the log files. HUP and USR2 are a supervisor's, and ignored with a message; but
+        if HUP says that the terminal is gone, it drains.
         """
         terminal = sys.stderr is not None and sys.stderr.isatty()
         handlers: dict[int, Handler] = {
@@ -307,6 +336,10 @@ class Worker:
             signal.SIGHUP: lambda *_: self._hang_up(terminal),
             signal.SIGUSR1: lambda *_: self._reopen_logs(),
         }
+        if signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL:  # or the program has a use for it
+            handlers[signal.SIGUSR2] = lambda *_: self._messages.append(
+                (logging.WARNING, f"USR2 ignored: {NO_SUPERVISOR}")
+            )
         with heeding(handlers), wakeup(self):
             yield
 
@@ -359,9 +392,7 @@ class Worker:
         if had_terminal and not sys.stderr.isatty():
             self._drain("HUP", self._settings.graceful_timeout)
         else:
-            self._messages.append(
-                (logging.WARNING, "HUP ignored: to load new code, stop and start the server")
-            )
+            self._messages.append((logging.WARNING, f"HUP ignored: {NO_SUPERVISOR}"))
 
     def _reopen_logs(self) -> None:
         try:
@@ -477,55 +508,6 @@ def make_server(host: str, port: int, app: "WSGIApplication", **options: Any) ->
     return Server(app, merge(options, {"bind": bind}))
 
 
-def run(app: "WSGIApplication | str", **options: Any) -> None:
-    """Serve an application (or "module:name") until TERM or Ctrl-C, in this process alone.
-
-    `options` are those of `Settings` but for what is of a supervisor: `bind="0.0.0.0:8000"`, `threads=8`,
-    `graceful_timeout="10s"`. They win over variables and files, which count as they do for the command.
-    Raises ConfigError or AppLoadError when it cannot start. If a request is still running at the end of the
-    grace, the process ends here.
-    """
-    for name in SUPERVISED:
-        if name in options:
-            raise ConfigError(f"run does not take {name}: several processes are for the command, fastwsgi")
-    configuration = gather([], os.environ, starting_directory(), options, name_of(app))
-    for notice in configuration.notices:
-        LOG.warning(notice)
-    serve(app, configuration.settings)
-
-
-def serve(app: "WSGIApplication | str", settings: Settings) -> None:
-    """Load, bind, announce, serve, drain: what `run` and the command line share; see `run`."""
-    identity = Identity.find(settings.user, settings.group)
-    loader.prepare_environ(settings.env)
-    loader.prepare_path(settings.chdir, settings.pythonpath)
-    prepare(settings)
-    in_main = in_main_thread()
-    access_log = AccessLog(settings.access_logfile)
-    listeners: list[Listener] = []
-    try:
-        listeners = open_listeners(settings.bind, settings.backlog)
-        if identity is not None:
-            # The application is not even imported with more rights than it shall have.
-            hand_over(identity, listeners, access_log)
-        # Until the worker heeds it, TERM does what Ctrl-C does: process 1 would not be ended by it at all.
-        ending = Ending()
-        with heeding({signal.SIGTERM: ending}) if in_main else nullcontext():
-            application = loader.load(app) if isinstance(app, str) else app
-            ending.check()
-            # The application's logging.config may have disabled every logger that it found.
-            LOG.disabled = False
-            worker = Worker(application, listeners, settings, access_log)
-            with worker.signals() if in_main else nullcontext():
-                announce(app, listeners, settings)
-                worker.run()
-    finally:
-        access_log.close()
-        close_all(listeners)
-    LOG.info(worker.summary())
-    leave_if_lost(worker)
-
-
 def leave_if_lost(worker: Worker) -> None:
     """End the process here if threads are left in the application: they would hold it."""
     if worker.lost_threads:
@@ -569,15 +551,33 @@ def raise_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def announce(app: "WSGIApplication | str", listeners: Sequence[Listener], settings: Settings) -> None:
-    LOG.info("fastwsgi %s serves %s with %s", __version__, name_of(app), plural(settings.threads, "thread"))
-    for listener in listeners:
-        LOG.info("Listening at %s", listener.url)
-    LOG.info("Process %d; Ctrl-C or TERM stops it", os.getpid())
+def open_pid_file(path: str, identity: Identity | None) -> PidFile:
+    """Write a PID file, of whom this process is to become; raise ConfigError if that fails."""
+    pid_file = PidFile(path)
+    if identity is not None and not identity.is_ours:
+        # Or it could not be emptied at the end.
+        pid_file.give_to(identity.uid, identity.gid)
+    return pid_file
 
 
-def name_of(app: "WSGIApplication | str") -> str:
-    return app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
+def with_activated(settings: Settings) -> Settings:
+    """With the sockets in `bind` that systemd has handed to this process, unless they are there already."""
+    activated = systemd.handed_over(os.environ, os.getpid())
+    if activated and not any(address.startswith("fd://") for address in settings.bind):
+        return replace(settings, bind=tuple(activated))
+    return settings
+
+
+def leave_terminal(settings: Settings, access_log: AccessLog) -> None:
+    """As a daemon: let go of the standard descriptors, where they are not files."""
+    if settings.daemon:
+        process.leave_terminal(keep=(1, 2))
+        access_log.follow_output()
+
+
+def warn_of_lost_messages(settings: Settings) -> None:
+    if settings.daemon and settings.error_logfile == "-" and not process.is_file(2):
+        LOG.warning("Messages after this one are lost; give --error-logfile FILE to keep them")
 
 
 def end_soon(code: int) -> None:
