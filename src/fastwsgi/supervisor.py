@@ -768,6 +768,7 @@ class Supervisor:
             self._trial = self._generate(configuration)
         except (ConfigError, OSError) as error:
             self._not_reloaded(str(error))
+            return None
         return self._trial
 
     def _not_reloaded(self, why: str) -> None:
@@ -886,7 +887,7 @@ class Supervisor:
         self._requests, self._finished, self._cut_off = kept.counts
         if kept.pid_file is not None:
             self._pid_file = PidFile.restored(*kept.pid_file)
-        latest = self._generation = Generation.resumed(kept, self._lines, self._listeners)
+        latest = self._generation = Generation.resumed(kept, self._lines, list(self._listeners))
         set_title("supervisor", latest.settings.name)
         for number, memory in kept.boards.items():
             former = latest
@@ -894,7 +895,7 @@ class Supervisor:
                 # Its log will be closed, and the other's not.
                 work = replace(latest.work, access_log=AccessLog(None))
                 former = Generation(
-                    int(number), work, self._listeners, self._lines, workers=0, why="", memory=memory
+                    int(number), work, latest.listeners, self._lines, workers=0, why="", memory=memory
                 )
             self._children += [
                 resumed(former, said) for said in kept.children if said.generation == former.number
