@@ -222,6 +222,7 @@ def test_the_manager_hears_from_a_server_without_a_supervisor(start_notifying, s
     server.go_on("go-on")
     manager.expect(server, "READY=1")
     assert 5 <= len(beats(manager, 2)) <= 11
+    server.wait_started()
     with server.connect() as client:
         client.send(request("/hold/it"))
         server.waits("it")
