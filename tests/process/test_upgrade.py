@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from fastwsgi.process import lock
 from process.family import stop, text_of, wait_for_workers, workers_of
 from process.load import load
 from support import wait_until
@@ -46,6 +47,8 @@ def test_an_address_that_cannot_be_had_then_loses_nothing(configured, taken, tmp
         running.wait_answers()
         assert text_of(tmp_path / "access").count("\n") > lines
         assert text_of(tmp_path / "pid") == f"{server.pid}\n"
+        with open(tmp_path / "pid", "r+") as file:
+            assert not lock(file.fileno()), "a second server could start"
         # Reloads and upgrades are possible when it can be had.
         configured.write(bind=["127.0.0.1:0"])
         configured.change(threads=2)
