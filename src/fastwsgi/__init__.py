@@ -10,7 +10,8 @@ from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError, RequestTimeout
 
 if TYPE_CHECKING:
-    from fastwsgi.worker import Worker, make_server, run
+    from fastwsgi.alone import run
+    from fastwsgi.worker import Worker, make_server
 
 __version__ = "0.1.0"
 
@@ -28,8 +29,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The compiled core is loaded when it is needed: `fastwsgi --help` does without.
-    if name in ("Worker", "make_server", "run"):
+    if name in ("Worker", "make_server"):
         from fastwsgi import worker
 
         return getattr(worker, name)
+    if name == "run":
+        from fastwsgi.alone import run
+
+        return run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,23 +16,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from fastwsgi import loader, logs, process, systemd
+from fastwsgi import loader, logs, systemd
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
 from fastwsgi.forkguard import ForkGuard
 from fastwsgi.hooks import Hooks, Server, with_request_hooks
 from fastwsgi.hooks import Worker as HookedWorker
 from fastwsgi.listener import Listener
-from fastwsgi.logs import LOG, AccessLog
+from fastwsgi.logs import LOG, AccessLog, ErrorLog
 from fastwsgi.privileges import Identity
-from fastwsgi.process import set_title
-from fastwsgi.worker import Post, Worker, heeding, leave_if_lost
+from fastwsgi.process import Place, set_title
+from fastwsgi.worker import Ending, Post, Worker, heeding, leave_if_lost, leave_terminal
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 # What a process does once it has left the stack of the one that forked it; returns its exit code.
-Task: TypeAlias = Callable[[], int]
+Task: TypeAlias = Callable[[Ending], int]
 
 WORKER_FAILED = 3
 APPLICATION_FAILED = 4
@@ -41,7 +41,7 @@ APPLICATION_FAILED = 4
 class Forked(BaseException):
     """In a process that was just forked: unwinds the parent's stack, to do `task` then."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Callable[[], int]) -> None:
         self.task = task
 
 
@@ -54,6 +54,8 @@ class Work:
     hooks: Hooks
     hooked: Server  # what hooks know as the server
     access_log: AccessLog
+    error_log: ErrorLog
+    place: Place
     identity: Identity | None
     is_first: bool  # of this server: what fails is told on the standard error, as a command does
 
@@ -69,7 +71,7 @@ class Work:
             self.access_log.reopen()
 
 
-def fork(task: Callable[[], int]) -> int:
+def fork(task: Task) -> int:
     """Fork; return the process number in the parent, and raise `Forked` with the task in the child.
 
     Signals that come meanwhile wait until the child has handlers of its own: TERM does what Ctrl-C does, and
@@ -96,9 +98,10 @@ def fork(task: Callable[[], int]) -> int:
 
 
 def begin(task: Task, mask: Iterable[int]) -> int:
-    with heeding({signal.SIGTERM: signal.default_int_handler, **dict.fromkeys(QUIET, nothing)}):
+    ending = Ending()
+    with heeding({signal.SIGTERM: ending, **dict.fromkeys(QUIET, nothing)}):
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        return task()
+        return task(ending)
 
 
 def signals_by_name(*names: str) -> tuple[signal.Signals, ...]:
@@ -123,11 +126,16 @@ def nothing(*_: object) -> None:
 
 
 def serve(
-    work: Work, post: Post, listeners: Sequence[Listener], application: "WSGIApplication | None" = None
+    work: Work,
+    post: Post,
+    listeners: Sequence[Listener],
+    ending: Ending,
+    application: "WSGIApplication | None" = None,
 ) -> int:
     """A worker, from its first moment to its end; returns the exit code.
 
-    application: loaded already, by the loader that forked this worker.
+    ending: by TERM, before it is heeded here. application: loaded already, by the loader that forked this
+    worker.
     """
     post.row.pid = os.getpid()
     settings = work.settings
@@ -141,8 +149,10 @@ def serve(
             if not work.hooks.call("post_fork", work.hooked, hooked):
                 return WORKER_FAILED
             if application is None:
-                application = load(work)
+                application = load(work, ending)
             hooked.wsgi, hooked.booted = application, True
+            # So far, what fails is a failed reload, of which the log knows that is in use.
+            work.error_log.use()
             enable_faulthandler()
             if settings.reuse_port:
                 for listener in listeners:
@@ -151,8 +161,9 @@ def serve(
             worker = Worker(application, listeners, settings, work.access_log, post)
             if not work.hooks.call("post_worker_init", hooked):
                 return WORKER_FAILED
+            ending.check()
             with worker.commands(lambda: work.hooks.call("worker_int", hooked)):
-                worker.run(lambda: leave_terminal(work))
+                worker.run(lambda: leave_terminal(settings, work.access_log))
             work.hooks.call("worker_exit", work.hooked, hooked)
         except AppLoadError as error:
             return report(error, work)
@@ -175,20 +186,15 @@ def become(work: Work) -> None:
     for name in systemd.VARIABLES:
         os.environ.pop(name, None)  # they are for the supervisor alone
     loader.prepare_environ(work.settings.env)
-    loader.prepare_path(work.settings.chdir, work.settings.pythonpath)
+    work.place.enter()
+    loader.prepare_path(None, work.settings.pythonpath)
 
 
-def leave_terminal(work: Work) -> None:
-    """As a daemon: let go of the standard descriptors, where they are not files."""
-    if work.settings.daemon:
-        process.leave_terminal(keep=(1, 2))
-        work.access_log.follow_output()
-
-
-def load(work: Work) -> "WSGIApplication":
+def load(work: Work, ending: Ending) -> "WSGIApplication":
     application = loader.load(work.application) if isinstance(work.application, str) else work.application
     # The application's logging.config may have disabled every logger that it found.
     LOG.disabled = False
+    ending.check()
     return application
 
 
@@ -252,6 +258,7 @@ def preload(
     line: socket.socket,
     worker: Callable[[int, int, "WSGIApplication"], Task],
     loaded: Callable[[], None],
+    ending: Ending,
 ) -> int:
     """The loader of a generation: import the application once, then fork a worker whenever one is asked for.
 
@@ -263,18 +270,19 @@ def preload(
         try:
             become(work)
             with ForkGuard() as guard:
-                application = load(work)
+                application = load(work, ending)
             if not may_fork(guard.ghosts(), work.settings.preload):
                 return WORKER_FAILED
             gc.collect()
             gc.freeze()
+            work.error_log.use()
             loaded()
             with line, line.makefile("r") as orders:
                 for order in orders:
                     row, number = map(int, order.split())
                     fork_twice(line, row, worker(row, number, application))
                     # The first one has it still, to say what is wrong if it does not get to serve.
-                    leave_terminal(work)
+                    leave_terminal(work.settings, work.access_log)
         except AppLoadError as error:
             return report(error, work)
         except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from fastwsgi import __version__
+from fastwsgi import __version__, upgrade
 from fastwsgi.arguments import HELP, VERSION, parse
 from fastwsgi.commands import check, print_config
 from fastwsgi.config import OPTIONS
@@ -93,6 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if wants == "version":
             return say(f"fastwsgi {__version__} (Python {sys.version.split()[0]})\n")
         environ, directory = dict(os.environ), starting_directory()
+        if upgrade.goes_on():
+            from fastwsgi.supervisor import supervise
+
+            return supervise(None, lambda: gather(arguments, environ, directory))
         configuration = gather(arguments, environ, directory)
         for notice in configuration.notices:
             warn(notice)
@@ -103,9 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if configuration.found is not None:
             warn(f"found {configuration.application} ({configuration.found})")
         if configuration.settings.workers == 0:
-            from fastwsgi.worker import serve
+            from fastwsgi.alone import serve_alone
 
-            serve(str(configuration.application), configuration.settings)
+            serve_alone(configuration)
         else:
             from fastwsgi.supervisor import supervise
 

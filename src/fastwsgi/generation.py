@@ -6,12 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from fastwsgi import child, hooks, resources, systemd, upgrade
+from fastwsgi import child, hooks, resources, upgrade
 from fastwsgi._accesslog import LogFormat
 from fastwsgi._stats import Board, Row
 from fastwsgi.child import Work
@@ -19,10 +19,11 @@ from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
 from fastwsgi.gunicorn import Config
 from fastwsgi.listener import Listener, open_listeners
-from fastwsgi.logs import AccessLog
+from fastwsgi.logs import AccessLog, ErrorLog
 from fastwsgi.privileges import Identity
+from fastwsgi.process import Place
 from fastwsgi.sources import Configuration
-from fastwsgi.worker import Post, hand_over
+from fastwsgi.worker import Post, hand_over, with_activated
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -103,45 +104,83 @@ class Generation:
         lines: Lines,
         kept: Sequence[Listener],
         *,
+        origin: Place,
         is_first: bool,
     ) -> "Generation":
-        """Open what it needs beside the listeners that are kept.
+        """Open what it needs beside the listeners that are kept. `origin`: where the server was started.
 
         Raises ConfigError where that is not possible; nothing is left open then.
         """
-        settings = configuration.settings
-        activated = systemd.handed_over(os.environ, os.getpid())
-        if activated and not any(address.startswith("fd://") for address in settings.bind):
-            settings = replace(settings, bind=tuple(activated))
+        settings = with_activated(configuration.settings)
         try:
             LogFormat(settings.access_logformat)
         except ValueError as error:
             raise ConfigError(str(error)) from None
         identity = Identity.find(settings.user, settings.group)
         workers, why = resources.count_workers(settings.workers, resources.find_cpus())
-        access_log = AccessLog(settings.access_logfile)
-        listeners: list[Listener] = []
-        try:
+        place = place_of(settings, origin)
+        with ExitStack() as opened, place.visited():
+            access_log = AccessLog(settings.access_logfile)
+            opened.callback(access_log.close)
+            error_log = ErrorLog(settings.error_logfile, settings.log_level)
+            opened.callback(error_log.close)
             listeners = open_listeners(
                 settings.bind, settings.backlog, kept=kept, reuse_port=settings.reuse_port
             )
             for listener in listeners:
-                if settings.reuse_port and listener not in kept:
-                    listener.rest()
+                if listener not in kept:
+                    opened.callback(listener.close)
+                    if settings.reuse_port:
+                        listener.rest()
             if identity is not None:
                 hand_over(identity, listeners, access_log)
-        except BaseException:
-            access_log.close()
-            for listener in listeners:
-                if listener not in kept:
-                    listener.close()
-            raise
+            opened.pop_all()
         hooked = hooks.Server(Config(settings, configuration.hooks.given, workers), workers)
         assert configuration.application is not None
         work = Work(
-            settings, configuration.application, configuration.hooks, hooked, access_log, identity, is_first
+            settings,
+            configuration.application,
+            configuration.hooks,
+            hooked,
+            access_log,
+            error_log,
+            place,
+            identity,
+            is_first,
         )
         return cls(number, work, listeners, lines, workers=workers, why=why)
+
+    @classmethod
+    def resumed(cls, kept: upgrade.Kept, lines: Lines, listeners: Sequence[Listener]) -> "Generation":
+        """The one of the program that was here before, with what that had open; `take_hooks` may follow.
+
+        Messages go where they went, the directory and the umask are those of its files.
+        """
+        settings = kept.known_settings()
+        place = place_of(settings, Place(kept.directory, kept.umask))
+        with suppress(ConfigError):  # it is gone: its workers cannot be started, and say so
+            place.enter()
+        error_log = ErrorLog(settings.error_logfile, settings.log_level, kept.error_log)
+        error_log.use()
+        access_log = AccessLog(None) if kept.access_log is None else AccessLog(*kept.access_log)
+        work = Work(
+            settings,
+            kept.application,
+            hooks.NO_HOOKS,
+            hooks.Server(Config(settings, {}, kept.wanted), kept.wanted),
+            access_log,
+            error_log,
+            place,
+            identity=None,  # this process has it already
+            is_first=False,
+        )
+        memory = kept.boards.get(str(kept.generation))
+        return cls(kept.generation, work, listeners, lines, workers=kept.wanted, why="", memory=memory)
+
+    def take_hooks(self, found: hooks.Hooks) -> None:
+        """Have these hooks from now on."""
+        hooked = hooks.Server(Config(self.settings, found.given, self.workers), self.workers)
+        self.work = replace(self.work, hooks=found, hooked=hooked)
 
     def fork(self, one: "Child") -> None:
         """Fork a worker, with --preload by the loader, which is ready. Raises `Forked` in the worker."""
@@ -164,7 +203,7 @@ class Generation:
         self.loader = line
         try:
             self.loader_pid = child.fork(
-                lambda: child.preload(self.work, theirs, self._worker, self._say_loaded)
+                lambda ending: child.preload(self.work, theirs, self._worker, self._say_loaded, ending)
             )
         except OSError:
             self.loader = None
@@ -185,7 +224,7 @@ class Generation:
             life_fd=lines.life_fd,
             notice_fd=lines.notice_fd,
         )
-        return lambda: child.serve(self.work, post, self._listeners_of_a_worker(), application)
+        return lambda ending: child.serve(self.work, post, self._listeners_of_a_worker(), ending, application)
 
     def _listeners_of_a_worker(self) -> Sequence[Listener]:
         """In a worker: with --reuse-port they are its own, and no other process may ever have them.
@@ -217,9 +256,18 @@ class Generation:
     def close(self) -> None:
         """When its last worker is gone. The listeners are the supervisor's."""
         self.work.access_log.close()
+        self.work.error_log.close()
         if self.board_fd >= 0:
             os.close(self.board_fd)
             self.board_fd = -1
+
+
+def place_of(settings: Settings, origin: Place) -> Place:
+    """Where the files of these settings are, for a server that was started there."""
+    return Place(
+        origin.directory if settings.chdir is None else settings.chdir,
+        origin.umask if settings.umask is None else settings.umask,
+    )
 
 
 def open_board(memory: tuple[int, int, int]) -> Board:

@@ -132,10 +132,14 @@ class Listener:
         return {
             "fd": self.socket.fileno(),
             "address": self.address,
-            "listens": bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)),
+            "listens": self.listens,
             "is_borrowed": self.is_borrowed,
             "file": None if self._file is None else [self._file.path, self._file.identity],
         }
+
+    @property
+    def listens(self) -> bool:
+        return bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
     @property
     def can_be_cloned(self) -> bool:
@@ -153,8 +157,12 @@ class Listener:
                 self.socket.shutdown(socket.SHUT_RDWR)
 
     def listen(self, backlog: int) -> None:
-        """Have the kernel queue clients."""
-        self.socket.listen(backlog)
+        """Have the kernel queue so many clients, from now on or instead of another number.
+
+        How many wait in a borrowed one is a matter of whoever has opened it.
+        """
+        if not self.is_borrowed:
+            self.socket.listen(backlog)
 
     def clone(self) -> "Listener":
         """Make one more at the same address, with a queue of its own.
@@ -192,6 +200,12 @@ class Listener:
                     f"--user, --group: cannot give {self._file.path} to user {uid} and group {gid}: "
                     f"{error.strerror}"
                 ) from None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """The path of its address counts from the current directory, and that is another by now."""
+        path = self.address.removeprefix("unix:")
+        return self._file is not None and self._file.path != os.path.abspath(path)
 
     def close(self) -> None:
         """Close it, and unlink its socket file if that is still the one it made."""
@@ -238,7 +252,7 @@ def open_listeners(
         if addresses.count(address) > 1 and (address.port or address.unix or address.fd is not None):
             raise ConfigError(f"cannot listen at {address.text} twice; give it once (--bind)")
     ipv4_ports = {address.port for address in addresses if address.host == "0.0.0.0"}
-    there = group(kept)
+    there = group([listener for listener in kept if not listener.is_elsewhere])
     listeners: list[Listener] = []
     try:
         for address in addresses:

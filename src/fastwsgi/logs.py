@@ -37,27 +37,75 @@ def escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def set_up_error_log(file: str, level: str) -> None:
-    """Send messages of at least a level to a file, or to the standard error for "-".
+class ErrorLog:
+    """Where messages of at least a level go: a file, or the standard error for "-".
 
-    A file that was moved away is opened anew by itself. Raises ConfigError if it cannot be opened. Does
-    nothing if the logger has handlers already: then somebody else has set it up.
+    A file that was moved away is opened anew by itself. If the logger has handlers of somebody else, they
+    stay, and nothing is opened.
     """
-    if LOG.handlers:
-        return
+
+    def __init__(self, file: str, level: str, fd: int = -1) -> None:
+        """Open it; raise ConfigError if that fails. Messages go there from `use` on.
+
+        fd: after an exec, where messages have gone before; it does if the file cannot be opened.
+        """
+        self._level = level.upper()
+        self._handler = None if LOG.handlers and not own_handlers() else open_handler(file, fd)
+
+    def use(self) -> None:
+        """Have messages go there, and not any more to the one that was used before."""
+        if self._handler is None:
+            return
+        former = own_handlers()
+        LOG.addHandler(self._handler)  # nothing is changed if it is there
+        for handler in former:
+            if handler is not self._handler:
+                LOG.removeHandler(handler)
+                handler.close()
+        LOG.setLevel(self._level)
+        # What the application does with the root logger shall not print our messages twice.
+        LOG.propagate = False
+
+    def close(self) -> None:
+        """If it is not the one that is used."""
+        if self._handler is not None and self._handler not in LOG.handlers:
+            self._handler.close()
+
+
+def set_up_error_log(file: str, level: str) -> None:
+    """Open and use an `ErrorLog`, if nobody has set up the logger before."""
+    if not LOG.handlers:
+        ErrorLog(file, level).use()
+
+
+def open_handler(file: str, fd: int) -> logging.Handler:
     handler: logging.Handler
     try:
         if file == "-":
             handler = logging.StreamHandler(sys.stderr)
         else:
-            handler = logging.handlers.WatchedFileHandler(file, encoding="utf-8", errors="backslashreplace")
+            handler = FileHandler(file, encoding="utf-8", errors="backslashreplace")
+            if fd > 2:
+                os.close(fd)
     except OSError as error:
-        raise ConfigError(f"--error-logfile {file}: {error.strerror}") from None
+        if fd < 0:
+            raise ConfigError(f"--error-logfile {file}: {error.strerror}") from None
+        handler = logging.StreamHandler(os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace"))
     handler.setFormatter(SafeFormatter(FORMAT, DATE_FORMAT))
-    LOG.addHandler(handler)
-    LOG.setLevel(level.upper())
-    # What the application does with the root logger shall not print our messages twice.
-    LOG.propagate = False
+    return handler
+
+
+class FileHandler(logging.handlers.WatchedFileHandler):
+    """Goes on in the old file where a new one cannot be had; the base class would raise that for ever."""
+
+    def reopenIfNeeded(self) -> None:
+        with suppress(OSError):
+            os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
+            super().reopenIfNeeded()
+
+
+def own_handlers() -> list[logging.Handler]:
+    return [handler for handler in LOG.handlers if isinstance(handler.formatter, SafeFormatter)]
 
 
 def error_log_fd() -> int | None:
@@ -91,16 +139,26 @@ def give_file(fd: int, path: str, uid: int, gid: int) -> None:
 class AccessLog:
     """The descriptor that access log lines are written to; -1 when there is no access log."""
 
-    def __init__(self, file: str | None) -> None:
-        """Open a file for appending, or the standard output for "-"; raise ConfigError if that fails."""
+    def __init__(self, file: str | None, fd: int = -1) -> None:
+        """Open a file for appending, or the standard output for "-"; raise ConfigError if that fails.
+
+        fd: it is open already, after an exec.
+        """
         self._path = None if file is None or file == "-" else os.path.abspath(file)
-        self.fd = -1
+        self.fd = fd
+        if fd >= 0:
+            return
         if self._path is not None:
             self.fd = self._open(self._path)
         elif file == "-":
             if sys.__stdout__ is None:
                 raise ConfigError("--access-logfile -: the standard output is closed; give a file")
             self.fd = os.dup(sys.__stdout__.fileno())
+
+    @property
+    def state(self) -> tuple[str, int] | None:
+        """What makes it again after an exec; None if there is no access log."""
+        return (self._path or "-", self.fd) if self.fd >= 0 else None
 
     def reopen(self) -> None:
         """Go on in a new file if the old one was moved away; raise ConfigError if it cannot be opened.

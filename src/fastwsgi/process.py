@@ -5,13 +5,25 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Self
 
 from fastwsgi._process import become_subreaper, name_thread
 from fastwsgi.errors import ConfigError
 
-__all__ = ["Launch", "PidFile", "become_subreaper", "daemonize", "is_file", "leave_terminal", "set_title"]
+__all__ = [
+    "Launch",
+    "PidFile",
+    "Place",
+    "become_subreaper",
+    "current_umask",
+    "daemonize",
+    "is_file",
+    "leave_terminal",
+    "set_title",
+]
 
 FAILED = 1
 
@@ -24,7 +36,7 @@ class PidFile:
     """
 
     def __init__(self, path: str) -> None:
-        """Write it; after an exec, the same process takes it over as it is.
+        """Write it.
 
         Raises ConfigError if it is that of another process that lives, or something else than a PID file.
         """
@@ -34,6 +46,18 @@ class PidFile:
                 pass
         except OSError as error:
             raise ConfigError(f"--pid {self._path}: {error.strerror}") from None
+
+    @classmethod
+    def restored(cls, path: str, fd: int) -> Self:
+        """Make it again from its `state`, after an exec: the process has the lock still."""
+        restored = cls.__new__(cls)
+        restored._path, restored._fd = path, fd
+        return restored
+
+    @property
+    def state(self) -> tuple[str, int]:
+        """Where it is, and its descriptor."""
+        return self._path, self._fd
 
     def _take(self) -> bool:
         """Lock and write it; False if whoever had it has just taken it away."""
@@ -94,6 +118,48 @@ def lock(fd: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a new file depends on beside its name: the current directory, and the umask."""
+
+    directory: str
+    umask: int
+
+    def enter(self) -> None:
+        """Go there; raise ConfigError if there is no such directory."""
+        os.umask(self.umask)
+        # Where it is already it may stay without the right to come.
+        if self.directory not in ("", where()):
+            try:
+                os.chdir(self.directory)
+            except OSError as error:
+                raise ConfigError(f"cannot change to {self.directory} (--chdir): {error.strerror}") from None
+
+    @contextmanager
+    def visited(self) -> Iterator[None]:
+        """Be there while it lasts."""
+        before = Place(where(), current_umask())
+        try:
+            self.enter()
+            yield
+        finally:
+            before.enter()
+
+
+def where() -> str:
+    """The current directory; empty if it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def current_umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def set_title(role: str, name: str | None = None) -> None:

@@ -13,34 +13,46 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import Enum
 
 from fastwsgi import __version__, child, loader, resources, systemd, upgrade
 from fastwsgi._stats import row_state_t
 from fastwsgi.blackbox import describe_end, show_age, what_it_served
 from fastwsgi.child import HANDLED, Forked
+from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
 from fastwsgi.generation import NEVER, Child, Generation, Lines, State
 from fastwsgi.listener import Listener
-from fastwsgi.logs import LOG, AccessLog
+from fastwsgi.logs import LOG, AccessLog, error_log_fd
 from fastwsgi.privileges import Identity
 from fastwsgi.process import (
     Launch,
     PidFile,
+    Place,
     become_subreaper,
+    current_umask,
     daemonize,
-    is_file,
     set_title,
 )
 from fastwsgi.sources import Configuration, starting_directory
-from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, summary
+from fastwsgi.worker import (
+    EXIT_PATIENCE,
+    INTERRUPT_GRACE,
+    check_backlog,
+    leave_terminal,
+    open_pid_file,
+    plural,
+    prepare,
+    summary,
+    warn_of_lost_messages,
+)
 
 # The exit code of a start that fails before there is a worker.
 FAILED = 1
 
-# What a reload does not change.
-FIXED = ("reuse_port", "pid", "daemon")
+# What neither a reload nor an upgrade changes.
+FIXED = ("reuse_port", "user", "group", "pid", "daemon")
 
 # So many crashes within so many seconds may be chance; from there on the pauses between starts grow.
 CRASHES = 5
@@ -71,12 +83,13 @@ class Supervisor:
 
     def __init__(
         self,
-        configuration: Configuration,
+        configuration: Configuration | None,
         read: Callable[[], Configuration],
         launch: Launch | None = None,
     ) -> None:
         """Opens nothing yet. `read` makes the configuration of a reload; ConfigError if it is wrong.
 
+        configuration: None if it takes the place of another program, with what that had.
         launch: who waits for the start of a daemon.
         """
         self._launch = launch
@@ -110,7 +123,7 @@ class Supervisor:
         self._manager = systemd.Manager.of(os.environ)
         self._watchdog = systemd.watchdog_interval(os.environ, os.getpid())
         self._watchdog_at = time.monotonic() if self._watchdog else NEVER
-        self._directory = starting_directory()
+        self._origin = Place(starting_directory(), current_umask())
         self._pid_file: PidFile | None = None
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
 
@@ -121,7 +134,10 @@ class Supervisor:
         kept = upgrade.take_over()
         self._open(kept)
         try:
-            self._begin(kept)
+            if kept is not None:
+                self._resume(kept)
+            elif self._configuration is not None:
+                self._begin(self._configuration)
             self._reconcile()
             while self._stage is Stage.NONE or self._children or self._loaders:
                 self._wait()
@@ -138,8 +154,9 @@ class Supervisor:
                     generation.close()
             raise
         except BaseException:
+            # Those that serve finish what they have when nobody is there any more; others end now.
             for one in self._children:
-                one.send(signal.SIGKILL)
+                one.send(signal.SIGTERM)
             self._close()
             raise
         self._close()
@@ -316,7 +333,7 @@ class Supervisor:
             self._start_failed(
                 one.generation, code, f"Worker {one.pid} {describe_end(code)} before it served"
             )
-        elif one.state is State.SERVING:
+        elif one.state is State.SERVING and not (one.marked and code == 0):
             LOG.error(
                 "Worker %d %s, %s after its start%s",
                 one.pid,
@@ -464,25 +481,19 @@ class Supervisor:
 
     # ---- what shall be ----
 
-    def _begin(self, kept: "upgrade.Kept | None") -> None:
-        settings = self._configuration.settings
+    def _begin(self, configuration: Configuration) -> None:
+        """The first start."""
+        settings = configuration.settings
         if settings.chdir is not None:
             loader.change_directory(settings.chdir)
         loader.current_directory()
         prepare(settings)
         set_title("supervisor", settings.name)
         if settings.pid is not None:
-            self._pid_file = PidFile(settings.pid)
             identity = Identity.find(settings.user, settings.group)
-            if identity is not None and not identity.is_ours:
-                # Or it could neither empty nor, after an upgrade, take over its own file.
-                self._pid_file.give_to(identity.uid, identity.gid)
-        if kept is not None:
-            self._listeners = [Listener.restored(state) for state in kept.listeners]
-        self._trial = self._generate(self._configuration)
-        if kept is not None:
-            self._resume(kept, self._trial)
-        self._wanted = self._wanted or self._trial.workers
+            self._pid_file = open_pid_file(settings.pid, identity)
+        self._trial = self._generate(configuration)
+        self._wanted = self._trial.workers
         if not self._call(self._trial, "on_starting"):
             raise ConfigError("the hook on_starting has failed")
 
@@ -493,12 +504,15 @@ class Supervisor:
                 if getattr(former, name) != getattr(settings, name):
                     flag = "--" + name.replace("_", "-")
                     raise ConfigError(f"{flag} cannot be changed by a reload; stop and start the server")
+            if settings.workers == 0:
+                raise ConfigError("--workers 0 is for a start: a reload cannot end the supervisor")
         self._generations += 1
         generation = Generation.open(
             self._generations,
             configuration,
             self._lines,
             self._listeners,
+            origin=self._origin,
             is_first=self._generation is None,
         )
         self._listeners += [listener for listener in generation.listeners if listener not in self._listeners]
@@ -551,7 +565,7 @@ class Supervisor:
             LOG.info("Reloaded in %s", show_age(time.monotonic() - self._reload_began))
             self._reload_is_over()
         if self._is_rehearsed and self._trial is None and self._stage is Stage.NONE:
-            self._upgrade()
+            self._upgrade(generation)
 
     def _start_worker(self, generation: Generation) -> None:
         self._forks = generation
@@ -597,6 +611,9 @@ class Supervisor:
     def _adopt(self, generation: Generation, first: Child) -> None:
         """A worker of a new generation serves: it is the one that counts now."""
         former, self._generation, self._trial = self._generation, generation, None
+        if former is not None:
+            self._take_on(former.settings, generation)
+        generation.work.error_log.use()
         for listener in self._close_listeners(generation):
             LOG.info("Not listening at %s any more", listener.address)
         self._wanted, why = generation.workers, generation.why_so_many
@@ -611,9 +628,8 @@ class Supervisor:
             self._call(generation, "when_ready")
             self._manager.ready()
             if self._launch is not None:
-                if generation.settings.error_logfile == "-" and not is_file(2):
-                    LOG.warning("Messages after this one are lost; give --error-logfile FILE to keep them")
-                child.leave_terminal(generation.work)
+                warn_of_lost_messages(generation.settings)
+                leave_terminal(generation.settings, generation.work.access_log)
                 self._launch.tell()
         else:
             former.end_loader()
@@ -625,6 +641,21 @@ class Supervisor:
         if self._reload_again:
             self._reload_again = False
             self._reload()
+
+    def _take_on(self, former: Settings, generation: Generation) -> None:
+        """What of a reload concerns this process."""
+        settings = generation.settings
+        with suppress(ConfigError):  # the directory was there just now
+            generation.work.place.enter()
+        set_title("supervisor", settings.name)
+        if settings.error_logfile != former.error_logfile:
+            LOG.info("Messages go to %s from now on (--error-logfile)", settings.error_logfile)
+            warn_of_lost_messages(settings)
+        if settings.backlog != former.backlog:
+            check_backlog(settings.backlog)
+            for listener in generation.listeners:
+                if listener.listens:
+                    listener.listen(settings.backlog)
 
     def _announce(self, generation: Generation, why: str) -> None:
         LOG.info(
@@ -641,6 +672,9 @@ class Supervisor:
 
     def _retire(self, one: Child) -> None:
         """Let a worker finish what it has, while others go on."""
+        # One that does not serve yet has nothing to finish, but may be at an import that goes on.
+        if one.state is State.STARTING and one.row.state != row_state_t.ROW_SERVING:
+            one.kill_at = time.monotonic() + EXIT_PATIENCE
         one.state = State.LEAVING
         one.row.state = row_state_t.ROW_DRAINING  # so that it knows from whom the signal is
         one.send(signal.SIGTERM)
@@ -711,15 +745,31 @@ class Supervisor:
         LOG.info("Reloading (HUP)")
         self._manager.reloading()
         self._reload_began = time.monotonic()
+        configuration, why = self._read_anew()
+        if configuration is None:
+            self._not_reloaded(why)
+            return
+        trial = self._try(configuration)
+        if trial is not None:
+            self._call(trial, "on_reload")
+
+    def _read_anew(self) -> tuple[Configuration | None, str]:
+        """The configuration as it is now; or why it cannot be had."""
         try:
-            configuration = self._read()
-            for notice in configuration.notices:
-                LOG.warning("%s", notice)
+            return self._read(), ""
+        except (ConfigError, OSError) as error:
+            return None, str(error)
+
+    def _try(self, configuration: Configuration) -> Generation | None:
+        """Put a generation on trial; None if it cannot even be opened, and all goes on as before."""
+        for notice in configuration.notices:
+            LOG.warning("%s", notice)
+        try:
             self._trial = self._generate(configuration)
         except (ConfigError, OSError) as error:
             self._not_reloaded(str(error))
-            return
-        self._call(self._trial, "on_reload")
+            return None
+        return self._trial
 
     def _not_reloaded(self, why: str) -> None:
         LOG.error("Not reloaded, those that serve go on as before: %s", why)
@@ -750,7 +800,7 @@ class Supervisor:
             return
         LOG.info("Upgrading (USR2): trying whether the server starts as it is installed now")
         try:
-            self._rehearsal = upgrade.rehearse(self._directory)
+            self._rehearsal = upgrade.rehearse(self._origin.directory)
         except OSError as error:
             self._not_upgraded(str(error))
 
@@ -771,12 +821,12 @@ class Supervisor:
         self._is_rehearsed = False
         LOG.error("Not upgraded, all goes on as before: %s", why)
 
-    def _upgrade(self) -> None:
+    def _upgrade(self, generation: Generation) -> None:
         """Become the new program; later if there are signals, or workers whose numbers are not known yet."""
         if not all(one.pid for one in self._children):
             return
         try:
-            kept = self._what_is_kept()
+            kept = self._what_is_kept(generation)
             with upgrade.without_signals():
                 # Only now it is known that none has come: the new program would know nothing of it.
                 if not self._signals:
@@ -785,10 +835,15 @@ class Supervisor:
         except OSError as error:
             self._not_upgraded(str(error))
 
-    def _what_is_kept(self) -> "upgrade.Kept":
+    def _what_is_kept(self, generation: Generation) -> "upgrade.Kept":
         lines = self._lines
         return upgrade.Kept(
-            directory=self._directory,
+            directory=self._origin.directory,
+            umask=self._origin.umask,
+            settings=asdict(generation.settings),
+            application=str(generation.work.application),
+            generation=generation.number,
+            wanted=self._wanted,
             lines=(lines.life_fd, self._life, self._notice, lines.notice_fd, lines.kick_fd),
             listeners=[listener.state for listener in self._listeners],
             boards={str(one.generation.number): one.generation.memory for one in self._children},
@@ -799,47 +854,55 @@ class Supervisor:
                 for one in self._children
                 if one.pid
             ],
+            access_log=generation.work.access_log.state,
+            pid_file=None if self._pid_file is None else self._pid_file.state,
+            error_log=-1 if (fd := error_log_fd()) is None else fd,
             numbers=self._numbers,
             generations=self._generations,
             counts=(self._requests, self._finished, self._cut_off),
             blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
         )
 
-    def _resume(self, kept: "upgrade.Kept", trial: Generation) -> None:
-        """Go on with the workers of the program that was here before, until others have their places."""
-        self._numbers, self._generations = kept.numbers, kept.generations + 1
-        self._requests, self._finished, self._cut_off = kept.counts
+    def _resume(self, kept: "upgrade.Kept") -> None:
+        """Go on with what the program had that was here before, until others have the places of its workers.
+
+        If the configuration cannot be had now, that is a reload that has failed.
+        """
+        configuration, why = self._read_anew()
+        self._restore(kept)
+        assert self._generation is not None
         self._reload_began = time.monotonic()
-        trial.number = self._generations
+        if configuration is None:
+            self._not_reloaded(why)
+            return
+        self._generation.take_hooks(configuration.hooks)
+        trial = self._try(configuration)
+        if trial is not None and not self._call(trial, "on_starting"):
+            self._not_reloaded("the hook on_starting has failed")
+
+    def _restore(self, kept: "upgrade.Kept") -> None:
+        self._origin = Place(kept.directory, kept.umask)
+        self._listeners = [Listener.restored(state) for state in kept.listeners]
+        self._numbers, self._generations, self._wanted = kept.numbers, kept.generations, kept.wanted
+        self._requests, self._finished, self._cut_off = kept.counts
+        if kept.pid_file is not None:
+            self._pid_file = PidFile.restored(*kept.pid_file)
+        latest = self._generation = Generation.resumed(kept, self._lines, list(self._listeners))
+        set_title("supervisor", latest.settings.name)
         for number, memory in kept.boards.items():
-            former = Generation(
-                int(number),
-                replace(trial.work, access_log=AccessLog(None)),  # it will be closed, and the other's not
-                self._listeners,
-                self._lines,
-                workers=trial.workers,
-                why="",
-                memory=memory,
-            )
-            for said in kept.children:
-                if said.generation == former.number:
-                    one = Child(
-                        former,
-                        former.rows[said.row],
-                        said.number,
-                        born=time.monotonic() - said.age,
-                        serves_since=time.monotonic(),  # or one that has not beaten yet would be silent
-                        pid=said.pid,
-                        state=State(said.state),
-                    )
-                    if one.state is State.LEAVING:
-                        self._expect_end(one)
-                    elif one.state is State.STARTING and not former.is_readable:
-                        one.state = State.SERVING  # nobody will hear when it does
-                    self._children.append(one)
-            if self._generation is None or former.number > self._generation.number:
-                self._generation = former
-        self._wanted = sum(one.state is not State.LEAVING for one in self._children)
+            former = latest
+            if int(number) != latest.number:
+                # Its log will be closed, and the other's not.
+                work = replace(latest.work, access_log=AccessLog(None))
+                former = Generation(
+                    int(number), work, latest.listeners, self._lines, workers=0, why="", memory=memory
+                )
+            self._children += [
+                resumed(former, said) for said in kept.children if said.generation == former.number
+            ]
+        for one in self._children:
+            if one.state is State.LEAVING:
+                self._expect_end(one)
 
     # ---- the end ----
 
@@ -917,6 +980,22 @@ class Supervisor:
             self._call(self._generation, "on_exit")
 
 
+def resumed(generation: Generation, said: "upgrade.KeptChild") -> Child:
+    """A worker that the program had started that was here before."""
+    one = Child(
+        generation,
+        generation.rows[said.row],
+        said.number,
+        born=time.monotonic() - said.age,
+        serves_since=time.monotonic(),  # or one that has not beaten yet would be silent
+        pid=said.pid,
+        state=State(said.state),
+    )
+    if one.state is State.STARTING and not generation.is_readable:
+        one.state = State.SERVING  # nobody will hear when it does
+    return one
+
+
 def in_foreground() -> bool:
     """This process is in the foreground of a terminal."""
     try:
@@ -931,12 +1010,13 @@ def in_foreground() -> bool:
         os.close(terminal)
 
 
-def supervise(configuration: Configuration, read: Callable[[], Configuration]) -> int:
+def supervise(configuration: Configuration | None, read: Callable[[], Configuration]) -> int:
     """Serve as a configuration says, until told to stop; return the exit code of this process.
 
-    That may be the supervisor or, as it is the same program, one of those that it has forked.
+    That may be the supervisor or, as it is the same program, one of those that it has forked. Without a
+    configuration it takes the place of another program (`upgrade.goes_on`).
     """
-    launch = daemonize() if configuration.settings.daemon and not upgrade.goes_on() else None
+    launch = daemonize() if configuration is not None and configuration.settings.daemon else None
     task = Supervisor(configuration, read, launch).run
     code = FAILED
     try:

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 from fastwsgi import logs, systemd
+from fastwsgi.config import OPTIONS, Settings, merge
+from fastwsgi.errors import ConfigError
 
 # No option: those begin with FASTWSGI_.
 VARIABLE = "_FASTWSGI_UPGRADE"
@@ -37,11 +39,19 @@ class KeptChild:
 class Kept:
     """What the new program takes over."""
 
-    directory: str
+    directory: str  # where the server was started, and its umask then
+    umask: int
+    settings: dict[str, Any]  # of the workers that serve, which are of this generation
+    application: str
+    generation: int
+    wanted: int  # workers
     lines: tuple[int, int, int, int, int]  # life and notice, both ends, and kick
     listeners: list[dict[str, Any]]
     boards: dict[str, tuple[int, int, int]]  # by generation: descriptor, rows, threads
     children: list[KeptChild]
+    access_log: tuple[str, int] | None  # file and descriptor, and so the next
+    pid_file: tuple[str, int] | None
+    error_log: int  # a descriptor, or -1
     numbers: int
     generations: int
     counts: tuple[int, int, int]
@@ -54,7 +64,17 @@ class Kept:
             *sockets,
             *(fd for fd in self.lines if fd >= 0),
             *(memory[0] for memory in self.boards.values()),
+            *(kept[1] for kept in (self.access_log, self.pid_file) if kept is not None),
+            *(fd for fd in (self.error_log,) if fd > 2),
         ]
+
+    def known_settings(self) -> Settings:
+        """Those that this program has, too; what it would refuse has its default."""
+        known: dict[str, object] = {}
+        for name in OPTIONS.keys() & self.settings.keys():
+            with suppress(ConfigError):
+                known[name] = OPTIONS[name].read(self.settings[name], name)
+        return merge(known)
 
 
 def command() -> list[str]:

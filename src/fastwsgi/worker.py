@@ -1,9 +1,11 @@
 """One worker in this process: an application, its listeners and a crew, from the start to the drain.
 
 `Worker` is what the command line runs; `Server` is the same with the face of `wsgiref.simple_server`.
+Beside them is what a server has once, whether by its supervisor or by the one process that it is.
 """
 
 import atexit
+import fcntl
 import logging
 import os
 import random
@@ -11,17 +13,18 @@ import resource
 import signal
 import socket
 import sys
+import termios
 import threading
 import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
-from fastwsgi import __version__, loader
+from fastwsgi import process, systemd
 from fastwsgi._crew import Crew, start_new_thread
 from fastwsgi._stats import row_state_t
 from fastwsgi.config import Settings, merge
@@ -29,7 +32,7 @@ from fastwsgi.errors import ConfigError
 from fastwsgi.listener import Listener, longest_backlog, open_listeners
 from fastwsgi.logs import LOG, AccessLog, give_error_log_to, set_up_error_log
 from fastwsgi.privileges import Identity
-from fastwsgi.sources import gather, starting_directory
+from fastwsgi.process import PidFile
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -57,6 +60,14 @@ SUPERVISED = (
     "max_worker_lifetime",
     "preload",
     "reuse_port",
+)
+
+# How long a worker that was sent TERM waits to be heard by the supervisor.
+ANSWER_PATIENCE = 5.0
+
+NO_SUPERVISOR = (
+    "without a supervisor nothing is reloaded; stop and start this process, "
+    "or serve with the command and --workers 1 or more"
 )
 
 # What clients of this machine have at the stop that were just connecting: on a busy one they may take a while
@@ -100,12 +111,35 @@ class Post:
         return not self.board.stopping
 
     @property
+    def is_heard(self) -> bool:
+        """The supervisor has read all that it was told."""
+        return not any(fcntl.ioctl(self.notice_fd, termios.FIONREAD, bytes(4)))
+
+    @property
     def is_deserted(self) -> bool:
         """The supervisor is gone."""
         try:
             return not os.read(self.life_fd, 1)
         except BlockingIOError:
             return False
+
+
+class Ending:
+    """For TERM as long as there is no worker that heeds it: ends what runs as Ctrl-C does.
+
+    An application may catch everything and go on; so `check` has to follow.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def __call__(self, *_: object) -> None:
+        self._came = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self._came:
+            raise KeyboardInterrupt
 
 
 # For a child that the application forks.
@@ -122,8 +156,13 @@ class Worker:
         settings: Settings,
         access_log: AccessLog | None = None,
         post: Post | None = None,
+        manager: systemd.Manager | None = None,
+        watchdog: float | None = None,
     ) -> None:
-        """Make ready; opens the access log if none is given. `post`: below a supervisor.
+        """Make ready; opens the access log if none is given.
+
+        post: below a supervisor. manager: without one, who is told that this worker stops and, as often as
+        `watchdog` says, that it is alive.
 
         Raises ConfigError if it cannot be opened or has a wrong format.
         """
@@ -138,10 +177,16 @@ class Worker:
             raise ConfigError(str(error)) from None
         self._stopping = False
         self._wants_told = False
+        self._asked_at = 0.0  # whether it may leave; 0: not, or the supervisor knows
         self._left_running = 0
+        self._manager, self._watchdog = manager, watchdog
+        self._alive_at = 0.0  # when it was told that
+        self._was_told = False  # that this one stops
+        if watchdog is not None:
+            self._crew.beat = watchdog
         if post is not None:
             self._crew.last_call = LAST_CALL
-            self._crew.beat = settings.worker_timeout / 4
+            self._beat = self._crew.beat = settings.worker_timeout / 4
             self._crew.watched_fd = post.life_fd
             self._crew.max_requests = jittered(settings.max_requests, settings.max_requests_jitter)
         # Signal handlers must not write to the log: they may have interrupted a write to it.
@@ -170,6 +215,8 @@ class Worker:
                 self._attend()
                 if self._post is not None:
                     self._look_up(self._post)
+                if self._manager is not None:
+                    self._tell(self._manager)
                 if self._crew.is_exhausted and not self._stopping:
                     LOG.error("Too many threads do not come back from the application: the worker ends")
                     self.stop(self._settings.graceful_timeout, leave=self._leaves)
@@ -180,6 +227,8 @@ class Worker:
             while not self._crew.finished:
                 self._attend()
             self._attend()
+            if self._manager is not None:
+                self._tell(self._manager)
             if self._post is not None:
                 self._post.tell("end", *self._last_requests())
 
@@ -202,9 +251,30 @@ class Worker:
             LOG.error("The supervisor is gone: this worker finishes what runs, and ends")
             post.board.stopping = True  # as every other one will
             self.stop(self._settings.graceful_timeout)
+        if self._asked_at and not self._stopping:
+            self._look_for_an_answer(post)
         if post.row.wants and not self._wants_told:
             self._wants_told = True
             post.tell("wants")
+
+    def _tell(self, manager: systemd.Manager) -> None:
+        now = time.monotonic()
+        if self._watchdog is not None and now - self._alive_at >= 0.9 * self._watchdog:
+            self._alive_at = now
+            manager.alive()
+        if self._stopping and not self._was_told:
+            self._was_told = True
+            manager.stopping()
+
+    def _look_for_an_answer(self, post: Post) -> None:
+        """A supervisor that hangs may not keep this worker from leaving."""
+        if post.is_heard:
+            self._asked_at, self._crew.beat = 0.0, self._beat
+        elif time.monotonic() - self._asked_at > ANSWER_PATIENCE:
+            LOG.warning("The supervisor does not answer: this worker finishes what runs, and ends (TERM)")
+            self.stop(self._settings.graceful_timeout, leave=self._leaves)
+        else:
+            self._crew.beat = ANSWER_PATIENCE / 5
 
     def _attend(self) -> None:
         """Wait for what the core has to say, and log it."""
@@ -252,11 +322,11 @@ class Worker:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Heed TERM, INT, QUIT, HUP and USR1 while it lasts; in the main thread only.
+        """Heed TERM, INT, QUIT, HUP, USR1 and USR2 while it lasts; in the main thread only.
 
         TERM drains for `graceful_timeout`, INT for 5 seconds and a second one not at all, QUIT not at
-        all; USR1 reopens the log files. HUP is not a reload yet: it is ignored with a message, unless it
-        says that the terminal is gone; then it drains.
+        all; USR1 reopens the log files. HUP and USR2 are a supervisor's, and ignored with a message; but
+        if HUP says that the terminal is gone, it drains.
         """
         terminal = sys.stderr is not None and sys.stderr.isatty()
         handlers: dict[int, Handler] = {
@@ -266,6 +336,10 @@ class Worker:
             signal.SIGHUP: lambda *_: self._hang_up(terminal),
             signal.SIGUSR1: lambda *_: self._reopen_logs(),
         }
+        if signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL:  # or the program has a use for it
+            handlers[signal.SIGUSR2] = lambda *_: self._messages.append(
+                (logging.WARNING, f"USR2 ignored: {NO_SUPERVISOR}")
+            )
         with heeding(handlers), wakeup(self):
             yield
 
@@ -278,13 +352,17 @@ class Worker:
         """
         post = self._post
         assert post is not None
+        has_asked = False
 
         def drain(*_: object) -> None:
-            if post.row.state == row_state_t.ROW_DRAINING:
+            nonlocal has_asked
+            if post.row.state == row_state_t.ROW_DRAINING or has_asked:
                 self.stop(self._settings.graceful_timeout, leave=self._leaves)
             else:
                 # From somebody else, perhaps to the whole group: nobody would serve what this one leaves.
-                # The supervisor sends it again when it is time.
+                # The supervisor sends it again when it is time; so does one that cannot write to this row.
+                has_asked = True
+                self._asked_at = time.monotonic()
                 post.tell("asked")
 
         def quit_soon(number: int, _: object) -> None:
@@ -314,9 +392,7 @@ class Worker:
         if had_terminal and not sys.stderr.isatty():
             self._drain("HUP", self._settings.graceful_timeout)
         else:
-            self._messages.append(
-                (logging.WARNING, "HUP ignored: to load new code, stop and start the server")
-            )
+            self._messages.append((logging.WARNING, f"HUP ignored: {NO_SUPERVISOR}"))
 
     def _reopen_logs(self) -> None:
         try:
@@ -432,53 +508,6 @@ def make_server(host: str, port: int, app: "WSGIApplication", **options: Any) ->
     return Server(app, merge(options, {"bind": bind}))
 
 
-def run(app: "WSGIApplication | str", **options: Any) -> None:
-    """Serve an application (or "module:name") until TERM or Ctrl-C, in this process alone.
-
-    `options` are those of `Settings` but for what is of a supervisor: `bind="0.0.0.0:8000"`, `threads=8`,
-    `graceful_timeout="10s"`. They win over variables and files, which count as they do for the command.
-    Raises ConfigError or AppLoadError when it cannot start. If a request is still running at the end of the
-    grace, the process ends here.
-    """
-    for name in SUPERVISED:
-        if name in options:
-            raise ConfigError(f"run does not take {name}: several processes are for the command, fastwsgi")
-    configuration = gather([], os.environ, starting_directory(), options, name_of(app))
-    for notice in configuration.notices:
-        LOG.warning(notice)
-    serve(app, configuration.settings)
-
-
-def serve(app: "WSGIApplication | str", settings: Settings) -> None:
-    """Load, bind, announce, serve, drain: what `run` and the command line share; see `run`."""
-    identity = Identity.find(settings.user, settings.group)
-    loader.prepare_environ(settings.env)
-    loader.prepare_path(settings.chdir, settings.pythonpath)
-    prepare(settings)
-    in_main = in_main_thread()
-    access_log = AccessLog(settings.access_logfile)
-    listeners: list[Listener] = []
-    try:
-        listeners = open_listeners(settings.bind, settings.backlog)
-        if identity is not None:
-            # The application is not even imported with more rights than it shall have.
-            hand_over(identity, listeners, access_log)
-        # Until the worker heeds it, TERM does what Ctrl-C does: process 1 would not be ended by it at all.
-        with heeding({signal.SIGTERM: signal.default_int_handler}) if in_main else nullcontext():
-            application = loader.load(app) if isinstance(app, str) else app
-            # The application's logging.config may have disabled every logger that it found.
-            LOG.disabled = False
-            worker = Worker(application, listeners, settings, access_log)
-            with worker.signals() if in_main else nullcontext():
-                announce(app, listeners, settings)
-                worker.run()
-    finally:
-        access_log.close()
-        close_all(listeners)
-    LOG.info(worker.summary())
-    leave_if_lost(worker)
-
-
 def leave_if_lost(worker: Worker) -> None:
     """End the process here if threads are left in the application: they would hold it."""
     if worker.lost_threads:
@@ -492,13 +521,15 @@ def prepare(settings: Settings) -> None:
     if settings.umask is not None:
         os.umask(settings.umask)
     set_up_error_log(settings.error_logfile, settings.log_level)
-    if settings.backlog > longest_backlog():
-        LOG.warning(
-            "The kernel cuts --backlog %d to %d; raise net.core.somaxconn",
-            settings.backlog,
-            longest_backlog(),
-        )
+    check_backlog(settings.backlog)
     raise_open_files()
+
+
+def check_backlog(backlog: int) -> None:
+    if backlog > longest_backlog():
+        LOG.warning(
+            "The kernel cuts --backlog %d to %d; raise net.core.somaxconn", backlog, longest_backlog()
+        )
 
 
 def hand_over(identity: Identity, listeners: Iterable[Listener], access_log: AccessLog) -> None:
@@ -520,15 +551,33 @@ def raise_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def announce(app: "WSGIApplication | str", listeners: Sequence[Listener], settings: Settings) -> None:
-    LOG.info("fastwsgi %s serves %s with %s", __version__, name_of(app), plural(settings.threads, "thread"))
-    for listener in listeners:
-        LOG.info("Listening at %s", listener.url)
-    LOG.info("Process %d; Ctrl-C or TERM stops it", os.getpid())
+def open_pid_file(path: str, identity: Identity | None) -> PidFile:
+    """Write a PID file, of whom this process is to become; raise ConfigError if that fails."""
+    pid_file = PidFile(path)
+    if identity is not None and not identity.is_ours:
+        # Or it could not be emptied at the end.
+        pid_file.give_to(identity.uid, identity.gid)
+    return pid_file
 
 
-def name_of(app: "WSGIApplication | str") -> str:
-    return app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
+def with_activated(settings: Settings) -> Settings:
+    """With the sockets in `bind` that systemd has handed to this process, unless they are there already."""
+    activated = systemd.handed_over(os.environ, os.getpid())
+    if activated and not any(address.startswith("fd://") for address in settings.bind):
+        return replace(settings, bind=tuple(activated))
+    return settings
+
+
+def leave_terminal(settings: Settings, access_log: AccessLog) -> None:
+    """As a daemon: let go of the standard descriptors, where they are not files."""
+    if settings.daemon:
+        process.leave_terminal(keep=(1, 2))
+        access_log.follow_output()
+
+
+def warn_of_lost_messages(settings: Settings) -> None:
+    if settings.daemon and settings.error_logfile == "-" and not process.is_file(2):
+        LOG.warning("Messages after this one are lost; give --error-logfile FILE to keep them")
 
 
 def end_soon(code: int) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from process.family import Site
+from process.family import Configured, Site
 
 POLLERS = ["epoll", "poll"] if sys.platform == "linux" else ["poll"]
 
@@ -49,3 +49,8 @@ def start_site(start, site):
         return server
 
     return start_site
+
+
+@pytest.fixture
+def configured(start, site, tmp_path):
+    return Configured(start, tmp_path)

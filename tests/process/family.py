@@ -1,6 +1,7 @@
 """The site of the tests, and the processes that serve it: supervisor, workers, and whom they leave behind."""
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -28,6 +29,54 @@ class Site:
         self.path.write_text(
             f"{before}\nfrom trouble import troubled\n\napplication = troubled({generation!r})\n"
         )
+
+
+class Configured:
+    """A server with a file of settings, which `change` reloads and `refuse` tries to."""
+
+    def __init__(self, start, directory):
+        self._start = start
+        self.file = directory / "settings.toml"
+        self.settings = {"app": "site_app:application", "workers": 2, "bind": ["127.0.0.1:0"]}
+
+    def start(self, **settings):
+        self.write(**settings)
+        self.server = self._start("--config", str(self.file), started=False, PYTHONDONTWRITEBYTECODE="1")
+        wait_for_workers(self.server, self.settings["workers"])
+        return self.server
+
+    def write(self, **settings):
+        """Change some; None takes one away."""
+        self.settings |= settings
+        given = {name: value for name, value in self.settings.items() if value is not None}
+        self.file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in given.items()))
+
+    def change(self, **settings):
+        """Reload with these; return when none of the former workers is there any more."""
+        before = workers_of(self.server)
+        self.write(**settings)
+        self.server.signal(signal.SIGHUP)
+        wait_until(
+            lambda: (
+                len(workers_of(self.server)) >= self.settings["workers"]
+                and not before & workers_of(self.server)
+            ),
+            lambda: f"other workers: {self.server.stderr}",
+            2 * PATIENCE,
+        )
+
+    def refuse(self, words, **settings):
+        """Reload with these, which is refused with these words; the former settings count again."""
+        former, before = self.settings.copy(), workers_of(self.server)
+        self.write(**settings)
+        self.server.signal(signal.SIGHUP)
+        self.server.wait_said(f"Not reloaded, those that serve go on as before: {words}")
+        assert workers_of(self.server) == before
+        self.settings = former
+
+
+def text_of(file):
+    return file.read_text() if file.exists() else ""
 
 
 def workers_of(server):

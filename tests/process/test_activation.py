@@ -276,3 +276,34 @@ def test_its_variables_are_kept_from_the_application_and_by_the_supervisor(
     wait_for_workers(server, 1 + bool(options))
     check()
     stop(server)
+
+
+def test_it_is_served_without_a_supervisor_too(start_activated, short_path):
+    path = f"{short_path}/socket"
+    given = {"NOTIFY_SOCKET": f"{short_path}/nobody", "WATCHDOG_USEC": "60000000"}
+    server = start_activated(["0", path], "--bind", "127.0.0.1:1", "apps:variables", workers=0, **given)
+    for address in (server.address, path):
+        with Client(address) as client:
+            assert not json.loads(client.ask().content).keys() & set(VARIABLES)
+    server.stop()
+    assert os.path.exists(path)
+
+
+RUN = """
+import fastwsgi
+from apps import hello
+fastwsgi.run(hello, bind="127.0.0.1:1")
+"""
+
+
+def test_a_program_serves_what_is_handed_to_it(short_path):
+    path = f"{short_path}/socket"
+    command = [sys.executable, ACTIVATE, path, "--", sys.executable, "-c", RUN]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": PYTHONPATH}) as process:
+        try:
+            with wait_until(lambda: connect(path), "a socket that listens") as client:
+                assert client.ask().text == "hello"
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()

@@ -262,3 +262,47 @@ def test_setproctitle_has_the_whole_name(start, tmp_path):
         "fastwsgi: supervisor [a shop with a long name]",
         "fastwsgi: worker [a shop with a long name]",
     }
+
+
+# Without a supervisor
+
+
+def test_a_daemon_without_a_supervisor(start_daemon, tmp_path):
+    command = start_daemon("--workers", "0", "--name", "shop", "--access-logfile", "access")
+    assert command.code == 0, command.stderr
+    assert "--error-logfile" in command.stderr.splitlines()[-1], "the last thing that is heard"
+    assert command.ask().status == 200
+    assert family_of(command).keys() == {command.pid}
+    assert titles(command) == {"shop worker"}
+    process = psutil.Process(command.pid)
+    assert process.terminal() is None
+    for fd in range(3):
+        assert os.readlink(f"/proc/{process.pid}/fd/{fd}") == os.devnull
+    second = start_daemon("--workers", "0")
+    assert second.code == 1
+    assert f"process {command.pid} has it and runs" in second.stderr
+    wait_until(lambda: "GET /7 " in (tmp_path / "access").read_text(), "an access log line")
+    command.stop()
+
+
+def test_a_daemon_without_a_supervisor_that_does_not_start(start_daemon, site, tmp_path):
+    for before, code, words in (
+        ("raise ZeroDivisionError('at import')", 4, "at import"),
+        ("", 1, "--access-logfile"),
+    ):
+        site.write("1", before)
+        command = start_daemon("--workers", "0", "--access-logfile", "nowhere/access" if code == 1 else "-")
+        assert (command.code, words in command.stderr) == (code, True), command.stderr
+        expect_nobody_left(command)
+        assert not (tmp_path / "pid").exists()
+
+
+def test_settings_that_only_a_supervisor_heeds_are_named(start, tmp_path):
+    (tmp_path / "gunicorn.conf.py").write_text("preload_app = True\ndef post_fork(server, worker): pass\n")
+    server = start(
+        *("--workers", "0", "--max-requests", "5", "--shutdown-delay", "1s", "-c", "gunicorn.conf.py"),
+        "apps:hello",
+    )
+    names = "--max-requests, --preload, --shutdown-delay, the hooks of gunicorn.conf.py"
+    server.wait_said(f"Without a supervisor (--workers 0) there is no effect of {names}")
+    stop(server)

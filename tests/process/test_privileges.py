@@ -190,6 +190,25 @@ def test_who_is_nobody_already_needs_not_be_root(interpreter):
     assert (done.returncode, "no_such_module" in done.stderr) == (4, True)
 
 
+@pytest.mark.parametrize("user", ["nobody", None])
+def test_a_reload_does_not_change_the_user(start_public, open_path, user):
+    """The supervisor itself is that one, and could not become another."""
+    settings = open_path / "settings.toml"
+    settings.write_text(f"user = '{user}'\n" if user else "")
+    server = start_public("--config", str(settings), "identity_app:app")
+    before = workers_of(server)
+    for name, other in (("user", "daemon"), ("group", "daemon")):
+        settings.write_text(f"{name} = '{other}'\n")
+        server.signal(signal.SIGHUP)
+        server.wait_said(f"before: --{'user' if user else name} cannot be changed by a reload")
+    assert workers_of(server) == before
+    settings.write_text(f"threads = 2\nuser = '{user}'\n" if user else "threads = 2\n")
+    server.signal(signal.SIGHUP)
+    wait_for_workers(server, 1, without=before)
+    assert json.loads(server.ask().text)["now"]["getuid"] == (NOBODY.pw_uid if user else 0)
+    stop(server)
+
+
 def test_without_processes_it_tries_again(start_public):
     """Here, because the limit does not hold for root."""
     most = resource.getrlimit(resource.RLIMIT_NPROC)

@@ -93,6 +93,43 @@ def test_terminated_amid_its_start_it_ends(start_site, options):
         expect_nobody_left(server)
 
 
+SWALLOW = """
+import time
+while True:
+    try:
+        open("imported", "w").close()
+        time.sleep({seconds})
+        break
+    except BaseException:
+        open("swallowed", "w").close()
+        {then}
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",), ("--workers", "0")], ids=str)
+def test_terminated_at_an_import_that_catches_everything_it_ends(start_site, site, tmp_path, options):
+    site.write("1", SWALLOW.format(seconds=60, then="break"))
+    server = start_site(*options, started=False)
+    wait_until((tmp_path / "imported").exists, "the import")
+    begun = time.monotonic()
+    server.terminate()
+    assert server.wait() == 0, server.stderr
+    assert time.monotonic() - begun < 5
+    assert (tmp_path / "swallowed").exists()
+    expect_nobody_left(server)
+
+
+def test_an_import_that_catches_everything_for_ever_is_killed(start_site, site, tmp_path):
+    server = start_site()
+    site.write("2", SWALLOW.format(seconds=60, then="pass"))
+    server.signal(signal.SIGHUP)
+    wait_until((tmp_path / "imported").exists, "the import")
+    server.terminate()
+    assert server.wait(20) == 0, server.stderr
+    assert server.stderr.count("does not end: SIGKILL") == 1, server.stderr
+    expect_nobody_left(server)
+
+
 def test_a_long_request_is_finished_when_it_is_terminated(start_site):
     server = start_site()
     with load(server.address, work=0.01) as running, server.connect() as client:
@@ -143,6 +180,37 @@ def test_it_goes_on_accepting_until_the_delay_is_over(start_site):
         assert server.wait() == 0, server.stderr
     running.report.check()
     expect_nobody_left(server)
+
+
+def test_a_worker_leaves_without_a_supervisor_that_hangs(start_site):
+    """It asks it to be replaced, and is not heard."""
+    server = start_site()
+    workers = wait_for_workers(server, 2)
+    with load(server.address) as running:
+        running.wait_workers(*workers)
+        leaving = min(workers)
+        with standing_still([server.pid]):
+            os.kill(leaving, signal.SIGTERM)
+            server.wait_said("The supervisor does not answer")
+            wait_until(lambda: leaving not in workers_of(server), "its end")
+        server.wait_said(f"Worker {leaving} has left")
+        running.wait_workers(*wait_for_workers(server, 2, without=[leaving]))
+    running.report.check()
+    stop(server)
+
+
+def test_terminated_twice_a_worker_leaves_at_once(start_site, site):
+    server = start_site(workers=1)
+    [worker] = wait_for_workers(server, 1)
+    assert server.ask("/7").status == 200
+    # The one that shall take its place does not come so soon.
+    site.write("2", "import time; time.sleep(3)")
+    os.kill(worker, signal.SIGTERM)
+    server.wait_said("another one takes its place")
+    os.kill(worker, signal.SIGTERM)
+    server.wait_said(f"Worker {worker} has left")
+    assert server.ask("/7")["Generation"] == "2"
+    stop(server)
 
 
 def test_the_workers_of_a_supervisor_that_is_gone_leave(start_site):

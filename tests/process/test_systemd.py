@@ -215,3 +215,23 @@ def test_nobody_to_tell_is_no_trouble(start_site, short_path):
     server.signal(signal.SIGHUP)
     wait_until(lambda: not before & workers_of(server), "other workers")
     stop(server)
+
+
+def test_the_manager_hears_from_a_server_without_a_supervisor(start_notifying, site, manager):
+    site.write("1", "import os, time\nwhile not os.path.exists('go-on'):\n    time.sleep(0.01)")
+    options = ("--bind", "127.0.0.1:0", "--workers", "0")
+    server = start_notifying(*options, started=False, WATCHDOG_USEC="400000")
+    assert manager.hears(1) is None
+    server.go_on("go-on")
+    manager.expect(server, "READY=1")
+    assert 5 <= len(beats(manager, 2)) <= 11
+    server.wait_started()
+    with server.connect() as client:
+        client.send(request("/hold/it"))
+        server.waits("it")
+        server.terminate()
+        wait_until(lambda: manager.hears() == "STOPPING=1", "the end")
+        assert manager.sender == server.pid
+        server.go_on("it")
+        assert client.read_response().status == 200
+    assert server.wait() == 0
