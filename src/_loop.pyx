@@ -49,8 +49,8 @@ cdef enum:
     YIELD_LEAST = 4
     YIELD_PART = 16
     # The same while it serves something: then nobody gains by leaving it what it cannot see to at once.
-    YIELD_BUSY_LEAST = 8
-    YIELD_BUSY_PART = 4
+    YIELD_BUSY_LEAST = 12
+    YIELD_BUSY_PART = 3
     YIELD_MS = 1000             # at most, or until a kick; if connections wait then, the others do not accept, ...
     ANYWAY_TURNS = 1000         # ... and for so many turns that bring some it does not matter what they have
     NAP_MS = 20                 # and where no kick is heard
