@@ -61,6 +61,43 @@ def test_connections_that_come_at_once_are_shared_evenly(total, poller):
 
 
 @on_each_poller
+def test_new_connections_do_not_keep_out_those_that_are_there(poller):
+    """Always more come than are accepted in a turn, for the application computes for longer than they need."""
+
+    def application(environ):
+        end = time.perf_counter() + 0.001
+        while time.perf_counter() < end:
+            pass
+        return b"hello"
+
+    over = threading.Event()
+
+    def flood(address):
+        while not over.is_set():
+            with connected(address) as client:
+                client.sendall(LAST)
+                read_answer(client)
+
+    with Workers(1, answering(application), poller=poller, threads=1) as workers, clients() as opened:
+        kept = [connected(workers.address) for _ in range(4)]
+        opened.extend(kept)
+        floods = [threading.Thread(target=flood, args=(workers.address,)) for _ in range(40)]
+        try:
+            for one in floods:
+                one.start()
+            wait_until(lambda: workers.rows[0].counters()["accepted"] > 200, "the flood")
+            for _ in range(10):
+                for client in kept:
+                    client.sendall(REQUEST)
+                for client in kept:
+                    read_answer(client)
+        finally:
+            over.set()
+            for one in floods:
+                one.join()
+
+
+@on_each_poller
 def test_a_new_worker_gets_its_share(poller):
     with Workers(2, text(), poller=poller) as workers, clients() as opened:
         workers.signal(signal.SIGKILL, 1)
