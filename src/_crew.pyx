@@ -25,7 +25,7 @@ from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
     ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE,
     DEADLINE_SEND, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK,
-    SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_MASK, TELL_SLOW, TRANSMIT_LOST, connection_advance,
+    SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_ENDED, TELL_MASK, TELL_SLOW, TRANSMIT_LOST, connection_advance,
     connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_is_probe,
     connection_keep_watch, connection_list_t, connection_lost, connection_new, connection_next, connection_post,
     connection_refuse, connection_settle, connection_t, connection_watch, list_append, list_take, loop_remind,
@@ -42,7 +42,7 @@ from fastwsgi._loop cimport (
     loop_taken_over, loop_turn,
 )
 from fastwsgi._outbox cimport outbox_is_empty
-from fastwsgi._overdue cimport exchange_revoke, overdue_arm, overdue_look, slots_end
+from fastwsgi._overdue cimport SAMPLE_MS, exchange_revoke, overdue_arm, overdue_look, slots_end
 from fastwsgi._parser cimport KNOWN_X_REQUEST_ID, field_t, parser_t
 from fastwsgi._platform cimport (
     WATCH_READ, condition_wait, line_load, line_replace, line_store, platform_clock_ns, platform_name_thread,
@@ -53,7 +53,7 @@ from fastwsgi._platform cimport (
 )
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
 from fastwsgi._stats cimport (
-    PHASE_APPLICATION, WANTS_NOTHING, WANTS_REQUESTS, Row, private_row, shown_text, threads_most,
+    PHASE_APPLICATION, STACK_SHOWN, WANTS_NOTHING, WANTS_REQUESTS, Row, private_row, shown_stack, shown_text, threads_most,
 )
 from fastwsgi._trust cimport trust_set
 from fastwsgi.errors import RequestTimeout
@@ -799,6 +799,17 @@ cdef int open_most() except -1:
     return 50000 if files == resource.RLIM_INFINITY else min(50000, max(files * 4 // 5, 1))
 
 
+CUT = b"  ...\n"
+
+
+cdef str stack_text(object frame):
+    """Where a thread is, outermost frame first."""
+    try:
+        return "".join(traceback.format_stack(frame))
+    except Exception as error:      # of a loader of the application, asked for a source line
+        return f"  the stack cannot be shown: {error!r}\n"
+
+
 def server_name(listener):
     """SERVER_NAME and SERVER_PORT for a listening socket: never empty (PEP 3333)."""
     name = listener.getsockname()
@@ -861,6 +872,8 @@ cdef class Crew:
         loop.deadlines[<int>DEADLINE_SEND].duration_ms = <int64_t>(settings.send_timeout * 1000)
         self.crew.overdue.timeout_ms = <int64_t>(settings.timeout * 1000)
         self.crew.overdue.slow_ms = <int64_t>(settings.log_slow * 1000)
+        # Where somebody sees them.
+        self.crew.overdue.sample_ms = 0 if row is None else SAMPLE_MS
         self.crew.queue_ms = <int64_t>(settings.queue_timeout * 1000)
         loop.open_most = settings.worker_connections or open_most()
         loop.content_rate = settings.body_min_rate
@@ -1103,6 +1116,8 @@ cdef class Crew:
         if lost_lines:
             records.append((LEVEL_WARNING, f"{lost_lines} access log lines were lost: --access-logfile takes too long"
                             if error in (0, EINTR, ETIMEDOUT) else f"the access log cannot be written: {os.strerror(error)}"))
+        if word_load(&self.crew.overdue.samples):
+            self._sample()
         self._tell(records)
         if word_load(&self.crew.overdue.fresh):
             self._replace_lost(records)
@@ -1110,6 +1125,31 @@ cdef class Crew:
             with cython.critical_section(self):
                 self.close()
         return records
+
+    def _sample(self):
+        """Let others see where the exchanges are that have been running for long."""
+        cdef slot_t* slot
+        cdef bytes text
+        cdef uint64_t number
+        cdef int64_t began_ns, now_ns = platform_now_ns()
+        cdef int i
+        word_store(&self.crew.overdue.samples, 0)
+        frames = sys._current_frames()
+        for i in range(1, slots_end(&self.crew.overdue)):
+            slot = &self.crew.slots[i]
+            number = word_load(&slot.shown.number)
+            began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
+            frame = frames.get(self.thread_ids.get(i))
+            if number and began_ns and frame is not None and now_ns - began_ns >= self.crew.overdue.sample_ms * 1000000:
+                text = stack_text(frame).encode("utf-8", "backslashreplace")
+                if len(text) > STACK_SHOWN:
+                    # The innermost frames say most.
+                    text = CUT + text[text.find(b"\n", len(text) - STACK_SHOWN + len(CUT)) + 1:]
+                # It may have gone on to another one meanwhile.
+                if word_load(&slot.shown.number) == number:
+                    shown_stack(self.row, i, number, text, <size_t>len(text))
+        # Of the time, a fiftieth at most.
+        word_store_relaxed(&self.crew.overdue.pause_ms, <uint64_t>((platform_now_ns() - now_ns) // 20000))
 
     def _tell(self, list records):
         """Say what the leader found out about exchanges that take long, and interrupt those that took too long."""
@@ -1131,6 +1171,9 @@ cdef class Crew:
                 where = self._stack(i, line_load(&slot.word) >> 2 == tells >> 2)
                 if tells & TELL_MASK == TELL_SLOW:
                     records.append((LEVEL_WARNING, f"{what} is slow: after {age:.1f} s (--log-slow) it is {where}"))
+                elif tells & TELL_MASK == TELL_ENDED:
+                    records.append((LEVEL_ERROR, f"{what} was ended by hand (fastwsgi top) and taken away from its thread, "
+                                    f"after {age:.1f} s, {where}"))
                 else:
                     records.append((LEVEL_ERROR, f"{what} made no progress for {self.timeout:g} s (--timeout) and was "
                                     f"taken away from its thread, after {age:.1f} s in all, {where}"))
@@ -1141,7 +1184,7 @@ cdef class Crew:
         frame = sys._current_frames().get(self.thread_ids.get(index)) if is_running else None
         if frame is None:
             return "at its end"
-        return f"in thread fastwsgi-{index} at\n{''.join(traceback.format_stack(frame))}".rstrip()
+        return f"in thread fastwsgi-{index} at\n{stack_text(frame)}".rstrip()
 
     def _replace_lost(self, list records):
         """Start a thread for each that was given up, as long as there are not too many of these."""

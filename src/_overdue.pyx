@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 from fastwsgi._accesslog cimport put_escaped, record_t
 from fastwsgi._buffer cimport span_t
 from fastwsgi._connection cimport (
-    ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_SLOW, TELL_TIMEOUT,
+    ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_ENDED, TELL_SLOW, TELL_TIMEOUT,
     TRANSMIT_LOST, connection_close, connection_flush, connection_log, connection_refuse, connection_settle,
     connection_t, loop_remind, loop_say, loop_t, record_client, request_t, slot_borrow, slot_moved, slot_quiet, slot_t,
     slot_waiting,
@@ -20,7 +20,7 @@ from fastwsgi._platform cimport (
     line_load, line_replace, line_store, platform_now_ns, pointer_store_relaxed, wake_write, word_add, word_count,
     word_load, word_load_relaxed, word_store, word_store_relaxed,
 )
-from fastwsgi._refusals cimport REFUSAL_TIMEOUT
+from fastwsgi._refusals cimport REFUSAL_REVOKED, REFUSAL_TIMEOUT
 
 cdef enum:
     # Octets of a request that are told; slot_t.told has room for them, escaped, and for the rest.
@@ -40,8 +40,7 @@ cdef int64_t pause_ms(const overdue_t* overdue) noexcept nogil:
 
 cdef void overdue_arm(loop_t* loop, const overdue_t* overdue) noexcept nogil:
     """Exchanges may be running on other threads: look after them."""
-    if overdue.timeout_ms or overdue.slow_ms:
-        loop_remind(loop, ALARM_OVERDUE, loop.now_ms + pause_ms(overdue))
+    loop_remind(loop, ALARM_OVERDUE, loop.now_ms + pause_ms(overdue))
 
 
 cdef char* put_start(char* at, const char* data, span_t span, size_t most) noexcept nogil:
@@ -92,8 +91,10 @@ cdef bint tell_slow(loop_t* loop, slot_t* slot, uint64_t number) noexcept nogil:
     return True
 
 
-cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reason) noexcept nogil:
+cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reason, uint64_t tells=0) noexcept nogil:
     """Take an exchange away from its thread: 503 if nothing has left, or else a reset; number 0: whichever it is.
+
+    With tells, a TELL_ word, the main thread says so, and interrupts what runs.
 
     One whose answer is complete, while its close() is running, ends as it would have. False if the thread touches the
     connection at this moment: the leader has to look again.
@@ -121,6 +122,7 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
     word_count(&loop.counters.revoked, 1)
     if reason == REFUSAL_TIMEOUT:
         word_count(&loop.counters.timeouts, 1)
+    if tells:
         is_told = not word_load(&slot.tells)
         if is_told:
             write_told(slot, connection, loop.now_ms - slot.watched_since_ms)
@@ -141,10 +143,10 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
     line_store(&slot.word, number << 2 | SLOT_REVOKED)
     slot_moved(slot)
     loop_remind(loop, ALARM_OVERDUE, loop.now_ms + LOST_MS)
-    if reason == REFUSAL_TIMEOUT:
+    if tells:
         word_store(&slot.to_raise, number)
         if is_told:
-            word_store(&slot.tells, number << 2 | TELL_TIMEOUT)
+            word_store(&slot.tells, number << 2 | tells)
         wake_write(&loop.journal.wake)
     return True
 
@@ -172,12 +174,22 @@ cdef void see(slot_t* slot, uint64_t number, int64_t now_ms) noexcept nogil:
     slot.watched_blocks = blocks
 
 
+cdef void ask_for_samples(loop_t* loop, overdue_t* overdue) noexcept nogil:
+    """Have the main thread sample stacks; where the GIL is not to be had, it does so when it gets it."""
+    if loop.now_ms - overdue.sampled_ms < max(overdue.sample_ms, <int64_t>word_load_relaxed(&overdue.pause_ms)):
+        return
+    overdue.sampled_ms = loop.now_ms
+    word_store(&overdue.samples, 1)
+    wake_write(&loop.journal.wake)
+
+
 cdef bint overdue_look(loop_t* loop, overdue_t* overdue) noexcept nogil:
     """See to all exchanges; True while there are some, and the next look is due."""
     cdef slot_t* slot
     cdef uint64_t word, number
     cdef int64_t pause = pause_ms(overdue)
     cdef bint some = False
+    cdef int64_t oldest_ms = 0
     cdef int i
     for i in range(1, slots_end(overdue)):
         slot = &overdue.slots[i]
@@ -192,12 +204,18 @@ cdef bint overdue_look(loop_t* loop, overdue_t* overdue) noexcept nogil:
                 give_up_thread(loop, overdue, slot, number)
             continue
         see(slot, number, loop.now_ms)
-        if overdue.timeout_ms and loop.now_ms - slot.progress_ms >= overdue.timeout_ms:
-            if not exchange_revoke(loop, slot, number, REFUSAL_TIMEOUT):
+        oldest_ms = max(oldest_ms, loop.now_ms - slot.watched_since_ms)
+        if word_load_relaxed(&slot.shown.condemned) == number:
+            if not exchange_revoke(loop, slot, number, REFUSAL_REVOKED, TELL_ENDED):
+                pause = REVOKE_AGAIN_MS
+        elif overdue.timeout_ms and loop.now_ms - slot.progress_ms >= overdue.timeout_ms:
+            if not exchange_revoke(loop, slot, number, REFUSAL_TIMEOUT, TELL_TIMEOUT):
                 pause = REVOKE_AGAIN_MS
         elif overdue.slow_ms and slot.told_number != number and loop.now_ms - slot.watched_since_ms >= overdue.slow_ms:
             if tell_slow(loop, slot, number):
                 slot.told_number = number
     if some:
         loop.alarms[<int>ALARM_OVERDUE] = loop.now_ms + pause
+    if overdue.sample_ms and oldest_ms >= overdue.sample_ms:
+        ask_for_samples(loop, overdue)
     return some

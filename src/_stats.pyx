@@ -5,6 +5,7 @@ with the same memory reads it, also when the worker is dead. Knows no socket, no
 """
 
 import mmap
+from typing import NamedTuple
 
 from cpython.buffer cimport PyBUF_CONTIG, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint64_t
@@ -18,7 +19,7 @@ from fastwsgi._platform cimport (
 cimport cython
 
 cdef enum:
-    LAYOUT = 1                  # counts up when a struct of the .pxd changes
+    LAYOUT = 2                  # counts up when a struct of the .pxd changes
     LINE_BYTES = 64             # rows and threads begin on cache lines of their own
 
 cdef uint64_t MAGIC = <uint64_t>0x6472616f62207766      # "fw board"
@@ -31,8 +32,13 @@ cdef inline size_t in_lines(size_t size) noexcept nogil:
     return (size + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES
 
 
-cdef inline size_t row_size(int threads) noexcept nogil:
+cdef inline size_t worker_size(int threads) noexcept nogil:
+    """What of a row begins anew with each worker: all but the text of stacks."""
     return in_lines(sizeof(row_t)) + threads_most(threads) * in_lines(sizeof(shown_t))
+
+
+cdef inline size_t row_size(int threads) noexcept nogil:
+    return worker_size(threads) + threads_most(threads) * <size_t>STACK_SHOWN
 
 
 cdef row_t* board_row(board_t* board, int index) noexcept nogil:
@@ -53,6 +59,46 @@ cdef void shown_text(shown_t* shown, const char* line, size_t line_size, const c
     word_store_release(&shown.sizes, line_size | client_size << 8 | id_size << 16)
 
 
+cdef void shown_stack(Row row, int thread, uint64_t number, const char* text, size_t size) noexcept:
+    """Write where a thread (from 1 on) was in an exchange; one writer at a time."""
+    cdef shown_t* shown = &row.shown[thread - 1]
+    size = min(size, <size_t>STACK_SHOWN)
+    word_store(&shown.stack_ns, 0)
+    words_store(row.stacks + (thread - 1) * (STACK_SHOWN / 8), text, size)
+    word_store_relaxed(&shown.stack_number, number)
+    word_store_relaxed(&shown.stack_size, size)
+    word_store_release(&shown.stack_ns, <uint64_t>platform_now_ns())
+
+
+class Running(NamedTuple):
+    """What a thread serves."""
+
+    thread: int
+    phase: str
+    line: str
+    client: str
+    request_id: str
+    age: float
+    number: int
+    stack: str
+    stack_age: float
+
+
+cdef tuple sampled(Row row, int thread, uint64_t number, int64_t now_ns):
+    """The last sample of an exchange: its text and its age in seconds; nothing and 0 if there is none."""
+    cdef shown_t* shown = &row.shown[thread - 1]
+    cdef char octets[STACK_SHOWN]
+    cdef uint64_t at_ns = word_load(&shown.stack_ns)
+    cdef uint64_t size = word_load_relaxed(&shown.stack_size)
+    if not at_ns or word_load_relaxed(&shown.stack_number) != number or size > STACK_SHOWN:
+        return "", 0.0
+    words_load(octets, row.stacks + (thread - 1) * (STACK_SHOWN / 8), (size + 7) // 8)
+    if word_load_relaxed(&shown.stack_ns) != at_ns:
+        return "", 0.0
+    # The first octets may be the rest of a character that was cut.
+    return (<bytes>octets[:size]).decode("utf-8", "replace"), max(now_ns - <int64_t>at_ns, 0) / 1e9
+
+
 cdef str text_of(atomic_word_t* words, uint64_t size):
     """Octets of a request, for a log: what is not printable ASCII is escaped."""
     cdef char octets[LINE_SHOWN]
@@ -60,8 +106,9 @@ cdef str text_of(atomic_word_t* words, uint64_t size):
     return (<bytes>octets[:size]).decode("latin-1").encode("unicode_escape").decode("ascii")
 
 
-cdef tuple served(shown_t* shown, int thread, int64_t now_ns):
+cdef object served(Row row, int thread, int64_t now_ns):
     """What a thread serves, as Row.running has it; None when it serves nothing, or goes on to the next just now."""
+    cdef shown_t* shown = &row.shown[thread - 1]
     cdef uint64_t number = word_load(&shown.number)
     cdef uint64_t sizes = word_load(&shown.sizes)
     cdef uint64_t phase = word_load_relaxed(&shown.phase)
@@ -80,9 +127,10 @@ cdef tuple served(shown_t* shown, int thread, int64_t now_ns):
     line = text_of(shown.line, line_size)
     client = text_of(shown.client, client_size) or "a unix socket"
     request_id = text_of(shown.request_id, id_size)
+    stack, stack_age = sampled(row, thread, number, now_ns)
     if word_load_relaxed(&shown.number) != number:
         return None
-    return thread, what, line, client, request_id, max(now_ns - since_ns, 0) / 1e9
+    return Running(thread, what, line, client, request_id, max(now_ns - since_ns, 0) / 1e9, number, stack, stack_age)
 
 
 @cython.final
@@ -144,6 +192,7 @@ cdef class Board:
         row.index = index
         row.row = board_row(self.board, index)
         row.shown = <shown_t*>(<char*>row.row + in_lines(sizeof(row_t)))
+        row.stacks = <atomic_word_t*>(<char*>row.row + worker_size(self.threads))
         return row
 
 
@@ -157,7 +206,7 @@ cdef class Row:
 
     def clear(self):
         """Make it ready for a new worker; the one before must be dead."""
-        memset(self.row, 0, row_size(self.board.threads))
+        memset(self.row, 0, worker_size(self.board.threads))
 
     @property
     def pid(self):
@@ -202,6 +251,24 @@ cdef class Row:
     def wants(self, uint64_t value):
         word_store_relaxed(&self.row.wants, value)
 
+    @property
+    def born(self):
+        """When it began: nanoseconds of the monotonic clock."""
+        return word_load_relaxed(&self.row.born)
+
+    @born.setter
+    def born(self, uint64_t value):
+        word_store_relaxed(&self.row.born, value)
+
+    def condemn(self, int thread, uint64_t number):
+        """Have an exchange taken away from its thread, within a second; False if it does not run any more."""
+        if not 1 <= thread <= threads_most(self.board.threads) or not number:
+            return False
+        if word_load(&self.shown[thread - 1].number) != number:
+            return False
+        word_store(&self.shown[thread - 1].condemned, number)
+        return True
+
     def counters(self):
         """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""
         cdef counters_t* counters = &self.row.counters
@@ -229,15 +296,15 @@ cdef class Row:
         }
 
     def running(self):
-        """What its threads serve: (thread, what it is at, method and target, client, X-Request-ID or "", age).
+        """What its threads serve: a list of `Running`.
 
-        The age is in seconds. Threads that go on to their next exchange at this moment are left out.
+        Threads that go on to their next exchange at this moment are left out.
         """
         cdef int i
         cdef int64_t now_ns = platform_now_ns()
         found = []
         for i in range(threads_most(self.board.threads)):
-            what = served(&self.shown[i], i + 1, now_ns)
+            what = served(self, i + 1, now_ns)
             if what is not None:
                 found.append(what)
         return found

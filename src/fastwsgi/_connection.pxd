@@ -89,6 +89,7 @@ cdef enum alarm_t:
 cdef enum:
     TELL_SLOW = 1       # it takes longer than --log-slow
     TELL_TIMEOUT        # it was revoked: --timeout
+    TELL_ENDED          # it was revoked: an operator wanted that
     TELL_MASK = 3
 
 cdef enum advance_t:

@@ -12,6 +12,7 @@ cdef enum:
     LINE_SHOWN = 200            # of method and target
     CLIENT_SHOWN = 64
     ID_SHOWN = 64
+    STACK_SHOWN = 8192          # of a sampled stack: the innermost frames
 
 # row_t.state: what a worker is at.
 cpdef enum row_state_t:
@@ -45,6 +46,11 @@ cdef struct shown_t:
     atomic_word_t began_ns      # when that began, with the GIL; 0: it has not, or is over
     atomic_word_t requests      # handed to the application so far
     atomic_word_t sizes         # of line, client and request_id, an octet each
+    atomic_word_t condemned     # the number of an exchange that shall be taken away; an operator's
+    # The last sampled stack, whose text is in the row's `stacks`; the main thread's.
+    atomic_word_t stack_ns      # when; 0: there is none, or it changes: what is read while it changes is void
+    atomic_word_t stack_number  # of which exchange
+    atomic_word_t stack_size
     atomic_word_t line[LINE_SHOWN / 8]
     atomic_word_t client[CLIENT_SHOWN / 8]
     atomic_word_t request_id[ID_SHOWN / 8]
@@ -74,7 +80,8 @@ cdef struct row_t:
     atomic_word_t state
     atomic_word_t beat          # when the main thread last had the GIL: monotonic nanoseconds
     atomic_word_t wants
-    atomic_word_t pad[3]
+    atomic_word_t born          # monotonic nanoseconds
+    atomic_word_t pad[2]
     # What the others look at before they accept. It does as long as it has room and does not drain.
     atomic_word_t accepts
     atomic_word_t waiting       # requests that wait for a thread now; the crew's, under its mutex
@@ -83,7 +90,8 @@ cdef struct row_t:
 
 
 cdef struct board_t:
-    # The head of the memory; the rows come behind it, and behind each row its threads.
+    # The head of the memory; the rows come behind it, and behind each row its threads, then their stacks. Memory that
+    # is never touched takes no pages: stacks cost nothing until one is sampled.
     uint64_t magic
     uint64_t layout
     uint64_t workers
@@ -103,6 +111,7 @@ cdef class Row:
     cdef Board board            # keeps the memory
     cdef row_t* row
     cdef shown_t* shown         # of thread 1 at [0]
+    cdef atomic_word_t* stacks  # STACK_SHOWN octets for each of these
     cdef readonly int index
 
 
@@ -114,4 +123,5 @@ cdef inline int threads_most(int threads) noexcept nogil:
 cdef row_t* board_row(board_t* board, int index) noexcept nogil
 cdef void shown_text(shown_t* shown, const char* line, size_t line_size, const char* client, size_t client_size,
                      const char* request_id, size_t id_size) noexcept nogil
+cdef void shown_stack(Row row, int thread, uint64_t number, const char* text, size_t size) noexcept
 cdef Row private_row(int threads)

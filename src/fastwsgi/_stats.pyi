@@ -1,5 +1,5 @@
 from enum import IntEnum
-from typing import final
+from typing import NamedTuple, final
 
 from typing_extensions import Buffer
 
@@ -19,6 +19,25 @@ class wants_t(IntEnum):
     WANTS_MEMORY = 2
     WANTS_LIFETIME = 3
     WANTS_THREADS = 4
+
+class Running(NamedTuple):
+    """What a thread serves."""
+
+    thread: int
+    phase: str
+    line: str
+    """Method and target."""
+    client: str
+    request_id: str
+    """X-Request-ID, or empty."""
+    age: float
+    """Seconds."""
+    number: int
+    """Of the exchange: the next one of the thread has another."""
+    stack: str
+    """Where it was when that was last looked at; empty if it never was."""
+    stack_age: float
+    """How long ago that was, in seconds."""
 
 @final
 class Board:
@@ -59,14 +78,20 @@ class Row:
     wants: int
     """Why it should be replaced: one of wants_t."""
 
+    born: int
+    """When it began: nanoseconds of the monotonic clock."""
+
+    def condemn(self, thread: int, number: int) -> bool:
+        """Have an exchange taken away from its thread, within a second; False if it does not run any more."""
+
     def clear(self) -> None:
         """Make it ready for a new worker; the one before must be dead."""
 
     def counters(self) -> dict[str, int]:
         """Counts since the start (`requests`) and of now (`connections`, `exchanges`), by name."""
 
-    def running(self) -> list[tuple[int, str, str, str, str, float]]:
-        """What threads serve: (thread, what it is at, method and target, client, X-Request-ID or "", age).
+    def running(self) -> list[Running]:
+        """What its threads serve: a list of `Running`.
 
-        The age is in seconds. Threads that go on to their next exchange at this moment are left out.
+        Threads that go on to their next exchange at this moment are left out.
         """

@@ -109,6 +109,7 @@ LIMITS = "What clients may send, and how slowly"
 TRUST = "Whom to trust"
 PROCESS = "Processes"
 APPLICATION = "The application"
+WATCHING = "Watching it"
 LOGS = "Logs"
 
 
@@ -397,6 +398,19 @@ class Settings:
         choice("debug", "info", "warning", "error", "critical"),
         LOGS,
         "the least level that is logged",
+    )
+    control_socket: str = option(
+        "auto",
+        text("auto|none|FILE"),
+        WATCHING,
+        "the unix socket of `fastwsgi top` and the like, for its owner alone; auto: fastwsgi-PID.sock in "
+        "$XDG_RUNTIME_DIR, or else in /run or the directory for temporary files",
+    )
+    metrics: str | None = option(
+        None,
+        optional(text("ADDRESS")),
+        WATCHING,
+        "an address such as 127.0.0.1:9090 or unix:/path: answers GET /metrics in Prometheus's format",
     )
 
     def __post_init__(self) -> None:

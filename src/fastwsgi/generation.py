@@ -253,6 +253,7 @@ class Child:
     look_again_at: float = 0.0  # it was not heard of for too long
     finished: int = 0  # what it said at its end: requests while it was stopping
     cut_off: int = 0
+    ended_by_us: str = ""  # we have sent a signal that kills, and why
 
     @property
     def age(self) -> float:
@@ -269,6 +270,11 @@ class Child:
         if self.pid:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+    def kill(self, number: int, why: str) -> None:
+        """Send a signal that ends it, for a reason."""
+        self.ended_by_us = why
+        self.send(number)
 
     def silent_at(self) -> float:
         """When it has not been heard of for --worker-timeout; a second look counts."""

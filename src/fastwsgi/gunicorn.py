@@ -25,6 +25,7 @@ OURS = {
             "backlog",
             "bind",
             "chdir",
+            "control_socket",
             "daemon",
             "forwarded_allow_ips",
             "forwarder_headers",
@@ -88,7 +89,6 @@ NO_SYSLOG = "no syslog yet"
 NO_STATSD = "no statsd yet"
 NO_RELOADER = "no reloader yet: send HUP"
 NO_LOG_CONFIG = "no log configuration yet"
-NO_CONTROL = "no control socket"
 STRICT = "requests are read strictly"
 
 FOREIGN = {
@@ -101,11 +101,8 @@ FOREIGN = {
     "cert_reqs": foreign(NO_TLS, "--cert-reqs", idle=("0",)),
     "certfile": foreign(NO_TLS, "--certfile"),
     "ciphers": foreign(NO_TLS, "--ciphers"),
-    "control_socket": foreign(NO_CONTROL, "--control-socket"),
-    "control_socket_disable": foreign(
-        "there is no control socket", "--no-control-socket", value=True, idle=(True,)
-    ),
-    "control_socket_mode": foreign(NO_CONTROL, "--control-socket-mode"),
+    "control_socket_disable": foreign("control_socket is none", "--no-control-socket", value=True, idle=(True,)),
+    "control_socket_mode": foreign("it is for its owner alone", "--control-socket-mode", idle=(0o600, "0600")),
     "default_proc_name": foreign("proc_name is"),
     "dirty_apps": foreign(NO_DIRTY, "--dirty-app"),
     "dirty_graceful_timeout": foreign(NO_DIRTY, "--dirty-graceful-timeout"),
@@ -290,6 +287,8 @@ def leave(translation: Translation, name: str, value: object, label: str, origin
         if value == "sync":
             # Such an application may count on it. gunicorn itself takes threads where they are asked for.
             translation.fallbacks["threads"] = Setting(1, origin)
+    elif name == "control_socket_disable" and value:
+        translation.settings["control_socket"] = Setting("none", origin)
     if value in row.idle:
         return
     if name in REFUSED:
