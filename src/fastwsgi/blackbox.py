@@ -47,9 +47,8 @@ class OomCounter:
         counter = f"the kernel's out-of-memory counter of its {now.where} (oom_kill)"
         if now.count == before.count:
             return f"{counter} did not rise"
-        return (
-            f"{counter} rose from {before.count} to {now.count} in the last {show_age(time.monotonic() - since)}"
-        )
+        window = show_age(time.monotonic() - since)
+        return f"{counter} rose from {before.count} to {now.count} in the last {window}"
 
 
 def describe_end(code: int) -> str:
@@ -77,9 +76,8 @@ def what_it_served(row: "Row") -> str:
     served, stacks = [], []
     for one in row.running():
         known_as = f" ({one.request_id})" if one.request_id else ""
-        served.append(
-            f"{one.line} for {one.client}{known_as}, in thread {one.thread}, {one.phase} for {show_age(one.age)}"
-        )
+        age, looked = show_age(one.age), show_age(one.stack_age)
+        served.append(f"{one.line} for {one.client}{known_as}, in thread {one.thread}, {one.phase} for {age}")
         if one.stack:
-            stacks.append(f"\nthread {one.thread} was, {show_age(one.stack_age)} ago, at\n{one.stack.rstrip()}")
+            stacks.append(f"\nthread {one.thread} was, {looked} ago, at\n{one.stack.rstrip()}")
     return f"; it was serving {'; '.join(served) or 'nothing'}{''.join(stacks)}"

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -130,6 +131,7 @@ def serve(
     application: loaded already, by the loader that forked this worker.
     """
     post.row.pid = os.getpid()
+    post.row.born = time.monotonic_ns()
     settings = work.settings
     hooked = HookedWorker(post.number, os.getppid(), work.hooked.cfg, os.getpid())
     set_title("worker", settings.name)

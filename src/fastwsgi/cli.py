@@ -12,6 +12,8 @@ from fastwsgi import __version__
 from fastwsgi.arguments import HELP, VERSION, parse
 from fastwsgi.commands import check, print_config
 from fastwsgi.config import OPTIONS
+from fastwsgi.console import USAGE as CONSOLE
+from fastwsgi.console import run as run_console
 from fastwsgi.errors import AppLoadError, ConfigError
 from fastwsgi.sources import gather, starting_directory
 
@@ -30,6 +32,16 @@ Serves a WSGI application.
   fastwsgi project.wsgi                   its application, or its app
   fastwsgi -b :8000 --threads 8 app:app   at every address, eight requests at a time
   fastwsgi                                the Django project, app.py, wsgi.py or main.py here
+
+Or speaks with one that runs (see --control-socket):
+
+  fastwsgi top                            what it does right now, on one screen
+  fastwsgi stats [--json]                 the same once, as text
+  fastwsgi stacks [PID]                   where requests are that take longer than a second
+  fastwsgi reload                         load configuration and code again, and say how that went
+  fastwsgi stop [--now]                   finish what runs and end; or just end
+
+An application in a module named top or the like is served with its name: fastwsgi top:app.
 """
 
 NOTES = (
@@ -87,6 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     hold_standard_descriptors()
     try:
         arguments = sys.argv[1:] if argv is None else argv
+        if arguments and arguments[0] in CONSOLE:
+            code, text = run_console(arguments[0], arguments[1:])
+            return say(text) or code
         wants = parse(arguments).wants
         if wants == "help":
             return say(help_text())

@@ -101,8 +101,12 @@ FOREIGN = {
     "cert_reqs": foreign(NO_TLS, "--cert-reqs", idle=("0",)),
     "certfile": foreign(NO_TLS, "--certfile"),
     "ciphers": foreign(NO_TLS, "--ciphers"),
-    "control_socket_disable": foreign("control_socket is none", "--no-control-socket", value=True, idle=(True,)),
-    "control_socket_mode": foreign("it is for its owner alone", "--control-socket-mode", idle=(0o600, "0600")),
+    "control_socket_disable": foreign(
+        "control_socket is none", "--no-control-socket", value=True, idle=(True,)
+    ),
+    "control_socket_mode": foreign(
+        "it is for its owner alone", "--control-socket-mode", idle=(0o600, "0600")
+    ),
     "default_proc_name": foreign("proc_name is"),
     "dirty_apps": foreign(NO_DIRTY, "--dirty-app"),
     "dirty_graceful_timeout": foreign(NO_DIRTY, "--dirty-graceful-timeout"),

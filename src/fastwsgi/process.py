@@ -5,13 +5,23 @@ import os
 import signal
 import stat
 import sys
+import tempfile
 from collections.abc import Collection
 from contextlib import suppress
 
 from fastwsgi._process import become_subreaper, name_thread
 from fastwsgi.errors import ConfigError
 
-__all__ = ["Launch", "PidFile", "become_subreaper", "daemonize", "is_file", "leave_terminal", "set_title"]
+__all__ = [
+    "Launch",
+    "PidFile",
+    "become_subreaper",
+    "daemonize",
+    "is_file",
+    "leave_terminal",
+    "runtime_directories",
+    "set_title",
+]
 
 FAILED = 1
 
@@ -94,6 +104,12 @@ def lock(fd: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+def runtime_directories() -> list[str]:
+    """Where sockets of running processes are, the best place first."""
+    own = os.environ.get("XDG_RUNTIME_DIR")
+    return [*([own] if own else []), "/run", tempfile.gettempdir()]
 
 
 def set_title(role: str, name: str | None = None) -> None:

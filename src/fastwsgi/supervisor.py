@@ -18,12 +18,14 @@ from enum import Enum
 
 from fastwsgi import __version__, child, loader, resources, systemd, upgrade
 from fastwsgi._stats import row_state_t
-from fastwsgi.blackbox import describe_end, show_age, what_it_served
+from fastwsgi.blackbox import OomCounter, describe_end, show_age, what_it_served
 from fastwsgi.child import HANDLED, Forked
+from fastwsgi.control import View
 from fastwsgi.errors import ConfigError
 from fastwsgi.generation import NEVER, Child, Generation, Lines, State
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG, AccessLog
+from fastwsgi.monitor import Monitor, open_monitors
 from fastwsgi.privileges import Identity
 from fastwsgi.process import (
     Launch,
@@ -40,7 +42,7 @@ from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, sum
 FAILED = 1
 
 # What a reload does not change.
-FIXED = ("reuse_port", "pid", "daemon")
+FIXED = ("reuse_port", "pid", "daemon", "control_socket", "metrics")
 
 # So many crashes within so many seconds may be chance; from there on the pauses between starts grow.
 CRASHES = 5
@@ -86,7 +88,10 @@ class Supervisor:
         self._listeners: list[Listener] = []  # all that are open, those of the trial, too
         self._generation: Generation | None = None
         self._trial: Generation | None = None  # to be adopted once a worker of it serves
-        self._forks: Generation | None = None  # the one of the last process that was forked
+        self._forks: Generation | Monitor | None = None  # what the last process that was forked belongs to
+        self._monitors: list[Monitor] = []
+        self._asked: list[Monitor] = []  # somebody connects to them
+        self._began = time.monotonic()
         self._loaders: dict[int, Generation] = {}  # by process number
         self._rehearsal = 0  # the process that tries whether a new version of the server starts
         self._is_rehearsed = False  # it does
@@ -100,6 +105,8 @@ class Supervisor:
         self._start_error = ""  # told already
         self._reload_began = 0.0  # 0: none goes on
         self._reload_again = False
+        self._reloads = 0  # that are over
+        self._reload_failure = ""  # of the last one
         self._stage = Stage.NONE
         self._stage_ends = NEVER
         self._code = 0
@@ -113,6 +120,7 @@ class Supervisor:
         self._directory = starting_directory()
         self._pid_file: PidFile | None = None
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._ooms = OomCounter()
 
     # ---- the turn ----
 
@@ -130,9 +138,16 @@ class Supervisor:
                 self._reap()
                 self._look_after()
                 self._reconcile()
+                self._see_to_monitors()
             self._say_goodbye()
         except Forked:
             self._let_go()
+            for monitor in self._monitors:
+                if monitor is not self._forks:
+                    monitor.let_go()
+            if isinstance(self._forks, Monitor):
+                for listener in self._listeners:
+                    listener.socket.close()
             for generation in self._open_generations():
                 if generation is not self._forks:
                     generation.close()
@@ -183,7 +198,7 @@ class Supervisor:
         for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
         self._let_go()
-        for listener in self._listeners:
+        for listener in (*self._listeners, *self._monitors):
             listener.close()
         if self._pid_file is not None:
             self._pid_file.close()
@@ -193,7 +208,9 @@ class Supervisor:
         due = min(self._timers())
         timeout = 0.0 if self._signals else None if due == NEVER else max(0.0, due - time.monotonic())
         for key, _ in self._selector.select(timeout):
-            if key.fd == self._alarm:
+            if isinstance(key.data, Monitor):
+                self._asked.append(key.data)
+            elif key.fd == self._alarm:
                 with suppress(BlockingIOError):
                     os.read(self._alarm, 4096)
 
@@ -211,6 +228,8 @@ class Supervisor:
                 yield one.wears_out
         for generation in self._loaders.values():
             yield generation.loader_kill_at
+        for monitor in self._monitors:
+            yield from monitor.timers()
 
     # ---- what happened ----
 
@@ -303,6 +322,8 @@ class Supervisor:
                 self._loader_ended(self._loaders.pop(pid), code)
             elif pid == self._rehearsal:
                 self._rehearsed(code)
+            elif monitor := next((monitor for monitor in self._monitors if monitor.pid == pid), None):
+                monitor.ended("" if code in (0, -signal.SIGTERM) else describe_end(code))
             elif any(not one.pid for one in self._children):
                 self._strays[pid] = code
 
@@ -314,20 +335,20 @@ class Supervisor:
         self._cut_off += one.cut_off
         if one.state is State.STARTING:
             self._start_failed(
-                one.generation, code, f"Worker {one.pid} {describe_end(code)} before it served"
+                one.generation, code, f"Worker {one.pid} {self._how(one, code)} before it served"
             )
         elif one.state is State.SERVING:
             LOG.error(
                 "Worker %d %s, %s after its start%s",
                 one.pid,
-                describe_end(code),
+                self._how(one, code),
                 show_age(one.age),
                 what_it_served(one.row),
             )
             self._count_crash()
         elif code not in (0, -signal.SIGTERM):
             LOG.warning(
-                "Worker %d %s while it was leaving%s", one.pid, describe_end(code), what_it_served(one.row)
+                "Worker %d %s while it was leaving%s", one.pid, self._how(one, code), what_it_served(one.row)
             )
         elif self._stage is Stage.NONE:
             LOG.info("Worker %d has left after %s", one.pid, plural(requests, "request"))
@@ -335,6 +356,16 @@ class Supervisor:
         one.row.clear()
         self._lines.kick()
         self._close_unused(one.generation)
+
+    def _how(self, one: Child, code: int) -> str:
+        """How a worker ended, and by whom, as far as that is known."""
+        if code >= 0:
+            return describe_end(code)
+        if one.ended_by_us:
+            return f"{describe_end(code)}, sent by fastwsgi {one.ended_by_us},"
+        if code == -signal.SIGKILL:
+            return f"{describe_end(code)}, not sent by fastwsgi ({self._ooms.verdict()}),"
+        return describe_end(code)
 
     def _loader_ended(self, generation: Generation, code: int) -> None:
         was_ready = generation.loader_is_ready
@@ -393,7 +424,7 @@ class Supervisor:
                 self._worker_is_silent(one, now)
             if now >= one.kill_at:
                 LOG.error("Worker %d does not end: SIGKILL%s", one.pid, what_it_served(one.row))
-                one.send(signal.SIGKILL)
+                one.kill(signal.SIGKILL, "as it did not end")
                 one.kill_at = NEVER
         for generation in self._loaders.values():
             if now >= generation.loader_kill_at:
@@ -458,7 +489,7 @@ class Supervisor:
             )
             one.generation.work.hooks.call("worker_abort", one.hooked)
             one.state = State.LEAVING  # another one may come at once
-            one.send(signal.SIGABRT)
+            one.kill(signal.SIGABRT, "after --worker-timeout")
             one.kill_at = now + KILL_PATIENCE
             self._count_crash()
 
@@ -477,6 +508,8 @@ class Supervisor:
             if identity is not None and not identity.is_ours:
                 # Or it could neither empty nor, after an upgrade, take over its own file.
                 self._pid_file.give_to(identity.uid, identity.gid)
+        former = [Listener.restored(state) for state in kept.monitors] if kept is not None else []
+        self._monitors = open_monitors(settings.control_socket, settings.metrics, former)
         if kept is not None:
             self._listeners = [Listener.restored(state) for state in kept.listeners]
         self._trial = self._generate(self._configuration)
@@ -549,6 +582,7 @@ class Supervisor:
             self._retire(one)
         if self._reload_began and self._trial is None and lacking <= 0 and not starting:
             LOG.info("Reloaded in %s", show_age(time.monotonic() - self._reload_began))
+            self._reload_failure = ""
             self._reload_is_over()
         if self._is_rehearsed and self._trial is None and self._stage is Stage.NONE:
             self._upgrade()
@@ -563,6 +597,7 @@ class Supervisor:
         if row is None:
             return
         row.clear()
+        self._ooms.note()
         self._numbers += 1
         one = Child(generation, row, self._numbers)
         self._call(generation, "pre_fork", one.hooked)
@@ -692,6 +727,34 @@ class Supervisor:
         for one in self._children:
             one.send(signal.SIGUSR1)
 
+    # ---- who asks how the server is ----
+
+    def _see_to_monitors(self) -> None:
+        """Have a process for those that somebody asks, which knows how things are now."""
+        asked, self._asked = self._asked, []
+        view = self._view()
+        for monitor in self._monitors:
+            if monitor in asked:
+                self._forks = monitor
+                monitor.start(view, self._selector, self._lines.life_fd, self._configuration.settings.name)
+            monitor.see_to(view, self._selector)
+
+    def _view(self) -> View:
+        generation = self._generation
+        return View(
+            os.getpid(),
+            generation.work.title if generation is not None else str(self._configuration.application),
+            tuple(listener.url for listener in self._listeners),
+            self._began,
+            generation.number if generation is not None else 0,
+            tuple(sorted((one.number, one.board) for one in self._open_generations() if one.is_readable)),
+            self._wanted,
+            self._reloads,
+            self._reload_failure,
+            bool(self._reload_began),
+            self._stage is not Stage.NONE,
+        )
+
     # ---- reload ----
 
     def _hang_up(self) -> None:
@@ -722,6 +785,7 @@ class Supervisor:
         self._call(self._trial, "on_reload")
 
     def _not_reloaded(self, why: str) -> None:
+        self._reload_failure = why
         LOG.error("Not reloaded, those that serve go on as before: %s", why)
         dropped, self._trial = self._trial, None
         if dropped is not None and self._generation is not None:
@@ -735,6 +799,7 @@ class Supervisor:
 
     def _reload_is_over(self) -> None:
         self._reload_began = 0.0
+        self._reloads += 1
         self._manager.ready()
         if self._reload_again:
             self._reload_again = False
@@ -781,6 +846,8 @@ class Supervisor:
                 # Only now it is known that none has come: the new program would know nothing of it.
                 if not self._signals:
                     LOG.info("Upgrading: process %d becomes the new server, its workers go on", os.getpid())
+                    for monitor in self._monitors:
+                        monitor.leave()
                     upgrade.hand_on(kept)
         except OSError as error:
             self._not_upgraded(str(error))
@@ -803,6 +870,7 @@ class Supervisor:
             generations=self._generations,
             counts=(self._requests, self._finished, self._cut_off),
             blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+            monitors=[monitor.listener.state for monitor in self._monitors],
         )
 
     def _resume(self, kept: "upgrade.Kept", trial: Generation) -> None:

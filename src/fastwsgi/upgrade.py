@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
 from fastwsgi import logs, systemd
@@ -46,10 +46,11 @@ class Kept:
     generations: int
     counts: tuple[int, int, int]
     blocked: list[int]  # signals that were, before the upgrade
+    monitors: list[dict[str, Any]] = field(default_factory=list)  # listeners; before 0.1.0 there were none
 
     def descriptors(self) -> list[int]:
         """All that have to stay open."""
-        sockets = [listener["fd"] for listener in self.listeners]
+        sockets = [listener["fd"] for listener in (*self.listeners, *self.monitors)]
         return [
             *sockets,
             *(fd for fd in self.lines if fd >= 0),

@@ -610,7 +610,7 @@ os.register_at_fork(after_in_child=leave_to_parent)
 
 
 @contextmanager
-def wakeup(worker: Worker) -> Iterator[None]:
+def wakeup(worker: Worker | Crew) -> Iterator[None]:
     """Have a byte written for a worker at each signal, so that the wait in the main thread ends."""
     # The crew closes its own at its end, and signals may still come: then somebody has to hold the other end.
     reader, writer = worker.open_wakeup()
