@@ -34,6 +34,8 @@ VARIABLE = "FASTWSGI_CONTROL_SOCKET"
 PATIENCE = 10.0
 # Between two questions whether it is done.
 PAUSE = 0.1
+# By then a request that goes on was looked at.
+SOON = 3.0
 # A socket file that nobody listens behind for so long is left from a server that was killed.
 STALE = 60.0
 
@@ -344,7 +346,10 @@ def stack_text(one: dict[str, Any]) -> str:
         f"{one['phase']} for {show_age(one['age'])}"
     )
     if not one["stack"]:
-        return plain(f"{head}\n  not looked at yet: that is done once a request is older than a second\n")
+        why = "that is done once a request is older than a second"
+        if one["age"] > SOON:
+            why = "the main thread of its worker does not get to it, as when C code holds the GIL"
+        return plain(f"{head}\n  not looked at yet: {why}\n")
     return plain(f"{head}; {show_age(one['stack_age'])} ago it was at\n{one['stack'].rstrip()}\n")
 
 

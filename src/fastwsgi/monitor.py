@@ -34,7 +34,7 @@ GRACE = 1.0
 # From there on it is killed.
 KILL_PATIENCE = 5.0
 # After one that has failed.
-PAUSE = 5.0
+PAUSE = 1.0
 
 BACKLOG = 64
 

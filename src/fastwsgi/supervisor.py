@@ -198,8 +198,10 @@ class Supervisor:
         for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
         self._let_go()
-        for listener in (*self._listeners, *self._monitors):
+        for listener in self._listeners:
             listener.close()
+        for monitor in self._monitors:
+            monitor.close()
         if self._pid_file is not None:
             self._pid_file.close()
 

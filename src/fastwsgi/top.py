@@ -1,11 +1,13 @@
-"""`fastwsgi top`: one screen, live, of what a server does. Shows what `console.Server` tells; curses, any terminal.
+"""`fastwsgi top`: one screen, live, of what a server does, with curses on any terminal.
 
-The screen is made as lines of text first (`Screen`), which needs no terminal.
+What is shown is made as lines of text first (`Screen`), which needs no terminal.
 """
 
+import contextlib
 import curses
 import os
 import sys
+import textwrap
 import time
 from typing import Any
 
@@ -74,7 +76,7 @@ class Screen:
     def move(self, by: int) -> None:
         """Select another one, or scroll the stack."""
         if self.shows_stack:
-            self.scrolled = max(0, self.scrolled + by)
+            self.scrolled = max(0, self.scrolled - by)
             return
         keys = [key_of(one) for one in self.requests]
         if keys:
@@ -114,7 +116,7 @@ class Screen:
         top = self._header()
         bottom = self._footer()
         room = max(0, height - len(top) - len(bottom))
-        body, marked = self._stack(room) if self.shows_stack else self._table(room)
+        body, marked = self._stack(room, width - 1) if self.shows_stack else self._table(room)
         body += [""] * (room - len(body))
         found = [*top, *body, *bottom] if height > len(bottom) + 1 else bottom
         at = -1 if marked < 0 else len(top) + marked
@@ -157,16 +159,16 @@ class Screen:
             )
         return lines, at - first + 1 if at >= 0 else -1
 
-    def _stack(self, room: int) -> tuple[list[str], int]:
+    def _stack(self, room: int, width: int) -> tuple[list[str], int]:
         current = self.current
         if current is None:
             return ["it does not run any more"], -1
-        lines = stack_text(current).rstrip("\n").split("\n")
-        self.scrolled = min(self.scrolled, max(0, len(lines) - room))
-        # The first line says which request; of the stack the end is what matters.
-        hidden = max(0, len(lines) - room)
-        start = 1 + max(0, hidden - self.scrolled)
-        return [lines[0], *lines[start : start + room - 1]], -1
+        first, *stack = stack_text(current).rstrip("\n").split("\n")
+        head = textwrap.wrap(first, max(width, 20))
+        # Of the stack the end is what matters.
+        hidden = max(0, len(stack) - max(0, room - len(head)))
+        self.scrolled = min(self.scrolled, hidden)
+        return [*head, *stack[hidden - self.scrolled :]][:room], -1
 
 
 def key_of(one: dict[str, Any]) -> tuple[int, int, int]:
@@ -203,10 +205,8 @@ def show(server: Server, stats: dict[str, Any]) -> str:
 
 
 def loop(window: "curses.window", server: Server, screen: Screen) -> None:
-    try:
+    with contextlib.suppress(curses.error):  # a terminal that cannot hide its cursor
         curses.curs_set(0)
-    except curses.error:
-        pass  # a terminal that cannot hide its cursor
     window.timeout(KEY_PATIENCE)
     next_look = time.monotonic() + PERIOD
     draw(window, screen)
