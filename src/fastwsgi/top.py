@@ -117,10 +117,10 @@ class Screen:
         bottom = self._footer()
         room = max(0, height - len(top) - len(bottom))
         body, marked = self._stack(room, width - 1) if self.shows_stack else self._table(room)
-        body += [""] * (room - len(body))
+        body = [*body, *[""] * room][:room]
         found = [*top, *body, *bottom] if height > len(bottom) + 1 else bottom
         at = -1 if marked < 0 else len(top) + marked
-        return [plain(line)[: max(0, width - 1)] for line in found[:height]], at
+        return [plain(line.replace("\n", " "))[: max(0, width - 1)] for line in found[:height]], at
 
     def _header(self) -> list[str]:
         stats = self.stats
@@ -146,8 +146,8 @@ class Screen:
 
     def _table(self, room: int) -> tuple[list[str], int]:
         requests = self.requests
-        if not requests:
-            return ["no requests are running"], -1
+        if not requests or room < 2:
+            return ["no requests are running" if not requests else "(too small to show them)"], -1
         keys = [key_of(one) for one in requests]
         at = keys.index(self.selected) if self.selected in keys else -1
         first = max(0, at - (room - 2))
