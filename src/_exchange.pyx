@@ -149,6 +149,15 @@ cdef class Exchange:
     def __call__(self, status, headers, exc_info=None):
         """start_response of PEP 3333; returns write()."""
         cdef Write write
+        # Against the end of the exchange in another thread, where there is no GIL; nothing where there is one.
+        with cython.critical_section(self):
+            self.begin(status, headers, exc_info)
+        write = <Write>Write.__new__(Write)
+        write.exchange = self
+        return write
+
+    cdef int begin(self, object status, object headers, object exc_info) except -1:
+        """Take status and fields; with the critical section held."""
         if self.slot == NULL:
             raise RuntimeError("start_response was called after the exchange had ended")
         if exc_info is not None:
@@ -162,9 +171,7 @@ cdef class Exchange:
         self.is_started = False
         self.set_head(status, headers)
         self.is_started = True
-        write = <Write>Write.__new__(Write)
-        write.exchange = self
-        return write
+        return 0
 
     def is_set(self):
         """True once the client has left, or ended its side of the connection, which may be just that.
@@ -172,7 +179,7 @@ cdef class Exchange:
         As environ["fastwsgi.client_gone"]; from any thread, and after the exchange too.
         """
         cdef slot_t* slot
-        if not self.is_lost and self.slot != NULL:
+        if not self.is_lost and self.has_slot():
             try:
                 slot = self.claim()
             except (ConnectionError, RuntimeError):
@@ -182,16 +189,27 @@ cdef class Exchange:
             self.release()
         return self.is_lost or self.is_gone
 
+    cdef bint has_slot(self) noexcept:
+        """The exchange has not ended."""
+        with cython.critical_section(self):
+            return self.slot != NULL
+
     cdef slot_t* claim(self) except NULL:
         """Hold the slot, and with it the connection; raises ConnectionError when the exchange was revoked."""
-        cdef slot_t* slot = self.slot
+        cdef slot_t* slot
+        cdef bint is_taken = False, is_ours = False
         while True:
-            # Looked at with the GIL: until it is NULL, the slot is of this exchange.
-            if self.slot == NULL:
+            # With the GIL, or else the critical section: until it is NULL, the slot is of this exchange.
+            with cython.critical_section(self):
+                slot = self.slot
+                if slot != NULL:
+                    is_taken = self.is_revoked or line_load(&slot.word) & SLOT_MASK >= SLOT_REVOKED
+                    is_ours = not is_taken and slot_borrow(slot)
+            if slot == NULL:
                 raise RuntimeError("the exchange has ended")
-            if self.is_revoked or line_load(&slot.word) & SLOT_MASK >= SLOT_REVOKED:
+            if is_taken:
                 break
-            if slot_borrow(slot):
+            if is_ours:
                 return slot
             # The leader sends from it at this moment, perhaps from a slow disk; or another thread of the application.
             with nogil:
@@ -202,8 +220,11 @@ cdef class Exchange:
 
     cdef void release(self) noexcept:
         """Let go of the slot, unless it was taken away, or given up while this thread of the application waited."""
-        if not self.is_revoked and self.slot != NULL:
-            slot_release(self.loop, self.slot)
+        cdef slot_t* slot
+        with cython.critical_section(self):
+            slot = self.slot
+        if not self.is_revoked and slot != NULL:
+            slot_release(self.loop, slot)
 
     cdef int set_head(self, object status, object headers) except -1:
         """Check status and fields and write their lines (nothing is sent yet)."""
@@ -316,9 +337,11 @@ cdef class Exchange:
         That the lead is looked at after the slot was released closes the gap: a taker that found the slot held has
         replaced the lead word before.
         """
-        cdef slot_t* slot = self.slot
-        if slot.away and lead_holds(&self.loop.lead, slot.away):
-            return 0
+        cdef slot_t* slot
+        with cython.critical_section(self):
+            slot = self.slot
+            if slot != NULL and slot.away and lead_holds(&self.loop.lead, slot.away):
+                return 0
         self.claim()
         try:
             if slot_waiting(slot):
@@ -439,11 +462,15 @@ cdef class Write:
 
     def __call__(self, data not None):
         """Send data before the iterable's blocks; raises ConnectionError when the client is gone."""
-        if self.exchange.slot == NULL or self.exchange.has_ended:
+        cdef bint is_over
+        with cython.critical_section(self.exchange):
+            is_over = self.exchange.slot == NULL or self.exchange.has_ended
+            if not is_over:
+                word_count(&self.exchange.slot.blocks, 1)
+        if is_over:
             raise RuntimeError("write was called after the content had ended")
         if not isinstance(data, bytes):
             raise TypeError(f"write takes bytes, not {type(data).__name__}")
-        word_count(&self.exchange.slot.blocks, 1)
         if PyBytes_GET_SIZE(data):
             self.exchange.add(<bytes>data, False)
 
@@ -745,7 +772,8 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
             if not exchange.is_revoked:     # it was at its end: the leader has said so
                 raise
     finally:
-        exchange.slot = NULL
+        with cython.critical_section(exchange):
+            exchange.slot = NULL
         exchange.context = None
         slot_moved(slot)        # a thread of the application that still waits to write
     return 0

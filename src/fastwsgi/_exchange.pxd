@@ -40,6 +40,8 @@ cdef class Exchange:
     cdef bint drops_content
     cdef int version_minor
 
+    cdef int begin(self, object status, object headers, object exc_info) except -1
+    cdef bint has_slot(self) noexcept
     cdef int set_head(self, object status, object headers) except -1
     cdef int field_left_out(self, int result, tuple item) except -1
     cdef int commit_head(self, slot_t* slot, connection_t* connection, bint size_is_known, uint64_t size) except -1

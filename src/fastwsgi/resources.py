@@ -19,6 +19,9 @@ MOST_WORKERS = 1024
 # What the workers may take together of the memory that there is: the rest is for requests and for the others.
 MEMORY_SHARE = 0.8
 
+# What ps may take to answer, in seconds.
+PS_PATIENCE = 5.0
+
 KIB = 1024
 UNITS = ((KIB**3, "GiB"), (KIB**2, "MiB"), (KIB, "KiB"))
 
@@ -122,7 +125,13 @@ def rss(pid: int, root: Path = ROOT) -> int | None:
 
 def rss_from_ps(pid: int) -> int | None:
     """The same for systems without /proc."""
-    output = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=False).stdout
+    # Without the rest of the environment: what is preloaded into the application is not meant for ps.
+    path = {"PATH": os.environ.get("PATH", os.defpath)}
+    command = ["ps", "-o", "rss=", "-p", str(pid)]
+    try:
+        output = subprocess.run(command, env=path, capture_output=True, check=False, timeout=PS_PATIENCE).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
     return int(output) * KIB if output.strip().isdigit() else None
 
 
