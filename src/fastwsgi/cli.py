@@ -12,8 +12,6 @@ from fastwsgi import __version__
 from fastwsgi.arguments import HELP, VERSION, parse
 from fastwsgi.commands import check, print_config
 from fastwsgi.config import OPTIONS
-from fastwsgi.console import USAGE as CONSOLE
-from fastwsgi.console import run as run_console
 from fastwsgi.errors import AppLoadError, ConfigError
 from fastwsgi.sources import gather, starting_directory
 
@@ -23,6 +21,9 @@ WORKER_FAILED = 3
 APPLICATION_FAILED = 4
 
 USAGE = "fastwsgi [OPTIONS] [MODULE:CALLABLE]"
+
+# First words that speak with a running server.
+CONSOLE = ("top", "stats", "stacks", "reload", "stop")
 
 INTRODUCTION = """\
 Serves a WSGI application.
@@ -100,7 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = sys.argv[1:] if argv is None else argv
         if arguments and arguments[0] in CONSOLE:
-            code, text = run_console(arguments[0], arguments[1:])
+            # Here, because it loads much that no server needs.
+            from fastwsgi.console import run
+
+            code, text = run(arguments[0], arguments[1:])
             return say(text) or code
         wants = parse(arguments).wants
         if wants == "help":

@@ -128,7 +128,10 @@ def find(path: str | None) -> Server:
 def found() -> Iterator[Server]:
     """Servers that this user may ask and that listen."""
     seen = set()
-    for directory in runtime_directories():
+    places = runtime_directories()
+    if os.geteuid() == 0:
+        places += glob.glob("/run/user/*")
+    for directory in places:
         for path in sorted(glob.glob(os.path.join(glob.escape(directory), "fastwsgi-*.sock"))):
             with contextlib.suppress(OSError):
                 status = os.stat(path)

@@ -46,7 +46,7 @@ def test_defaults_of_gunicorn_leave_nothing_to_say(monkeypatch):
     """Such as from a file that lists every setting."""
     for name in ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"):
         monkeypatch.delenv(name, raising=False)
-    ignored = ("syslog_addr", "default_proc_name", "control_socket", "ssl_version", "control_socket_mode")
+    ignored = ("syslog_addr", "default_proc_name", "ssl_version")
     given = {
         name: setting.default
         for name, setting in THEIRS.items()
@@ -55,6 +55,12 @@ def test_defaults_of_gunicorn_leave_nothing_to_say(monkeypatch):
     remarks = translate(given, "conf.py").remarks
     named = {remark.split(" ")[0] for remark in remarks}
     assert named <= {*ignored, "asgi_disconnect_grace_period", "uwsgi_allow_ips", "worker_class"}
+
+
+def test_without_its_control_socket_there_is_none_of_ours():
+    translation = translate({"control_socket_disable": True, "control_socket_mode": 0o600}, "conf.py")
+    assert translation.settings["control_socket"].value == "none"
+    assert translation.remarks == []
 
 
 SAME = """

@@ -2,7 +2,8 @@
 
 import pytest
 
-from fastwsgi.console import parse, plain, stack_text, stacks_text, stats_text
+from fastwsgi.cli import CONSOLE
+from fastwsgi.console import USAGE, parse, plain, stack_text, stacks_text, stats_text
 from fastwsgi.errors import ConfigError
 from fastwsgi.top import Screen
 
@@ -175,6 +176,7 @@ def test_stacks_of_one_worker():
 
 
 def test_help_of_a_command():
+    assert tuple(USAGE) == CONSOLE
     assert parse("top", ["--help"]) is None
     with pytest.raises(ConfigError, match="fastwsgi top takes no app:app"):
         parse("top", ["app:app"])
