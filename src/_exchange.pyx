@@ -329,6 +329,14 @@ cdef class Exchange:
 
     cdef int offer(self, slot_t* slot, const char* data, size_t size, const char* tail, size_t tail_size) except -1:
         """Give the kernel what waits and then data and tail; with the slot held. Waits when all buffers are full."""
+        cdef int64_t began_ns = platform_now_ns()
+        try:
+            return self.offer_all(slot, data, size, tail, tail_size)
+        finally:
+            slot.sending_ns += platform_now_ns() - began_ns
+
+    cdef int offer_all(self, slot_t* slot, const char* data, size_t size, const char* tail,
+                       size_t tail_size) except -1:
         cdef transmit_t outcome
         cdef size_t taken = 0
         while True:
@@ -376,7 +384,7 @@ cdef class Exchange:
         cdef slot_t* slot = self.slot
         cdef connection_t* connection
         cdef int fd, copy, outcome
-        cdef int64_t offset, size
+        cdef int64_t offset, size, began_ns
         cdef uint64_t length
         cdef size_t waiting
         place = file_place((<FileWrapper>wrapper).filelike)
@@ -411,12 +419,14 @@ cdef class Exchange:
             slot.out.size = slot.out_sent = 0
             self.left -= length
             slot.sent += length
+            began_ns = platform_now_ns()
             with nogil:
-                outcome = outbox_send(connection.outbox, connection.fd, False)
+                outcome = outbox_send(connection.outbox, connection.fd, False, &slot.measures.sent)
                 if outcome < 0:
                     connection.closes = True
                     connection.wants_reset = True
                 slot_release(self.loop, slot)       # as in offer_patiently
+            slot.sending_ns += platform_now_ns() - began_ns
             self.claim()
             if outcome < 0:
                 self.is_lost = True
@@ -567,6 +577,7 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     try:
         connection = slot.connection
         what = request_text(connection)
+        word_count(&slot.measures.failed, 1)
         connection.closes = True
         connection.lingers = True
         if slot.head_sent:
@@ -719,6 +730,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
     exchange.loop = context.loop
     exchange.slot = slot
     slot.sent = 0
+    slot.sending_ns = 0
     slot.status = 0
     slot.head.lines.size = 0
     try:
@@ -745,6 +757,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
             if not exchange.is_revoked:     # it was at its end: the leader has said so
                 raise
     finally:
+        slot.is_lost = exchange.is_lost
         exchange.slot = NULL
         exchange.context = None
         slot_moved(slot)        # a thread of the application that still waits to write
