@@ -44,9 +44,8 @@ from fastwsgi._refusals cimport (
 )
 from fastwsgi._response cimport response_probe, response_refuse
 from fastwsgi._stats cimport (
-    DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE, DEADLINE_SEND, TIME_ALL,
-    TIME_APPLICATION, TIME_CONTENT, TIME_DELIVERY, TIME_GIL, TIME_HEAD, TIME_QUEUE, TIME_SENDING, count_answer,
-    measures_t, observe,
+    DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE, DEADLINE_SEND, TIME_DELIVERY,
+    count_answer, observe,
 )
 from fastwsgi._trust cimport REMARK_ROOM, trust_concerns, trust_head
 
@@ -857,18 +856,6 @@ cdef void connection_count(loop_t* loop, connection_t* connection, int status) n
     if request != NULL and not request.is_parsing:
         method = request.parser.method
     count_answer(loop.measures, method, status)
-
-
-cdef void exchange_times(measures_t* measures, const request_t* request, int64_t bound_ns, int64_t began_ns,
-                         int64_t ended_ns, int64_t sending_ns) noexcept nogil:
-    """Where the time of a request went, when its exchange is over; by whoever holds its slot."""
-    observe(measures, TIME_ALL, ended_ns - request.ready_ns)
-    observe(measures, TIME_HEAD, request.head_ns - request.began_ns)
-    observe(measures, TIME_CONTENT, request.ready_ns - request.head_ns)
-    observe(measures, TIME_QUEUE, bound_ns - request.ready_ns)
-    observe(measures, TIME_GIL, began_ns - bound_ns)
-    observe(measures, TIME_APPLICATION, ended_ns - began_ns - sending_ns)
-    observe(measures, TIME_SENDING, sending_ns)
 
 
 cdef void connection_log(loop_t* loop, connection_t* connection, int status, uint64_t content_bytes,

@@ -788,8 +788,8 @@ cdef crew_t* crew_new(int threads, Row row) except NULL:
         if slot_init(&crew.slots[i], i) < 0:
             raise MemoryError
         if i:
-            crew.slots[i].shown = &row.threads[i - 1].shown
-            crew.slots[i].measures = &row.threads[i - 1].measures
+            crew.slots[i].shown = &row.shown[i - 1]
+            crew.slots[i].measures = &row.measures[i - 1]
     crew.loop.board = row.board.board
     crew.loop.row = row.row
     crew.loop.counters = &row.row.counters
@@ -901,6 +901,7 @@ cdef class Crew:
         loop.spool_directory = text_copy(tempfile.gettempdir().encode(sys.getfilesystemencoding(), "surrogateescape"))
         probe_set(&loop.health_probe, settings.health)
         probe_set(&loop.ready_probe, settings.ready)
+        loop.tells_times = settings.server_timing
         loop.has_probes = loop.health_probe.path != NULL or loop.ready_probe.path != NULL
         if access_fd >= 0:
             self.context.access = LogFormat(settings.access_logformat)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.string cimport memset
 from posix.unistd cimport close
 
@@ -105,6 +106,34 @@ cdef int head_failed(int result, str what, object text) except -1:
     if result == RESPONSE_BAD_LENGTH:
         raise ValueError(f"not one Content-Length that is a number: {text!r}")
     raise ValueError(f"{what} has a control character: {text!r}")
+
+
+cdef struct milliseconds_t:
+    int64_t whole
+    int64_t thousandths
+
+
+cdef inline milliseconds_t milliseconds(int64_t ns) noexcept nogil:
+    return milliseconds_t(ns // 1000000, ns // 1000 % 1000)
+
+
+cdef bint tell_times(slot_t* slot, const request_t* request) noexcept nogil:
+    """Add where the time of a request went so far (Server-Timing of the W3C); False if memory is out."""
+    cdef char text[256]
+    cdef int64_t bound_ns = <int64_t>word_load_relaxed(&slot.shown.bound_ns)
+    cdef int64_t began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
+    cdef milliseconds_t head = milliseconds(request.head_ns - request.began_ns)
+    cdef milliseconds_t content = milliseconds(request.ready_ns - request.head_ns)
+    cdef milliseconds_t queue = milliseconds(bound_ns - request.ready_ns)
+    cdef milliseconds_t gil = milliseconds(began_ns - bound_ns)
+    cdef milliseconds_t app = milliseconds(platform_now_ns() - began_ns)
+    # Not as fractions: the application may have set a locale that has a comma in them.
+    cdef int size = snprintf(
+        text, sizeof(text), "head;dur=%lld.%03lld, content;dur=%lld.%03lld, queue;dur=%lld.%03lld, gil;dur=%lld.%03lld, "
+        "app;dur=%lld.%03lld", <long long>head.whole, <long long>head.thousandths, <long long>content.whole,
+        <long long>content.thousandths, <long long>queue.whole, <long long>queue.thousandths, <long long>gil.whole,
+        <long long>gil.thousandths, <long long>app.whole, <long long>app.thousandths)
+    return head_field(&slot.head, b"Server-Timing", 13, text, <size_t>size) == RESPONSE_OK
 
 
 cdef transmit_t offer_patiently(loop_t* loop, slot_t* slot, const char* data, size_t size, const char* tail,
@@ -257,6 +286,8 @@ cdef class Exchange:
             self.left = slot.head.content_length = size
         elif self.framing == FRAMING_LENGTH:
             self.left = slot.head.content_length
+        if self.loop.tells_times and not tell_times(slot, connection.request):
+            raise MemoryError
         keep_alive = (connection.request.parser.keep_alive and not slot.head.closes
                       and self.framing != FRAMING_CLOSE
                       and connection.requests < self.loop.keep_alive_requests

@@ -53,7 +53,7 @@ cdef inline size_t in_lines(size_t size) noexcept nogil:
 
 
 cdef inline size_t row_size(int threads) noexcept nogil:
-    return in_lines(sizeof(row_t)) + <size_t>threads_most(threads) * in_lines(sizeof(thread_t))
+    return in_lines(sizeof(row_t)) + threads_most(threads) * (in_lines(sizeof(shown_t)) + sizeof(measures_t))
 
 
 cdef row_t* board_row(board_t* board, int index) noexcept nogil:
@@ -125,7 +125,7 @@ cdef void sums_add_row(sums_t* sums, Row row) noexcept:
     words_add(<atomic_word_t*>&sums.counters, <atomic_word_t*>&row.row.counters, sizeof(counters_t))
     words_add(<atomic_word_t*>&sums.measures, <atomic_word_t*>&row.row.measures, sizeof(measures_t))
     for i in range(threads_most(row.board.threads)):
-        words_add(<atomic_word_t*>&sums.measures, <atomic_word_t*>&row.threads[i].measures, sizeof(measures_t))
+        words_add(<atomic_word_t*>&sums.measures, <atomic_word_t*>&row.measures[i], sizeof(measures_t))
 
 
 cdef inline void change(board_t* board) noexcept nogil:
@@ -192,7 +192,8 @@ cdef class Board:
         row.board = self
         row.index = index
         row.row = board_row(self.board, index)
-        row.threads = <thread_t*>(<char*>row.row + in_lines(sizeof(row_t)))
+        row.shown = <shown_t*>(<char*>row.row + in_lines(sizeof(row_t)))
+        row.measures = <measures_t*>(<char*>row.shown + threads_most(self.threads) * in_lines(sizeof(shown_t)))
         return row
 
     def inherit(self, Board former not None):
@@ -215,7 +216,7 @@ cdef class Row:
         raise TypeError("rows come from Board.row()")
 
     def clear(self):
-        """Make it ready for a new worker; the one before must be dead. The board keeps what it has counted."""
+        """Make it ready for a new worker; the one before must be dead. The board keeps what it counted."""
         cdef board_t* board = self.board.board
         cdef uint64_t state = min(word_load(&self.row.state), <uint64_t>ROW_DRAINING)
         change(board)
@@ -274,8 +275,8 @@ cdef class Row:
         cdef int i
         cdef uint64_t requests = 0, exchanges = 0, refused = 0, expired = 0
         for i in range(threads_most(self.board.threads)):
-            requests += word_load_relaxed(&self.threads[i].shown.requests)
-            exchanges += word_load_relaxed(&self.threads[i].shown.number) != 0
+            requests += word_load_relaxed(&self.shown[i].requests)
+            exchanges += word_load_relaxed(&self.shown[i].number) != 0
         for i in range(REFUSAL_END):
             refused += word_load_relaxed(&counters.refused[i])
         for i in range(DEADLINES):
@@ -307,7 +308,7 @@ cdef class Row:
         cdef int64_t now_ns = platform_now_ns()
         found = []
         for i in range(threads_most(self.board.threads)):
-            what = served(&self.threads[i].shown, i + 1, now_ns)
+            what = served(&self.shown[i], i + 1, now_ns)
             if what is not None:
                 found.append(what)
         return found
@@ -335,7 +336,7 @@ cdef object totals_of(sums_t* sums, uint64_t began, list rows, uint64_t threads)
             connections[DEADLINE_NAMES[i]] += word_load_relaxed(&row.row.waits_for[i])
         connections["queued"] += word_load_relaxed(&row.row.waiting)
         for i in range(threads_most(row.board.threads)):
-            busy += word_load_relaxed(&row.threads[i].shown.number) != 0
+            busy += word_load_relaxed(&row.shown[i].number) != 0
     connections["running"] = busy
     exchanges = sum([word_load_relaxed(&measures.times[<int>TIME_ALL].counts[i]) for i in range(BOUNDS + 1)])
     return Totals(

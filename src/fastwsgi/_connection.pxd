@@ -18,7 +18,10 @@ from fastwsgi._platform cimport (
     pointer_load_relaxed, poller_t, pthread_cond_t, pthread_mutex_t, sockaddr_storage, wake_t,
 )
 from fastwsgi._response cimport date_t, head_t
-from fastwsgi._stats cimport DEADLINES, board_t, counters_t, measures_t, row_t, shown_t
+from fastwsgi._stats cimport (
+    DEADLINES, TIME_ALL, TIME_APPLICATION, TIME_CONTENT, TIME_GIL, TIME_HEAD, TIME_QUEUE, TIME_SENDING, board_t,
+    counters_t, measures_t, observe, row_t, shown_t,
+)
 from fastwsgi._trust cimport forwarded_t, trust_t
 
 
@@ -304,6 +307,7 @@ cdef struct loop_t:
     journal_t journal
     slot_t own                  # for answers of the loop itself
     atomic_word_t draining      # from the call for it on: answers say that the connection is closed
+    bint tells_times            # to clients, in Server-Timing
     bint may_block              # this turn does not hold the GIL
     int64_t alarms[ALARMS]      # when the leader has to look again; 0: never
     int64_t nap_ms              # the longest wait; 0: any
@@ -326,8 +330,6 @@ cdef transmit_t connection_transmit(loop_t* loop, connection_t* connection, slot
 cdef transmit_t connection_flush(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil
 cdef void connection_defer(loop_t* loop, connection_t* connection) noexcept nogil
 cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogil
-cdef void exchange_times(measures_t* measures, const request_t* request, int64_t bound_ns, int64_t began_ns,
-                         int64_t ended_ns, int64_t sending_ns) noexcept nogil
 cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_attend(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_gone(loop_t* loop, connection_t* connection) noexcept nogil
@@ -364,6 +366,22 @@ cdef uint64_t slot_waiting(const slot_t* slot) noexcept nogil
 cdef inline void loop_look_at_clock(loop_t* loop) noexcept nogil:
     loop.now_ns = platform_now_ns()
     loop.now_ms = loop.now_ns // 1000000
+
+
+cdef inline void exchange_times(measures_t* measures, const request_t* request, int64_t bound_ns, int64_t began_ns,
+                                int64_t ended_ns, int64_t sending_ns) noexcept nogil:
+    """Where the time of a request went, when its exchange is over; by whoever holds its slot."""
+    if request.head_ns != request.began_ns:
+        observe(measures, TIME_HEAD, request.head_ns - request.began_ns)
+    if request.ready_ns != request.head_ns:
+        observe(measures, TIME_CONTENT, request.ready_ns - request.head_ns)
+    observe(measures, TIME_QUEUE, bound_ns - request.ready_ns)
+    if began_ns != bound_ns:
+        observe(measures, TIME_GIL, began_ns - bound_ns)
+    observe(measures, TIME_APPLICATION, ended_ns - began_ns - sending_ns)
+    if sending_ns:
+        observe(measures, TIME_SENDING, sending_ns)
+    observe(measures, TIME_ALL, ended_ns - request.ready_ns)
 
 
 cdef inline void loop_remind(loop_t* loop, alarm_t alarm, int64_t at_ms) noexcept nogil:

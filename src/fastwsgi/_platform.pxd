@@ -57,7 +57,7 @@ cdef extern from "platform/platform.h" nogil:
     enum: SHUT_RDWR
 
     int64_t platform_now_ns() noexcept
-    int bits_of(uint64_t number) noexcept
+    unsigned int bits_of(uint64_t number) noexcept
     int64_t platform_thread_cpu_ns() noexcept
     int platform_become_subreaper() noexcept
     int64_t platform_wall_seconds() noexcept

@@ -1,7 +1,7 @@
 # What the processes of a server know of each other, in memory that they share: of each worker how it is and what it has
 # counted, of each of its threads what it serves. A dead worker's row says what it died of.
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastwsgi._platform cimport atomic_word_t, bits_of, word_count
 from fastwsgi._refusals cimport REFUSAL_END
@@ -92,13 +92,13 @@ cdef struct histogram_t:
 cdef struct measures_t:
     # What becomes more with each request. Each word has one writer at a time: a thread, or whoever holds its slot; those
     # of the row are the leader's.
-    histogram_t times[TIMES]    # of exchanges; what took no time is not counted, but found at the end
+    histogram_t times[TIMES]    # of exchanges; what took no time is not counted: totals() adds it
     atomic_word_t requests[METHODS][CLASSES]
     atomic_word_t statuses[STATUSES]
     atomic_word_t received      # octets
     atomic_word_t sent
     atomic_word_t failed        # the application raised
-    atomic_word_t pad[2]        # to whole cache lines
+    atomic_word_t pad[2]        # to whole cache lines: each has a writer of its own
 
 
 cdef struct counters_t:
@@ -123,11 +123,6 @@ cdef struct sums_t:
     # Of workers that have ended; all words.
     atomic_word_t ended[ROW_STATES]     # workers, by what they were at
     counters_t counters
-    measures_t measures
-
-
-cdef struct thread_t:
-    shown_t shown
     measures_t measures
 
 
@@ -173,7 +168,8 @@ cdef class Board:
 cdef class Row:
     cdef Board board            # keeps the memory
     cdef row_t* row
-    cdef thread_t* threads      # thread 1 at [0]
+    cdef shown_t* shown         # of thread 1 at [0]
+    cdef measures_t* measures   # the same
     cdef readonly int index
 
 
@@ -183,20 +179,19 @@ cdef inline int threads_most(int threads) noexcept nogil:
 
 
 cdef inline void observe(measures_t* measures, time_t time, int64_t ns) noexcept nogil:
-    """Count a time, unless it is none."""
+    """Count a time; 0 is left out by those who have it often."""
     cdef histogram_t* histogram = &measures.times[<int>time]
-    cdef int bucket
-    if ns <= 0:
-        return
     # In units of 2**-17 s, which is 2**27 / 17592 ns: half of the first bound.
-    bucket = bits_of(<uint64_t>ns * 17592 - 1 >> 27 | 1) - 1
-    word_count(&histogram.counts[min(bucket, <int>BOUNDS)], 1)
+    cdef uint64_t bucket = bits_of(<uint64_t>ns * 17592 >> 27 | 1) - 1
+    word_count(&histogram.counts[min(bucket, <uint64_t>BOUNDS)], 1)
     word_count(&histogram.sum_ns, ns)
 
 
 cdef inline void count_answer(measures_t* measures, int method, int status) noexcept nogil:
     """Count a request that is over; status 0: it had no answer."""
-    cdef int index = status - 200 if 200 <= status < 600 else STATUSES - 1
+    cdef uint32_t index = status - 200
+    if index >= STATUSES - 1:
+        index = STATUSES - 1
     word_count(&measures.requests[method][index // 100], 1)
     word_count(&measures.statuses[index], 1)
 

@@ -67,7 +67,7 @@ class Row:
     """Why it should be replaced: one of wants_t."""
 
     def clear(self) -> None:
-        """Make it ready for a new worker; the one before must be dead. The board keeps what it has counted."""
+        """Make it ready for a new worker; the one before must be dead. The board keeps what it counted."""
 
     def counters(self) -> dict[str, int]:
         """Counts since the start (`requests`) and of now (`connections`, `exchanges`), by name."""

@@ -16,6 +16,7 @@ from fastwsgi.kinds import (
     assignments,
     choice,
     count,
+    datagrams,
     duration,
     everywhere,
     field_names,
@@ -31,6 +32,7 @@ from fastwsgi.kinds import (
     switch_or,
     text,
     word_or,
+    words,
 )
 
 T = TypeVar("T")
@@ -110,6 +112,7 @@ TRUST = "Whom to trust"
 PROCESS = "Processes"
 APPLICATION = "The application"
 LOGS = "Logs"
+WATCHING = "Watching it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,6 +401,22 @@ class Settings:
         LOGS,
         "the least level that is logged",
     )
+    statsd_host: str | None = option(
+        None,
+        optional(datagrams()),
+        WATCHING,
+        "HOST:PORT or unix:/path of a statsd server, which is sent gunicorn's metrics every second",
+    )
+    statsd_prefix: str = option("", words("PREFIX"), WATCHING, "what their names begin with")
+    dogstatsd_tags: str = option(
+        "", words("TAGS"), WATCHING, "tags for all of them, separated by commas, as DogStatsD has them"
+    )
+    server_timing: bool = option(
+        False,
+        switch(),
+        WATCHING,
+        "tell clients where the time of their request went, in a field Server-Timing; browsers show it",
+    )
 
     def __post_init__(self) -> None:
         for declared in OPTIONS.values():
@@ -405,6 +424,8 @@ class Settings:
             object.__setattr__(self, declared.name, value)
         if self.health is not None and self.health == self.ready:
             raise ConfigError(f"health and ready are both {self.health}; each needs a path of its own")
+        if self.workers == 0 and self.statsd_host is not None:
+            raise ConfigError("statsd_host needs a supervisor, which sends: not with --workers 0")
 
 
 def declared_options() -> Iterator[Option]:

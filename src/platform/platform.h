@@ -47,7 +47,7 @@ static inline int64_t platform_now_ns(void) {
 }
 
 /* How many bits a number has, which is not 0. */
-static inline int bits_of(uint64_t number) { return 64 - __builtin_clzll(number); }
+static inline unsigned bits_of(uint64_t number) { return 64 - (unsigned)__builtin_clzll(number); }
 
 /* CPU time of the calling thread; costs a system call. */
 static inline int64_t platform_thread_cpu_ns(void) {
