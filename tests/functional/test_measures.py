@@ -181,7 +181,7 @@ def test_the_wait_for_the_gil(crewed):
 
 def test_time_of_sending(crewed):
     """The application waits when all buffers are full, the loop for what is left when it is done."""
-    size = 20_000_000
+    size = 8_000_000
     entered = Gate()
 
     def large(environ, start_response):
@@ -205,7 +205,7 @@ def test_time_of_sending(crewed):
 
 
 def test_time_of_delivery(crewed):
-    crew = crewed(answering(lambda environ: bytes(20_000_000)))
+    crew = crewed(answering(lambda environ: bytes(8_000_000)))
     with crew.connect(receive_buffer=8192) as client:
         client.send(request("/"))
         counted(crew, 1)
