@@ -407,9 +407,14 @@ class Settings:
         WATCHING,
         "HOST:PORT or unix:/path of a statsd server, which is sent gunicorn's metrics every second",
     )
-    statsd_prefix: str = option("", words("PREFIX"), WATCHING, "what their names begin with")
-    dogstatsd_tags: str = option(
-        "", words("TAGS"), WATCHING, "tags for all of them, separated by commas, as DogStatsD has them"
+    statsd_prefix: str | None = option(
+        None, optional(words("PREFIX")), WATCHING, "what their names begin with"
+    )
+    dogstatsd_tags: str | None = option(
+        None,
+        optional(words("TAGS")),
+        WATCHING,
+        "tags for all of them, separated by commas, as DogStatsD has them",
     )
     server_timing: bool = option(
         False,

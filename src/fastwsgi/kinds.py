@@ -221,14 +221,14 @@ def text(metavar: str) -> Kind:
 
 
 def words(metavar: str) -> Kind:
-    """What stands in a line of its own, or nothing."""
+    """What stands in a datagram for statsd, or nothing."""
 
     def read(value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(r"[!-~]*", value) or set(value) & set("|@"):
             raise ValueError("printable ASCII without spaces, | and @")
         return value
 
-    return Kind(metavar, read, lambda value: value or "none")
+    return Kind(metavar, read)
 
 
 def datagrams() -> Kind:

@@ -30,7 +30,7 @@ MIDDLES = (TIME_BOUNDS[0] / 2, *(0.75 * bound for bound in TIME_BOUNDS[1:]), 1.5
 class Statsd:
     """Sends to one statsd server."""
 
-    def __init__(self, address: str, prefix: str = "", tags: str = "") -> None:
+    def __init__(self, address: str, prefix: str | None = None, tags: str | None = None) -> None:
         self._address = address
         self._prefix = f"{prefix.rstrip('.')}." if prefix else ""
         self._tags = f"|#{tags}" if tags else ""
