@@ -314,12 +314,17 @@ cdef class Row:
         return found
 
 
+cdef list buckets_of(histogram_t* histogram):
+    """Counts by bound, not cumulative, and last of what is beyond them."""
+    counts = [word_load_relaxed(&histogram.counts[i]) for i in range(BUCKETS)]
+    return [*counts[:BOUNDS], sum(counts[BOUNDS:])]
+
+
 cdef tuple histogram_of(sums_t* sums, int time, uint64_t exchanges):
-    """Counts by bound, not cumulative, and the sum in seconds. What took no time was not counted (observe)."""
-    cdef histogram_t* histogram = &sums.measures.times[time]
-    counts = [word_load_relaxed(&histogram.counts[i]) for i in range(BOUNDS + 1)]
+    """Counts by bound and the sum in seconds. What took no time was not counted (exchange_times)."""
+    counts = buckets_of(&sums.measures.times[time])
     counts[0] += max(exchanges - sum(counts), 0)
-    return counts, word_load_relaxed(&histogram.sum_ns) / 1e9
+    return counts, word_load_relaxed(&sums.measures.times[time].sum_ns) / 1e9
 
 
 cdef object totals_of(sums_t* sums, uint64_t began, list rows, uint64_t threads):
@@ -338,7 +343,7 @@ cdef object totals_of(sums_t* sums, uint64_t began, list rows, uint64_t threads)
         for i in range(threads_most(row.board.threads)):
             busy += word_load_relaxed(&row.shown[i].number) != 0
     connections["running"] = busy
-    exchanges = sum([word_load_relaxed(&measures.times[<int>TIME_ALL].counts[i]) for i in range(BOUNDS + 1)])
+    exchanges = sum(buckets_of(&measures.times[<int>TIME_ALL]))
     return Totals(
         began=began,
         workers=workers,
