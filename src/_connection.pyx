@@ -26,7 +26,7 @@ from fastwsgi._outbox cimport (
 )
 from fastwsgi._networks cimport ADDRESS_ROOM, address_t, address_text, networks_match_peer
 from fastwsgi._parser cimport (
-    CONTENT_DONE, HEAD_DONE, METHOD_CONNECT, METHOD_GET, METHOD_HEAD, NEED_MORE,
+    CONTENT_DONE, HEAD_DONE, METHOD_CONNECT, METHOD_GET, METHOD_HEAD, METHOD_OTHER, NEED_MORE,
     parser_feed, parser_free, parser_init, parser_reset,
 )
 from fastwsgi._platform cimport (
@@ -43,6 +43,10 @@ from fastwsgi._refusals cimport (
     REFUSAL_NO_PROXY_HEADER, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
 )
 from fastwsgi._response cimport response_probe, response_refuse
+from fastwsgi._stats cimport (
+    DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE, DEADLINE_SEND, TIME_DELIVERY,
+    count_answer, observe,
+)
 from fastwsgi._trust cimport REMARK_ROOM, trust_concerns, trust_head
 
 cdef extern from * nogil:
@@ -232,6 +236,7 @@ cdef request_t* request_lease(loop_t* loop) noexcept nogil:
     request.is_complete = False
     request.refusal = 0
     request.content_began_ms = 0
+    request.began_ns = loop.now_ns
     parser_reset(&request.parser)
     return request
 
@@ -283,7 +288,7 @@ cdef connection_t* connection_new(loop_t* loop, int fd, int listener, const sock
     loop.connections = connection
     loop.open_count += 1
     word_count(&loop.counters.accepted, 1)
-    word_count(&loop.counters.connections, 1)
+    word_count(&loop.row.connections, 1)
     connection_enter(loop, connection, STATE_NEW)
     return connection
 
@@ -298,12 +303,14 @@ cdef void deadline_leave(loop_t* loop, connection_t* connection) noexcept nogil:
         connection.later.earlier = connection.earlier
     else:
         queue.last = connection.earlier
+    word_count(&loop.row.waits_for[connection.deadline], -1)
     connection.earlier = connection.later = NULL
     connection.deadline = DEADLINE_NONE
 
 
 cdef void deadline_join(loop_t* loop, connection_t* connection, int kind) noexcept nogil:
     cdef deadline_queue_t* queue = &loop.deadlines[kind]
+    word_count(&loop.row.waits_for[kind], 1)
     connection.deadline = <uint8_t>kind
     connection.expires_ms = loop.now_ms + queue.duration_ms
     connection.earlier = queue.last
@@ -340,10 +347,17 @@ cdef int connection_watch(loop_t* loop, connection_t* connection, int flags) noe
     return 0
 
 
+cdef void delivery_ends(loop_t* loop, connection_t* connection) noexcept nogil:
+    observe(loop.measures, TIME_DELIVERY, loop.now_ns - connection.delivers_since_ns)
+    connection.delivers_since_ns = 0
+
+
 cdef void connection_close(loop_t* loop, connection_t* connection) noexcept nogil:
     """Put it on the list of those that are closed and freed at the end of the turn: a late event meets STATE_CLOSED."""
     if connection.state == STATE_CLOSED:
         return
+    if connection.delivers_since_ns:
+        delivery_ends(loop, connection)
     loop.open_count -= 1
     connection_enter(loop, connection, STATE_CLOSED)
     connection_watch(loop, connection, 0)
@@ -364,7 +378,7 @@ cdef void connection_free(loop_t* loop, connection_t* connection) noexcept nogil
         loop.connections = connection.after
     if connection.after != NULL:
         connection.after.before = connection.before
-    word_count(&loop.counters.connections, -1)
+    word_count(&loop.row.connections, -1)
     if loop.spare_connection_count < SPARE_CONNECTIONS:
         connection.next = loop.spare_connections
         loop.spare_connections = connection
@@ -511,6 +525,7 @@ cdef int advance(loop_t* loop, connection_t* connection) noexcept nogil:
         if result != HEAD_DONE:
             return result
         request.is_parsing = False
+        request.head_ns = loop.now_ns
         request.forwarded.is_set = request.forwarded.has_client = False
         if trust_concerns(request.parser.known_seen):
             result = advance_trust(loop, connection)
@@ -653,6 +668,7 @@ cdef int connection_receive(loop_t* loop, connection_t* connection) noexcept nog
     else:
         outcome = receive_head(loop, connection, &received)
     if received > 0:
+        word_count(&loop.measures.received, received)
         if outcome == ADVANCE_WAIT and connection.state == STATE_CONTENT and content_is_slow(
                 loop, connection.request, <size_t>received):
             outcome = -<int>REFUSAL_CONTENT_TIMEOUT
@@ -701,6 +717,7 @@ cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) 
     cdef const char* interim = b"HTTP/1.1 100 Continue\r\n\r\n"
     cdef ssize_t sent
     if outcome == ADVANCE_READY:
+        connection.request.ready_ns = loop.now_ns
         connection_enter(loop, connection, STATE_QUEUED)
         if connection_is_probe(loop, connection):
             return answer_probe(loop, connection)
@@ -721,6 +738,8 @@ cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) 
         # A client that does not get it sends its content after a while (RFC 9110, 10.1.1), so where the socket is
         # full it is left out.
         sent = platform_send(connection.fd, interim, 25, 0)
+        if sent > 0:
+            word_count(&loop.measures.sent, sent)
         if sent != 25 and not (sent < 0 and platform_would_block()):
             word_add(&loop.counters.lost_clients, 1)
             connection_close(loop, connection)
@@ -770,7 +789,7 @@ cdef transmit_t transmit(loop_t* loop, connection_t* connection, slot_t* slot,
     cdef int state
     taken[0] = 0
     if outbox != NULL and not outbox_is_empty(outbox):
-        state = outbox_send(outbox, connection.fd, False)
+        state = outbox_send(outbox, connection.fd, False, &slot.measures.sent)
         if state < 0:
             return TRANSMIT_LOST
     if outbox == NULL or outbox_is_empty(outbox):
@@ -796,6 +815,7 @@ cdef transmit_t transmit(loop_t* loop, connection_t* connection, slot_t* slot,
                 return TRANSMIT_LOST
             n = 0
         sent = <size_t>n
+        word_count(&slot.measures.sent, n)
         if sent == waiting + size + tail_size:
             slot.out.size = slot.out_sent = 0
             taken[0] = size
@@ -829,6 +849,15 @@ cdef transmit_t transmit(loop_t* loop, connection_t* connection, slot_t* slot,
     return TRANSMIT_DONE
 
 
+cdef void connection_count(loop_t* loop, connection_t* connection, int status) noexcept nogil:
+    """Count a request that no thread will count."""
+    cdef request_t* request = connection.request
+    cdef int method = METHOD_OTHER
+    if request != NULL and not request.is_parsing:
+        method = request.parser.method
+    count_answer(loop.measures, method, status)
+
+
 cdef void connection_log(loop_t* loop, connection_t* connection, int status, uint64_t content_bytes,
                          uint64_t duration_ns) noexcept nogil:
     """Write the access log line of a request that no thread will write it for."""
@@ -857,7 +886,7 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
     cdef slot_t* own = &loop.own
     cdef transmit_t sent = TRANSMIT_LOST
     cdef char line[160]
-    word_count(&loop.counters.refused, 1)
+    word_count(&loop.counters.refused[reason], 1)
     if connection.state not in (STATE_CONTENT, STATE_QUEUED, STATE_EXCHANGE):
         connection.state = STATE_HEAD       # as soon as its bytes were seen
     if connection.awaits_proxy:
@@ -865,6 +894,7 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
         loop_say(loop, LEVEL_WARNING, b"closed without an answer", connection, info.text)
         connection_close(loop, connection)
         return
+    connection_count(loop, connection, info.status)
     snprintf(line, sizeof(line), b"refused with %d %s", info.status, info.phrase)
     loop_say(loop, LEVEL_WARNING, line, connection, info.text)
     connection.closes = True
@@ -902,6 +932,7 @@ cdef int answer_probe(loop_t* loop, connection_t* connection) noexcept nogil:
                       platform_wall_seconds()) == 0:
         own.sent = 0 if is_head_request else own.head.content_length
         sent = connection_flush(loop, connection, own)
+    connection_count(loop, connection, status)
     connection_log(loop, connection, status, own.sent, 0)
     connection.is_answered = True
     if sent == TRANSMIT_LOST:
@@ -920,6 +951,7 @@ cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil
     request.is_complete = False
     request.refusal = 0
     request.content_began_ms = 0
+    request.began_ns = loop.now_ns
     content_free(&request.content)
     parser_reset(&request.parser)
     if request.start >= request.buffer.size:
@@ -937,11 +969,15 @@ cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogi
             connection_close(loop, connection)
             return ADVANCE_WAIT
         if not outbox_is_empty(connection.outbox):
+            if not connection.delivers_since_ns:
+                connection.delivers_since_ns = loop.now_ns
             connection_enter(loop, connection, STATE_SENDING)
             connection_watch(loop, connection, WATCH_WRITE)
             return ADVANCE_WAIT
         outbox_free(connection.outbox)
         connection.outbox = NULL
+        if connection.delivers_since_ns:
+            delivery_ends(loop, connection)
         # Much of it is still in the kernel: the client is given the time to read that.
         connection.lingers = True
     if connection.wants_reset:
@@ -1054,6 +1090,7 @@ cdef void connection_heard(loop_t* loop, connection_t* connection) noexcept nogi
 cdef void connection_drop(loop_t* loop, connection_t* connection) noexcept nogil:
     """The client has left before its request was begun."""
     word_add(&loop.counters.left, 1)
+    connection_count(loop, connection, 499)
     connection_log(loop, connection, 499, 0, 0)
     connection_close(loop, connection)
 
@@ -1098,7 +1135,7 @@ cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept 
             connection.owner = OWNER_THREAD
         away = lead_leave(&loop.lead)
     # For a running exchange one piece at a time: its thread may want to go on.
-    outcome = outbox_send(outbox, connection.fd, is_running)
+    outcome = outbox_send(outbox, connection.fd, is_running, &loop.measures.sent)
     if is_running:
         slot_quiet(slot)
         slot_moved(slot)

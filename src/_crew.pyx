@@ -23,13 +23,12 @@ from posix.unistd cimport close, usleep
 from fastwsgi._accesslog cimport LogFormat, record_t
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
-    ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE,
-    DEADLINE_SEND, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK,
+    ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK,
     SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_ENDED, TELL_MASK, TELL_SLOW, TRANSMIT_LOST, connection_advance,
     connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_is_probe,
     connection_keep_watch, connection_list_t, connection_lost, connection_new, connection_next, connection_post,
-    connection_refuse, connection_settle, connection_t, connection_watch, list_append, list_take, loop_remind,
-    loop_say, loop_t, probe_t, record_client, request_t, slot_borrow, slot_claim, slot_free, slot_init, slot_quiet,
+    connection_refuse, connection_settle, connection_t, connection_watch, exchange_times, list_append, list_take,
+    loop_look_at_clock, loop_remind, loop_say, loop_t, probe_t, record_client, request_t, slot_borrow, slot_claim, slot_free, slot_init, slot_quiet,
     slot_rest, slot_t, slot_waiting,
 )
 from fastwsgi._environ cimport environ_template
@@ -48,12 +47,12 @@ from fastwsgi._platform cimport (
     WATCH_READ, condition_wait, line_load, line_replace, line_store, platform_clock_ns, platform_name_thread,
     platform_now_ns, platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some,
     pointer_store_relaxed, poller_close, pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock,
-    pthread_mutex_unlock, sockaddr_storage, wake_drain, wake_write, word_add, word_count, word_load,
+    pthread_mutex_trylock, pthread_mutex_unlock, sockaddr_storage, wake_drain, wake_write, word_add, word_count, word_load,
     word_load_relaxed, word_replace, word_store, word_store_relaxed, word_store_release, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
 from fastwsgi._stats cimport (
-    PHASE_APPLICATION, STACK_SHOWN, WANTS_NOTHING, WANTS_REQUESTS, Row, private_row, shown_stack, shown_text, threads_most,
+    DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_SEND, PHASE_APPLICATION, STACK_SHOWN, WANTS_NOTHING, WANTS_REQUESTS, Row, count_answer, private_row, shown_stack, shown_text, threads_most,
 )
 from fastwsgi._trust cimport trust_set
 from fastwsgi.errors import RequestTimeout
@@ -74,10 +73,6 @@ cdef enum:
 # Taken before any application is imported: one that lets gevent patch `threading` shall not turn ours into greenlets.
 start_new_thread = _thread.start_new_thread
 get_ident = _thread.get_ident
-
-
-cdef inline int64_t now_ms() noexcept nogil:
-    return platform_now_ns() // 1000000
 
 
 # ---- averages ----
@@ -123,24 +118,44 @@ cdef int others_run(crew_t* crew, slot_t* slot) noexcept nogil:
     return count
 
 
-cdef void measure_start(crew_t* crew, slot_t* slot) noexcept nogil:
-    word_store_relaxed(&slot.shown.began_ns, <uint64_t>platform_now_ns())
+cdef void measure_start(crew_t* crew, slot_t* slot, bint had_gil) noexcept nogil:
+    """An exchange begins, with the GIL; had_gil: since it was bound."""
+    word_store_relaxed(&slot.shown.began_ns, word_load_relaxed(&slot.shown.bound_ns) if had_gil
+                       else <uint64_t>platform_now_ns())
     slot.began_cpu_ns = platform_thread_cpu_ns() if cell_is_slow(&crew.cells[slot.cell]) else 0
 
 
 cdef void measure_end(crew_t* crew, slot_t* slot) noexcept nogil:
     cdef cell_t* cell = &crew.cells[slot.cell]
-    average(&cell.wall_ns, platform_now_ns() - <int64_t>word_load_relaxed(&slot.shown.began_ns))
+    slot.ended_ns = platform_now_ns()
+    slot.took_ns = slot.ended_ns - <int64_t>word_load_relaxed(&slot.shown.began_ns)
+    average(&cell.wall_ns, slot.took_ns)
     word_store_relaxed(&slot.shown.began_ns, 0)
     if slot.began_cpu_ns:
         # Those who compute side by side wait for each other's GIL: that looks as if they waited for something else.
         average(&cell.busy_ns, (platform_thread_cpu_ns() - slot.began_cpu_ns) * (1 + others_run(crew, slot)))
 
 
+cdef void measure(slot_t* slot, const request_t* request) noexcept nogil:
+    """Count the exchange of a slot, which is over and was not taken away from its thread."""
+    count_answer(slot.measures, request.parser.method, 499 if slot.is_lost else slot.status)
+    exchange_times(slot.measures, request, <int64_t>word_load_relaxed(&slot.shown.bound_ns),
+                   slot.ended_ns - slot.took_ns, slot.ended_ns, slot.sending_ns)
+
+
 # ---- the queue, the free threads, the lead (with the mutex held where it says "locked") ----
 
 cdef inline void crew_lock(crew_t* crew) noexcept nogil:
+    if pthread_mutex_trylock(&crew.loop.lead.mutex):
+        crew_lock_patiently(crew)
+
+
+cdef void crew_lock_patiently(crew_t* crew) noexcept nogil:
+    """Another thread has it: how long that takes is counted."""
+    cdef int64_t began_ns = platform_now_ns()
     pthread_mutex_lock(&crew.loop.lead.mutex)
+    word_count(&crew.loop.counters.lock_waits, 1)
+    word_count(&crew.loop.counters.lock_wait_ns, platform_now_ns() - began_ns)
 
 
 cdef inline void crew_unlock(crew_t* crew) noexcept nogil:
@@ -366,7 +381,7 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
 
 # ---- an application thread ----
 
-cdef void show(slot_t* slot, connection_t* connection, int64_t now_ms) noexcept nogil:
+cdef void show(slot_t* slot, connection_t* connection) noexcept nogil:
     """Let others see what a thread serves from now on."""
     cdef request_t* request = connection.request
     cdef parser_t* parser = &request.parser
@@ -383,7 +398,7 @@ cdef void show(slot_t* slot, connection_t* connection, int64_t now_ms) noexcept 
                parser.target.start + parser.target.length - parser.method_name.start, client.peer, client.peer_size,
                data + field.value.start if field != NULL else NULL, field.value.length if field != NULL else 0)
     word_store_relaxed(&slot.shown.phase, PHASE_APPLICATION)
-    word_store_relaxed(&slot.shown.bound_ns, <uint64_t>now_ms * 1000000)
+    word_store_relaxed(&slot.shown.bound_ns, <uint64_t>platform_now_ns())
     word_count(&slot.shown.requests, 1)
     word_store_release(&slot.shown.number, slot.number)
 
@@ -396,7 +411,7 @@ cdef void count_request(crew_t* crew) noexcept nogil:
         wake_write(&crew.loop.journal.wake)
 
 
-cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection, int64_t now_ms) noexcept nogil:
+cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexcept nogil:
     """The request of a connection becomes the exchange of a slot."""
     # The leader may hold it for a moment, for a connection that it had before.
     slot_claim(slot)
@@ -406,7 +421,7 @@ cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection, int64_
     connection.requests += 1
     slot.number += 1
     slot.cell = cell_of(connection)
-    show(slot, connection, now_ms)
+    show(slot, connection)
     line_store(&slot.word, slot.number << 2)
     if crew.max_requests:
         count_request(crew)
@@ -416,7 +431,7 @@ cdef int crew_begin(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     """The leader begins an exchange: here and now, or, if it will wait, after passing the lead on."""
     cdef cell_t* cell
     cdef uint64_t count
-    crew_bind(crew, slot, connection, crew.loop.now_ms)
+    crew_bind(crew, slot, connection)
     connection.state = STATE_EXCHANGE
     cell = &crew.cells[slot.cell]
     if cell_waits(cell):
@@ -487,7 +502,7 @@ cdef int crew_follow(crew_t* crew, slot_t* slot) noexcept nogil:
             work = WORK_LEAD
             break
         if not word_load(&crew.held) and queue_waits(crew) and word_replace(&crew.gil_wanted, 0, 1):
-            crew_bind(crew, slot, locked_take_queued(crew), now_ms())
+            crew_bind(crew, slot, locked_take_queued(crew))
             slot.away = 0
             work = WORK_RUN
             break
@@ -532,6 +547,7 @@ cdef bint crew_give_back(crew_t* crew, slot_t* slot) noexcept nogil:
     if slot_claim(slot):
         connection = slot.connection
         connection.is_answered = True
+        measure(slot, connection.request)
         if slot_waiting(slot) and connection_flush(&crew.loop, connection, slot) == TRANSMIT_LOST:
             connection_lost(&crew.loop, connection)
         slot.connection = NULL
@@ -556,6 +572,7 @@ cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
     pointer_store_relaxed(&connection.slot, NULL)
     connection.owner = OWNER_LOOP
     connection.is_answered = True
+    measure(slot, request)
     if (request.start + request.end < request.buffer.size and connection.outbox == NULL and not connection.closes
             and connection.inline_count < PIPELINE_MOST and slot_waiting(slot) < OUT_MOST):
         connection_next(loop, connection)
@@ -563,6 +580,7 @@ cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
         if (connection_advance(loop, connection) == ADVANCE_READY and not word_load_relaxed(&crew.loop.row.waiting)
                 and not connection_is_probe(loop, connection)):
             # Pipelined: its answer leaves together with this one.
+            request.ready_ns = loop.now_ns
             connection_enter(loop, connection, STATE_QUEUED)
             connection.owner = OWNER_QUEUE
             return crew_begin(crew, slot, connection)
@@ -592,7 +610,7 @@ cdef int crew_after(crew_t* crew, slot_t* slot) noexcept nogil:
     if queue_waits(crew) or (
             crew.queue.first != NULL and keeper_leads(crew) and cell_is_slow(&crew.cells[cell_of(crew.queue.first)])
             and not others_run(crew, slot)):
-        crew_bind(crew, slot, locked_take_queued(crew), now_ms())
+        crew_bind(crew, slot, locked_take_queued(crew))
         work = WORK_RUN
     crew_unlock(crew)
     return work
@@ -771,9 +789,11 @@ cdef crew_t* crew_new(int threads, Row row) except NULL:
             raise MemoryError
         if i:
             crew.slots[i].shown = &row.shown[i - 1]
+            crew.slots[i].measures = &row.measures[i - 1]
     crew.loop.board = row.board.board
     crew.loop.row = row.row
     crew.loop.counters = &row.row.counters
+    crew.loop.measures = &row.row.measures
     return crew
 
 
@@ -894,6 +914,7 @@ cdef class Crew:
         loop.spool_directory = text_copy(tempfile.gettempdir().encode(sys.getfilesystemencoding(), "surrogateescape"))
         probe_set(&loop.health_probe, settings.health)
         probe_set(&loop.ready_probe, settings.ready)
+        loop.tells_times = settings.server_timing
         loop.has_probes = loop.health_probe.path != NULL or loop.ready_probe.path != NULL
         if access_fd >= 0:
             self.context.access = LogFormat(settings.access_logformat)
@@ -943,7 +964,7 @@ cdef class Crew:
             raise RuntimeError("a connection is adopted before the start")
         sock.setblocking(False)
         memset(&nobody, 0, sizeof(nobody))
-        loop.now_ms = now_ms()
+        loop_look_at_clock(loop)
         connection = connection_new(loop, sock.fileno(), 0, &nobody)
         if connection == NULL:
             raise MemoryError
@@ -1002,7 +1023,7 @@ cdef class Crew:
         cdef crew_t* crew = self.crew
         cdef slot_t* slot = &crew.slots[index]
         cdef int work
-        cdef bint leads = False
+        cdef bint leads = False, had_gil
         name = f"fastwsgi-{index}"
         thread = threading.current_thread()
         thread.name = name
@@ -1018,8 +1039,10 @@ cdef class Crew:
                 if work == WORK_END:
                     break
                 crew_has_gil(crew)
+                had_gil = False
                 while work == WORK_RUN:
-                    measure_start(crew, slot)
+                    measure_start(crew, slot, had_gil)
+                    had_gil = True
                     try:
                         exchange_run(self.context, slot)
                     except BaseException as error:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.string cimport memset
 from posix.unistd cimport close
 
@@ -105,6 +106,34 @@ cdef int head_failed(int result, str what, object text) except -1:
     if result == RESPONSE_BAD_LENGTH:
         raise ValueError(f"not one Content-Length that is a number: {text!r}")
     raise ValueError(f"{what} has a control character: {text!r}")
+
+
+cdef struct milliseconds_t:
+    int64_t whole
+    int64_t thousandths
+
+
+cdef inline milliseconds_t milliseconds(int64_t ns) noexcept nogil:
+    return milliseconds_t(ns // 1000000, ns // 1000 % 1000)
+
+
+cdef bint tell_times(slot_t* slot, const request_t* request) noexcept nogil:
+    """Add where the time of a request went so far (Server-Timing of the W3C); False if memory is out."""
+    cdef char text[256]
+    cdef int64_t bound_ns = <int64_t>word_load_relaxed(&slot.shown.bound_ns)
+    cdef int64_t began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
+    cdef milliseconds_t head = milliseconds(request.head_ns - request.began_ns)
+    cdef milliseconds_t content = milliseconds(request.ready_ns - request.head_ns)
+    cdef milliseconds_t queue = milliseconds(bound_ns - request.ready_ns)
+    cdef milliseconds_t gil = milliseconds(began_ns - bound_ns)
+    cdef milliseconds_t app = milliseconds(platform_now_ns() - began_ns)
+    # Not as fractions: the application may have set a locale that has a comma in them.
+    cdef int size = snprintf(
+        text, sizeof(text), "head;dur=%lld.%03lld, content;dur=%lld.%03lld, queue;dur=%lld.%03lld, gil;dur=%lld.%03lld, "
+        "app;dur=%lld.%03lld", <long long>head.whole, <long long>head.thousandths, <long long>content.whole,
+        <long long>content.thousandths, <long long>queue.whole, <long long>queue.thousandths, <long long>gil.whole,
+        <long long>gil.thousandths, <long long>app.whole, <long long>app.thousandths)
+    return head_field(&slot.head, b"Server-Timing", 13, text, <size_t>size) == RESPONSE_OK
 
 
 cdef transmit_t offer_patiently(loop_t* loop, slot_t* slot, const char* data, size_t size, const char* tail,
@@ -278,6 +307,8 @@ cdef class Exchange:
             self.left = slot.head.content_length = size
         elif self.framing == FRAMING_LENGTH:
             self.left = slot.head.content_length
+        if self.loop.tells_times and not tell_times(slot, connection.request):
+            raise MemoryError
         keep_alive = (connection.request.parser.keep_alive and not slot.head.closes
                       and self.framing != FRAMING_CLOSE
                       and connection.requests < self.loop.keep_alive_requests
@@ -352,6 +383,14 @@ cdef class Exchange:
 
     cdef int offer(self, slot_t* slot, const char* data, size_t size, const char* tail, size_t tail_size) except -1:
         """Give the kernel what waits and then data and tail; with the slot held. Waits when all buffers are full."""
+        cdef int64_t began_ns = platform_now_ns()
+        try:
+            return self.offer_all(slot, data, size, tail, tail_size)
+        finally:
+            slot.sending_ns += platform_now_ns() - began_ns
+
+    cdef int offer_all(self, slot_t* slot, const char* data, size_t size, const char* tail,
+                       size_t tail_size) except -1:
         cdef transmit_t outcome
         cdef size_t taken = 0
         while True:
@@ -399,7 +438,7 @@ cdef class Exchange:
         cdef slot_t* slot = self.slot
         cdef connection_t* connection
         cdef int fd, copy, outcome
-        cdef int64_t offset, size
+        cdef int64_t offset, size, began_ns
         cdef uint64_t length
         cdef size_t waiting
         place = file_place((<FileWrapper>wrapper).filelike)
@@ -434,12 +473,14 @@ cdef class Exchange:
             slot.out.size = slot.out_sent = 0
             self.left -= length
             slot.sent += length
+            began_ns = platform_now_ns()
             with nogil:
-                outcome = outbox_send(connection.outbox, connection.fd, False)
+                outcome = outbox_send(connection.outbox, connection.fd, False, &slot.measures.sent)
                 if outcome < 0:
                     connection.closes = True
                     connection.wants_reset = True
                 slot_release(self.loop, slot)       # as in offer_patiently
+            slot.sending_ns += platform_now_ns() - began_ns
             self.claim()
             if outcome < 0:
                 self.is_lost = True
@@ -594,6 +635,7 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     try:
         connection = slot.connection
         what = request_text(connection)
+        word_count(&slot.measures.failed, 1)
         connection.closes = True
         connection.lingers = True
         if slot.head_sent:
@@ -746,6 +788,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
     exchange.loop = context.loop
     exchange.slot = slot
     slot.sent = 0
+    slot.sending_ns = 0
     slot.status = 0
     slot.head.lines.size = 0
     try:
@@ -772,6 +815,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
             if not exchange.is_revoked:     # it was at its end: the leader has said so
                 raise
     finally:
+        slot.is_lost = exchange.is_lost
         with cython.critical_section(exchange):
             exchange.slot = NULL
         exchange.context = None

@@ -11,8 +11,8 @@ from fastwsgi._accesslog cimport put_escaped, record_t
 from fastwsgi._buffer cimport span_t
 from fastwsgi._connection cimport (
     ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_ENDED, TELL_SLOW, TELL_TIMEOUT,
-    TRANSMIT_LOST, connection_close, connection_flush, connection_log, connection_refuse, connection_settle,
-    connection_t, loop_remind, loop_say, loop_t, record_client, request_t, slot_borrow, slot_moved, slot_quiet, slot_t,
+    TRANSMIT_LOST, connection_close, connection_count, connection_flush, connection_log, connection_refuse,
+    connection_settle, connection_t, exchange_times, loop_remind, loop_say, loop_t, record_client, request_t, slot_borrow, slot_moved, slot_quiet, slot_t,
     slot_waiting,
 )
 from fastwsgi._journal cimport LEVEL_WARNING
@@ -100,6 +100,8 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
     connection at this moment: the leader has to look again.
     """
     cdef connection_t* connection
+    cdef int64_t now_ns = platform_now_ns()
+    cdef int64_t began_ns
     cdef uint64_t duration_ns = 0
     cdef bint is_told = False
     if not slot_borrow(slot):
@@ -109,8 +111,11 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
         slot_quiet(slot)
         return True
     number = slot.number
-    if word_load_relaxed(&slot.shown.began_ns):
-        duration_ns = <uint64_t>platform_now_ns() - word_load_relaxed(&slot.shown.began_ns)
+    began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
+    if began_ns:
+        duration_ns = <uint64_t>(now_ns - began_ns)
+    exchange_times(loop.measures, connection.request, <int64_t>word_load_relaxed(&slot.shown.bound_ns),
+                   began_ns if began_ns else now_ns, now_ns, 0)
     if slot_waiting(slot) and connection_flush(loop, connection, slot) == TRANSMIT_LOST:
         connection.wants_reset = True
     slot.connection = NULL
@@ -126,8 +131,10 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
         is_told = not word_load(&slot.tells)
         if is_told:
             write_told(slot, connection, loop.now_ms - slot.watched_since_ms)
-    if slot.head_sent and not slot.is_logged:
-        connection_log(loop, connection, slot.status, slot.sent, duration_ns)
+    if slot.head_sent:
+        connection_count(loop, connection, slot.status)
+        if not slot.is_logged:
+            connection_log(loop, connection, slot.status, slot.sent, duration_ns)
     if slot.has_ended:
         connection.is_answered = True
         connection.closes = True

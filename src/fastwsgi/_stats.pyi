@@ -1,7 +1,11 @@
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple, final
 
 from typing_extensions import Buffer
+
+TIME_BOUNDS: tuple[float, ...]
+"""Upper bounds of the histograms, in seconds; what is more comes last."""
 
 class row_state_t(IntEnum):
     """What a worker is at."""
@@ -61,6 +65,9 @@ class Board:
     def row(self, index: int) -> Row:
         """The row of a worker, from 0 on."""
 
+    def inherit(self, former: Board) -> None:
+        """Take over what was counted by workers of another board, which have all ended."""
+
 @final
 class Row:
     """How a worker is, what it has counted, and what its threads serve; from Board.row()."""
@@ -85,7 +92,7 @@ class Row:
         """Have an exchange taken away from its thread, within a second; False if it does not run any more."""
 
     def clear(self) -> None:
-        """Make it ready for a new worker; the one before must be dead."""
+        """Make it ready for a new worker; the one before must be dead. The board keeps what it counted."""
 
     def counters(self) -> dict[str, int]:
         """Counts since the start (`requests`) and of now (`connections`, `exchanges`), by name."""
@@ -95,3 +102,50 @@ class Row:
 
         Threads that go on to their next exchange at this moment are left out.
         """
+
+class Totals(NamedTuple):
+    """What the workers of a server have counted since its start, and how they are now."""
+
+    began: int
+    """When the server started: seconds since 1970."""
+    workers: dict[str, int]
+    """Now: starting, serving, leaving."""
+    threads: int
+    """Now, of the application, in all workers."""
+    busy: int
+    connections: dict[str, int]
+    """Now, by what they are at: idle, head, content, queued, running, sending, closing."""
+    accepted: int
+    requests: dict[tuple[str, str], int]
+    """That are over, by method and class of the status."""
+    statuses: dict[int, int]
+    """The same by status, those that there were; 0: none, or one beyond 599."""
+    times: dict[str, tuple[list[int], float]]
+    """Where the time of exchanges went: counts by TIME_BOUNDS, not cumulative, and the sum in seconds."""
+    received: int
+    sent: int
+    failed: int
+    """The application raised."""
+    refused: dict[str, int]
+    """By reason."""
+    expired: dict[str, int]
+    """Connections that waited too long, by what for."""
+    lost_clients: int
+    left_queued: int
+    queued: int
+    lead_taken: int
+    lead_passed: int
+    timeouts: int
+    revoked: int
+    lost_threads: int
+    yielded: int
+    lock_waits: int
+    lock_wait_seconds: float
+    ended: dict[str, int]
+    """Workers, by what they were at: starting, serving, leaving."""
+
+def totals(boards: Iterable[Board]) -> Totals:
+    """What the workers of these boards have counted in all, as Totals; those that have ended, too.
+
+    What is counted never becomes less, for the boards of one server that does not lose any.
+    """

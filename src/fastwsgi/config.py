@@ -16,6 +16,7 @@ from fastwsgi.kinds import (
     assignments,
     choice,
     count,
+    datagrams,
     duration,
     everywhere,
     field_names,
@@ -31,6 +32,7 @@ from fastwsgi.kinds import (
     switch_or,
     text,
     word_or,
+    words,
 )
 
 T = TypeVar("T")
@@ -109,8 +111,8 @@ LIMITS = "What clients may send, and how slowly"
 TRUST = "Whom to trust"
 PROCESS = "Processes"
 APPLICATION = "The application"
-WATCHING = "Watching it"
 LOGS = "Logs"
+WATCHING = "Watching it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -412,6 +414,27 @@ class Settings:
         WATCHING,
         "an address such as 127.0.0.1:9090 or unix:/path: answers GET /metrics in Prometheus's format",
     )
+    statsd_host: str | None = option(
+        None,
+        optional(datagrams()),
+        WATCHING,
+        "HOST:PORT or unix:/path of a statsd server, which is sent gunicorn's metrics every second",
+    )
+    statsd_prefix: str | None = option(
+        None, optional(words("PREFIX")), WATCHING, "what their names begin with"
+    )
+    dogstatsd_tags: str | None = option(
+        None,
+        optional(words("TAGS")),
+        WATCHING,
+        "tags for all of them, separated by commas, as DogStatsD has them",
+    )
+    server_timing: bool = option(
+        False,
+        switch(),
+        WATCHING,
+        "tell clients where the time of their request went, in a field Server-Timing; browsers show it",
+    )
 
     def __post_init__(self) -> None:
         for declared in OPTIONS.values():
@@ -419,6 +442,8 @@ class Settings:
             object.__setattr__(self, declared.name, value)
         if self.health is not None and self.health == self.ready:
             raise ConfigError(f"health and ready are both {self.health}; each needs a path of its own")
+        if self.workers == 0 and self.statsd_host is not None:
+            raise ConfigError("statsd_host needs a supervisor, which sends: not with --workers 0")
 
 
 def declared_options() -> Iterator[Option]:

@@ -27,6 +27,7 @@ OURS = {
             "chdir",
             "control_socket",
             "daemon",
+            "dogstatsd_tags",
             "forwarded_allow_ips",
             "forwarder_headers",
             "graceful_timeout",
@@ -40,6 +41,8 @@ OURS = {
             "proxy_protocol",
             "pythonpath",
             "reuse_port",
+            "statsd_host",
+            "statsd_prefix",
             "threads",
             "timeout",
             "umask",
@@ -86,7 +89,6 @@ NO_HTTP2 = "no HTTP/2"
 NO_ASGI = "for ASGI applications"
 NO_DIRTY = "no dirty workers"
 NO_SYSLOG = "no syslog yet"
-NO_STATSD = "no statsd yet"
 NO_RELOADER = "no reloader yet: send HUP"
 NO_LOG_CONFIG = "no log configuration yet"
 STRICT = "requests are read strictly"
@@ -120,8 +122,9 @@ FOREIGN = {
         NO_SYSLOG, "--disable-redirect-access-to-syslog", value=True, idle=(True,)
     ),
     "do_handshake_on_connect": foreign(NO_TLS, "--do-handshake-on-connect", value=True),
-    "dogstatsd_tags": foreign(NO_STATSD, "--dogstatsd-tags"),
-    "enable_backlog_metric": foreign(NO_STATSD, "--enable-backlog-metric", value=True),
+    "enable_backlog_metric": foreign(
+        "requests that wait are always told", "--enable-backlog-metric", value=True
+    ),
     "enable_stdio_inheritance": foreign(
         "output of a daemon is left out", "-R", "--enable-stdio-inheritance", value=True
     ),
@@ -153,8 +156,6 @@ FOREIGN = {
     "sendfile": Foreign("files are always sent by sendfile", ("--no-sendfile",), False, (None, True)),
     "spew": foreign("a debugger does that", "--spew", value=True),
     "ssl_version": foreign(NO_TLS, "--ssl-version"),
-    "statsd_host": foreign(NO_STATSD, "--statsd-host"),
-    "statsd_prefix": foreign(NO_STATSD, "--statsd-prefix"),
     "strip_header_spaces": foreign(STRICT, "--strip-header-spaces", value=True),
     "suppress_ragged_eofs": foreign(NO_TLS, "--suppress-ragged-eofs", value=True, idle=(True,)),
     "syslog": foreign(NO_SYSLOG, "--log-syslog", value=True),

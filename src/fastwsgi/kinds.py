@@ -220,6 +220,33 @@ def text(metavar: str) -> Kind:
     return Kind(metavar, read)
 
 
+def words(metavar: str) -> Kind:
+    """What stands in a datagram for statsd, or nothing."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"[!-~]*", value) or set(value) & set("|@"):
+            raise ValueError("printable ASCII without spaces, | and @")
+        return value
+
+    return Kind(metavar, read)
+
+
+def datagrams() -> Kind:
+    """Where datagrams go."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str):
+            path = value.removeprefix("unix:").removeprefix("//")
+            if value.startswith("unix:") and path and "\0" not in path:
+                return f"unix:{path}"
+            host, _, port = value.rpartition(":")
+            if host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536:
+                return value
+        raise ValueError("HOST:PORT or unix:/path")
+
+    return Kind("ADDRESS", read)
+
+
 def networks() -> Kind:
     """Whom to trust: a list of addresses and networks, and the words *, unix and none."""
 

@@ -715,6 +715,8 @@ class Supervisor:
         if generation not in (self._generation, self._trial) and all(
             one.generation is not generation for one in self._children
         ):
+            if self._generation is not None:
+                self._generation.board.inherit(generation.board)
             generation.close()
 
     def _reopen_logs(self) -> None:

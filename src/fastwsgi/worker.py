@@ -57,6 +57,9 @@ SUPERVISED = (
     "max_worker_lifetime",
     "preload",
     "reuse_port",
+    "statsd_host",
+    "statsd_prefix",
+    "dogstatsd_tags",
 )
 
 # What clients of this machine have at the stop that were just connecting: on a busy one they may take a while

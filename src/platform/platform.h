@@ -46,6 +46,9 @@ static inline int64_t platform_now_ns(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* How many bits a number has, which is not 0. */
+static inline unsigned bits_of(uint64_t number) { return 64 - (unsigned)__builtin_clzll(number); }
+
 /* CPU time of the calling thread; costs a system call. */
 static inline int64_t platform_thread_cpu_ns(void) {
     struct timespec t;

@@ -145,7 +145,7 @@ def test_settings_that_are_ours(tmp_path):
     [
         ({"ssl_context": print}, "ssl_context (no TLS yet)"),
         ({"reload": True}, "reload (no reloader yet: send HUP)"),
-        ({"statsd_host": "localhost:8125"}, "statsd_host = 'localhost:8125' (no statsd yet)"),
+        ({"syslog_prefix": "web"}, "syslog_prefix = 'web' (no syslog yet)"),
         ({"worker_class": "gevent"}, "worker_class = 'gevent' (workers have threads: see --threads)"),
         ({"sendfile": False}, "sendfile (files are always sent by sendfile)"),
         ({"limit_request_line": 0}, "limit_request_line = 0 (1m is the most)"),
@@ -226,7 +226,7 @@ def test_flags_that_both_have():
 
 
 def test_flags_of_gunicorn_alone(tmp_path):
-    words = "-k gevent --reload --worker-tmp-dir /dev/shm --no-sendfile -R --statsd-host=localhost:1 app"
+    words = "-k gevent --reload --worker-tmp-dir /dev/shm --no-sendfile -R --logger-class=x.Y app"
     arguments = parse(words.split())
     assert arguments.application == "app"
     assert arguments.foreign == {
@@ -235,7 +235,7 @@ def test_flags_of_gunicorn_alone(tmp_path):
         "worker_tmp_dir": "/dev/shm",
         "sendfile": False,
         "enable_stdio_inheritance": True,
-        "statsd_host": "localhost:1",
+        "logger_class": "x.Y",
     }
     [notice] = gather(words.split(), {}, str(tmp_path)).notices
     assert notice == (
@@ -245,7 +245,7 @@ def test_flags_of_gunicorn_alone(tmp_path):
         "--worker-tmp-dir = '/dev/shm' (signs of life are in shared memory); "
         "--no-sendfile (files are always sent by sendfile); "
         "-R (output of a daemon is left out); "
-        "--statsd-host = 'localhost:1' (no statsd yet)"
+        "--logger-class = 'x.Y' (it has its own)"
     )
 
 
@@ -337,10 +337,10 @@ def test_a_module_that_is_not_there(tmp_path, modules):
 
 def test_the_settings_as_hooks_see_them():
     config = Config(
-        Settings(threads=2, preload="on", env=["A=b=c"], keep_alive=5), {"statsd_host": "x", "other": 1}, 3
+        Settings(threads=2, preload="on", env=["A=b=c"], keep_alive=5), {"worker_tmp_dir": "x", "other": 1}, 3
     )
     assert (config.workers, config.threads, config.preload_app, config.keepalive) == (3, 2, True, 5)
-    assert (config.env, config.statsd_host, config.reload) == ({"A": "b=c"}, "x", None)
+    assert (config.env, config.worker_tmp_dir, config.reload) == ({"A": "b=c"}, "x", None)
     assert (config.bind, config.proc_name, config.worker_class_str) == (("127.0.0.1:8000",), None, "gthread")
     with pytest.raises(AttributeError, match="gunicorn has no setting 'other'"):
         _ = config.other
