@@ -34,6 +34,8 @@ VARIABLE = "FASTWSGI_CONTROL_SOCKET"
 PATIENCE = 10.0
 # Between two questions whether it is done.
 PAUSE = 0.1
+QUANTILES = (("p50", 0.5), ("p99", 0.99))
+
 # By then a request that goes on was looked at.
 SOON = 3.0
 # A socket file that nobody listens behind for so long is left from a server that was killed.
@@ -280,7 +282,8 @@ def stats_text(stats: dict[str, Any]) -> str:
     """What there is to know, for people."""
     lines = [
         headline(stats),
-        f"{stats['application']} at {', '.join(stats['addresses'])}",
+        subject(stats),
+        f"{sum(stats['times']['counts'])} requests since the start: {latencies(stats)}",
         "",
         f"{'WORKER':>8}  GEN  {'STATE':8}  {'UP':>8}  {'MEMORY':>9}  {'REQUESTS':>9}  {'RUNNING':>7}  "
         f"{'QUEUED':>6}  {'CONNECTIONS':>11}  TIMEOUTS",
@@ -307,7 +310,6 @@ def headline(stats: dict[str, Any]) -> str:
         f"fastwsgi {stats['version']}",
         f"process {stats['pid']}",
         f"up {show_age(stats['uptime'])}",
-        f"generation {stats['generation']}",
         f"{serving} of {count(stats['wanted'], 'worker')}",
     ]
     if stats["stopping"]:
@@ -315,8 +317,38 @@ def headline(stats: dict[str, Any]) -> str:
     elif stats["reloading"]:
         words.append("reloading")
     elif stats["failure"]:
-        words.append("the last reload failed")
+        words.append("reload failed")
     return ", ".join(words)
+
+
+def subject(stats: dict[str, Any]) -> str:
+    """What it serves, and where."""
+    return f"generation {stats['generation']}: {stats['application']} at {', '.join(stats['addresses'])}"
+
+
+def latencies(stats: dict[str, Any], since: dict[str, Any] | None = None) -> str:
+    """The median and the 99th percentile of the requests that have ended; `since`: after that."""
+    bounds, counts = stats["times"]["bounds"], stats["times"]["counts"]
+    if since is not None:
+        counts = [now - before for now, before in zip(counts, since["times"]["counts"], strict=True)]
+    return "  ".join(f"{name} {quantile(bounds, counts, share)}" for name, share in QUANTILES)
+
+
+def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> str:
+    """The time below which such a share is, about: each bucket is twice as wide as the one before."""
+    left = share * sum(counts)
+    if left <= 0:
+        return "-"
+    for number, (count, upper) in enumerate(zip(counts, bounds, strict=False)):
+        if count >= left:
+            lower = bounds[number - 1] if number else 0.0
+            return show_latency(lower + (upper - lower) * left / count)
+        left -= count
+    return f"over {show_latency(bounds[-1])}"
+
+
+def show_latency(seconds: float) -> str:
+    return f"{seconds * 1000:.2g} ms" if seconds < 0.0995 else show_age(seconds)
 
 
 def requests_text(requests: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastwsgi import __version__, resources
-from fastwsgi._stats import Board, Row, row_state_t
+from fastwsgi._stats import TIME_BOUNDS, Board, Row, row_state_t, totals
+from fastwsgi.metrics import CONTENT_TYPE, exposition
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -96,6 +97,8 @@ def describe(view: View) -> dict[str, Any]:
         "failure": view.failure,
         "reloading": view.is_reloading,
         "stopping": view.is_stopping,
+        # How long requests took that have ended, those in the last place longer than the last bound.
+        "times": {"bounds": TIME_BOUNDS, "counts": totals(board for _, board in view.boards).times["all"][0]},
         "workers": workers,
         "requests": requests,
     }
@@ -112,7 +115,9 @@ class Metrics:
             return answer(start_response, 404, {"error": "there is /metrics here"})
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return answer(start_response, 405, {"error": "GET it"})
-        return answer(start_response, 404, {"error": "not yet"})
+        content = exposition([board for _, board in self._view.boards])
+        start_response("200 OK", [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(content)))])
+        return [content]
 
 
 class Control:

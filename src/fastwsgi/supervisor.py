@@ -25,7 +25,7 @@ from fastwsgi.errors import ConfigError
 from fastwsgi.generation import NEVER, Child, Generation, Lines, State
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG, AccessLog
-from fastwsgi.monitor import Monitor, open_monitors
+from fastwsgi.monitor import Helper, Monitor, open_monitors
 from fastwsgi.privileges import Identity
 from fastwsgi.process import (
     Launch,
@@ -42,7 +42,7 @@ from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, sum
 FAILED = 1
 
 # What a reload does not change.
-FIXED = ("reuse_port", "pid", "daemon", "control_socket", "metrics")
+FIXED = ("reuse_port", "pid", "daemon", "control_socket", "metrics", "statsd_host")
 
 # So many crashes within so many seconds may be chance; from there on the pauses between starts grow.
 CRASHES = 5
@@ -88,9 +88,8 @@ class Supervisor:
         self._listeners: list[Listener] = []  # all that are open, those of the trial, too
         self._generation: Generation | None = None
         self._trial: Generation | None = None  # to be adopted once a worker of it serves
-        self._forks: Generation | Monitor | None = None  # what the last process that was forked belongs to
-        self._monitors: list[Monitor] = []
-        self._asked: list[Monitor] = []  # somebody connects to them
+        self._forks: Generation | Helper | None = None  # what the last process that was forked belongs to
+        self._helpers: list[Helper] = []
         self._began = time.monotonic()
         self._loaders: dict[int, Generation] = {}  # by process number
         self._rehearsal = 0  # the process that tries whether a new version of the server starts
@@ -138,14 +137,14 @@ class Supervisor:
                 self._reap()
                 self._look_after()
                 self._reconcile()
-                self._see_to_monitors()
+                self._see_to_helpers()
             self._say_goodbye()
         except Forked:
             self._let_go()
-            for monitor in self._monitors:
-                if monitor is not self._forks:
-                    monitor.let_go()
-            if isinstance(self._forks, Monitor):
+            for helper in self._helpers:
+                if helper is not self._forks:
+                    helper.let_go()
+            if isinstance(self._forks, Helper):
                 for listener in self._listeners:
                     listener.socket.close()
             for generation in self._open_generations():
@@ -200,8 +199,8 @@ class Supervisor:
         self._let_go()
         for listener in self._listeners:
             listener.close()
-        for monitor in self._monitors:
-            monitor.close()
+        for helper in self._helpers:
+            helper.close()
         if self._pid_file is not None:
             self._pid_file.close()
 
@@ -211,7 +210,7 @@ class Supervisor:
         timeout = 0.0 if self._signals else None if due == NEVER else max(0.0, due - time.monotonic())
         for key, _ in self._selector.select(timeout):
             if isinstance(key.data, Monitor):
-                self._asked.append(key.data)
+                key.data.is_asked = True
             elif key.fd == self._alarm:
                 with suppress(BlockingIOError):
                     os.read(self._alarm, 4096)
@@ -230,8 +229,8 @@ class Supervisor:
                 yield one.wears_out
         for generation in self._loaders.values():
             yield generation.loader_kill_at
-        for monitor in self._monitors:
-            yield from monitor.timers()
+        for helper in self._helpers:
+            yield from helper.timers()
 
     # ---- what happened ----
 
@@ -324,8 +323,8 @@ class Supervisor:
                 self._loader_ended(self._loaders.pop(pid), code)
             elif pid == self._rehearsal:
                 self._rehearsed(code)
-            elif monitor := next((monitor for monitor in self._monitors if monitor.pid == pid), None):
-                monitor.ended("" if code in (0, -signal.SIGTERM) else describe_end(code))
+            elif helper := next((helper for helper in self._helpers if helper.pid == pid), None):
+                helper.ended("" if code in (0, -signal.SIGTERM) else describe_end(code))
             elif any(not one.pid for one in self._children):
                 self._strays[pid] = code
 
@@ -511,7 +510,7 @@ class Supervisor:
                 # Or it could neither empty nor, after an upgrade, take over its own file.
                 self._pid_file.give_to(identity.uid, identity.gid)
         former = [Listener.restored(state) for state in kept.monitors] if kept is not None else []
-        self._monitors = open_monitors(settings.control_socket, settings.metrics, former)
+        self._helpers = open_monitors(settings, self._selector, former)
         if kept is not None:
             self._listeners = [Listener.restored(state) for state in kept.listeners]
         self._trial = self._generate(self._configuration)
@@ -733,15 +732,14 @@ class Supervisor:
 
     # ---- who asks how the server is ----
 
-    def _see_to_monitors(self) -> None:
-        """Have a process for those that somebody asks, which knows how things are now."""
-        asked, self._asked = self._asked, []
+    def _see_to_helpers(self) -> None:
+        """Have processes that tell how the server is, as far as somebody asks, and know how it is now."""
         view = self._view()
-        for monitor in self._monitors:
-            if monitor in asked:
-                self._forks = monitor
-                monitor.start(view, self._selector, self._lines.life_fd, self._configuration.settings.name)
-            monitor.see_to(view, self._selector)
+        for helper in self._helpers:
+            if helper.is_due(view):
+                self._forks = helper
+                helper.start(view, self._lines.life_fd, self._configuration.settings.name)
+            helper.see_to(view)
 
     def _view(self) -> View:
         generation = self._generation
@@ -850,8 +848,8 @@ class Supervisor:
                 # Only now it is known that none has come: the new program would know nothing of it.
                 if not self._signals:
                     LOG.info("Upgrading: process %d becomes the new server, its workers go on", os.getpid())
-                    for monitor in self._monitors:
-                        monitor.leave()
+                    for helper in self._helpers:
+                        helper.leave()
                     upgrade.hand_on(kept)
         except OSError as error:
             self._not_upgraded(str(error))
@@ -874,7 +872,7 @@ class Supervisor:
             generations=self._generations,
             counts=(self._requests, self._finished, self._cut_off),
             blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
-            monitors=[monitor.listener.state for monitor in self._monitors],
+            monitors=[one.listener.state for one in self._helpers if isinstance(one, Monitor)],
         )
 
     def _resume(self, kept: "upgrade.Kept", trial: Generation) -> None:

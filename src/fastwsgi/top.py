@@ -9,15 +9,18 @@ import os
 import sys
 import textwrap
 import time
+from collections import deque
 from typing import Any
 
 from fastwsgi.blackbox import show_age
-from fastwsgi.console import GoneError, Server, headline, plain, stack_text
+from fastwsgi.console import GoneError, Server, headline, latencies, plain, stack_text, subject
 from fastwsgi.errors import ConfigError
 from fastwsgi.resources import show_size
 
 # Between two looks at the server, in seconds.
 PERIOD = 1.0
+# Rates and latencies are of so many looks.
+WINDOW = 10
 # A key is waited for so long at a time, in milliseconds.
 KEY_PATIENCE = 100
 
@@ -41,20 +44,24 @@ class Screen:
         self.asks: tuple[int, int, int] | None = None  # whether to end this one
         self.said = ""  # one line at the bottom
         self.has_ended = False
-        self._rates = "-"
-        self._seen_at = time.monotonic()
+        self._before = deque([stats], maxlen=WINDOW)  # what was told last, the latest at the end
 
     # ---- what the server tells ----
 
     def take(self, stats: dict[str, Any]) -> None:
         """Show this from now on."""
-        now = time.monotonic()
-        before = {worker["pid"]: worker["requests"] for worker in self.stats["workers"]}
-        done = sum(max(0, worker["requests"] - before.get(worker["pid"], 0)) for worker in stats["workers"])
-        self._rates = f"{done / max(now - self._seen_at, 0.001):.0f}"
-        self.stats, self._seen_at = stats, now
+        self.stats = stats
+        self._before.append(stats)
         if self.selected is not None and self.current is None and not self.shows_stack:
             self.selected = None
+
+    @property
+    def _rate(self) -> str:
+        """Requests that ended in each of the last seconds."""
+        first = self._before[0]
+        seconds = self.stats["uptime"] - first["uptime"]
+        done = sum(self.stats["times"]["counts"]) - sum(first["times"]["counts"])
+        return f"{done / seconds:.0f}" if seconds > 0 else "-"
 
     @property
     def requests(self) -> list[dict[str, Any]]:
@@ -127,13 +134,13 @@ class Screen:
         workers = stats["workers"]
         total = {
             name: sum(worker[name] or 0 for worker in workers)
-            for name in ("memory", "connections", "requests", "exchanges", "timeouts")
+            for name in ("memory", "connections", "exchanges")
         }
         return [
             headline(stats),
-            f"{stats['application']} at {', '.join(stats['addresses'])}",
-            f"{self._rates} requests/s   {total['exchanges']} running   {total['connections']} connections   "
-            f"{total['requests']} requests   {total['timeouts']} timeouts   {show_size(total['memory'])}",
+            subject(stats),
+            f"{self._rate} requests/s  {latencies(stats, self._before[0])}  {total['exchanges']} running  "
+            f"{total['connections']} connections  {show_size(total['memory'])}",
             "",
         ]
 

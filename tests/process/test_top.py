@@ -113,7 +113,7 @@ def test_a_reload_and_the_end_of_the_server_are_seen(start_site, site, terminal)
     top.wait("generation 2", "2 of 2 workers")
     site.write("3", before="raise OSError")
     assert command(server, "reload").returncode == 1
-    top.wait("generation 2", "the last reload failed")
+    top.wait("generation 2", "reload failed")
     stop(server)
     screen = top.wait(f"the server (process {server.pid}) has ended, or does not answer")
     assert len(screen.rstrip().splitlines()) == 24

@@ -37,6 +37,11 @@ def running(thread, age, line="GET /", **more):
     }
 
 
+def times(*counts):
+    """Of requests that took up to 1, 2 and 4 ms, and longer."""
+    return {"bounds": [0.001, 0.002, 0.004], "counts": [*counts, 0, 0, 0, 0][:4]}
+
+
 def stats(*requests, workers=None, **more):
     return {
         "version": "1.2.3",
@@ -50,6 +55,7 @@ def stats(*requests, workers=None, **more):
         "failure": "",
         "reloading": False,
         "stopping": False,
+        "times": times(),
         "workers": [worker()] if workers is None else workers,
         "requests": list(requests),
         **more,
@@ -125,12 +131,21 @@ def test_of_a_stack_the_end_is_seen_first():
     assert not screen.shows_stack
 
 
-def test_rates_are_of_workers_that_are_still_there(monkeypatch):
-    screen = Screen(stats(workers=[worker(1, 1000), worker(2, 50)]))
-    screen._seen_at -= 2.0
-    screen.take(stats(workers=[worker(2, 150), worker(3, 100)]))
-    rate = int(shown(screen)[2].split()[0])
-    assert 95 <= rate <= 100
+def test_rates_and_latencies_are_of_the_last_seconds():
+    screen = Screen(stats(times=times(1000, 1000), uptime=60.0))
+    assert shown(screen)[2].startswith("- requests/s  p50 -  p99 -  ")
+    screen.take(stats(times=times(1100, 1100), uptime=62.0))
+    assert shown(screen)[2].startswith("100 requests/s  p50 1 ms  p99 2 ms  ")
+    for second in range(63, 80):
+        screen.take(stats(times=times(1100, 1100, 0, 2 * second), uptime=float(second)))
+    assert shown(screen)[2].startswith("2 requests/s  p50 over 4 ms  p99 over 4 ms  ")
+
+
+def test_latencies_since_the_start():
+    assert "400 requests since the start: p50 1.5 ms  p99 3.9 ms" in stats_text(
+        stats(times=times(100, 200, 100))
+    )
+    assert "0 requests since the start: p50 -  p99 -" in stats_text(stats())
 
 
 @pytest.mark.parametrize(
@@ -138,7 +153,7 @@ def test_rates_are_of_workers_that_are_still_there(monkeypatch):
     [
         ({"stopping": True, "reloading": True}, "stopping"),
         ({"reloading": True}, "reloading"),
-        ({"failure": "no"}, "the last reload failed"),
+        ({"failure": "no"}, "reload failed"),
     ],
 )
 def test_how_far_things_are(state, words):
