@@ -44,7 +44,7 @@ class OomCounter:
         since, before = self._readings[0]
         if now is None or before is None or now.where != before.where:
             return "whether for memory the kernel does not say"
-        counter = f"the kernel's out-of-memory counter of its {now.where} (oom_kill)"
+        counter = f"the kernel's out-of-memory counter of its {now.where}, oom_kill,"
         if now.count == before.count:
             return f"{counter} did not rise"
         window = show_age(time.monotonic() - since)

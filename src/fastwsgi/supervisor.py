@@ -363,9 +363,9 @@ class Supervisor:
         if code >= 0:
             return describe_end(code)
         if one.ended_by_us:
-            return f"{describe_end(code)}, sent by fastwsgi {one.ended_by_us},"
+            return f"{describe_end(code)} (sent by fastwsgi, {one.ended_by_us})"
         if code == -signal.SIGKILL:
-            return f"{describe_end(code)}, not sent by fastwsgi ({self._ooms.verdict()}),"
+            return f"{describe_end(code)} (not sent by fastwsgi; {self._ooms.verdict()})"
         return describe_end(code)
 
     def _loader_ended(self, generation: Generation, code: int) -> None:

@@ -28,13 +28,13 @@ def test_the_counter_has_risen(tree):
     counter = OomCounter(tree(3))
     tree(4)
     assert counter.verdict().startswith(
-        "the kernel's out-of-memory counter of its cgroup (oom_kill) rose from 3 to 4 in the last "
+        "the kernel's out-of-memory counter of its cgroup, oom_kill, rose from 3 to 4 in the last "
     )
 
 
 def test_the_counter_has_not_risen(tree):
     counter = OomCounter(tree(3))
-    assert counter.verdict() == "the kernel's out-of-memory counter of its cgroup (oom_kill) did not rise"
+    assert counter.verdict() == "the kernel's out-of-memory counter of its cgroup, oom_kill, did not rise"
 
 
 def test_several_that_are_killed_at_a_time_are_all_explained(tree):
@@ -57,10 +57,10 @@ def test_version_1_and_a_machine_without_cgroups(tmp_path, tree):
     (root / "sys/fs/cgroup/shop/memory.events").unlink()
     assert OomCounter(root).verdict() == "whether for memory the kernel does not say"
     (root / "proc/vmstat").write_text("nr_free_pages 1\noom_kill 8\n")
-    assert "counter of its machine (oom_kill) did not rise" in OomCounter(root).verdict()
+    assert "counter of its machine, oom_kill, did not rise" in OomCounter(root).verdict()
     (root / "sys/fs/cgroup/shop/memory.oom_control").write_text(
         "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
     )
     counter = OomCounter(root)
     (root / "sys/fs/cgroup/shop/memory.oom_control").write_text("oom_kill 3\n")
-    assert "its cgroup (oom_kill) rose from 2 to 3" in counter.verdict()
+    assert "its cgroup, oom_kill, rose from 2 to 3" in counter.verdict()
