@@ -4,6 +4,7 @@ import mmap
 import os
 import resource
 import signal
+from contextlib import suppress
 
 import pytest
 
@@ -21,12 +22,15 @@ def boards_of(server, threads=4):
     """Those that the supervisor has, which are memory without a name."""
     size = Board.size(LEAST_ROWS, threads)
     folder = f"/proc/{server.pid}/fd"
-    boards = []
-    for fd in sorted(os.listdir(folder), key=int):
-        if "memfd:fastwsgi" in os.readlink(f"{folder}/{fd}"):
-            with open(f"{folder}/{fd}", "r+b") as memory:
-                boards.append(Board(mmap.mmap(memory.fileno(), size), LEAST_ROWS, threads))
-    return boards
+    boards = {}
+    for fd in os.listdir(folder):
+        # It may be gone by now; and mmap has a descriptor of its own for each.
+        with suppress(FileNotFoundError):
+            if "memfd:fastwsgi" in os.readlink(f"{folder}/{fd}"):
+                with open(f"{folder}/{fd}", "r+b") as memory:
+                    number = os.fstat(memory.fileno()).st_ino
+                    boards[number] = Board(mmap.mmap(memory.fileno(), size), LEAST_ROWS, threads)
+    return list(boards.values())
 
 
 def asked(server, times):
@@ -46,7 +50,7 @@ def expect(server, requests, **ended):
             **ended,
         }
 
-    wait_until(as_expected, lambda: f"{requests}, {ended}: {totals(boards_of(server))}")
+    wait_until(as_expected, lambda: f"{requests}, {ended}: {totals(boards_of(server))}; {server.stderr}")
 
 
 @WAYS
