@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove, memset
 from posix.unistd cimport close
 
-from fastwsgi._accesslog cimport accesslog_line, record_t
+from fastwsgi._accesslog cimport TIME_WHOLE, accesslog_line, record_t
 from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_reserve
 from fastwsgi._chunked cimport chunked_feed, chunked_reset
 from fastwsgi._content cimport (
@@ -32,8 +32,8 @@ from fastwsgi._parser cimport (
 from fastwsgi._platform cimport (
     SHUT_RDWR, SHUT_WR, WATCH_GONE, WATCH_READ, WATCH_WRITE, condition_init, head_push, iovec, line_load,
     line_replace, line_store, platform_address_octets, platform_has_ended, platform_has_octets, platform_recv,
-    platform_send, platform_send_pieces, platform_set_reset, platform_wall_seconds, platform_would_block, poller_wake,
-    poller_watch, pthread_cond_broadcast, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init,
+    platform_send, platform_send_pieces, platform_set_reset, platform_wall_ns, platform_wall_seconds, platform_would_block,
+    poller_wake, poller_watch, pthread_cond_broadcast, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init,
     pthread_mutex_lock, pthread_mutex_unlock, shutdown, sockaddr_storage,
     word_add, word_count, word_load, word_load_relaxed, word_or, word_store, word_swap,
 )
@@ -843,8 +843,8 @@ cdef void connection_log(loop_t* loop, connection_t* connection, int status, uin
     record_client(&record, connection)
     record.status = status
     record.content_bytes = content_bytes
-    record.duration_ns = duration_ns
-    record.unix_time = platform_wall_seconds()
+    record.times_ns[<int>TIME_WHOLE] = duration_ns
+    record.wall_ns = platform_wall_ns()
     slot_log(loop, &loop.own, &record)
 
 

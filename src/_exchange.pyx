@@ -17,7 +17,7 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport close
 
-from fastwsgi._accesslog cimport accesslog_values, record_t
+from fastwsgi._accesslog cimport TIME_WHOLE, accesslog_values, record_t
 from fastwsgi._buffer cimport buffer_append
 from fastwsgi._connection cimport (
     OUT_MOST, RESPONSE_DIRECT, SLOT_MASK, SLOT_REVOKED, TRANSMIT_DONE, TRANSMIT_FULL, TRANSMIT_LOST,
@@ -30,8 +30,8 @@ from fastwsgi._lead cimport lead_holds
 from fastwsgi._outbox cimport OUTBOX_LOST, outbox_add, outbox_add_file, outbox_new, outbox_send
 from fastwsgi._parser cimport METHOD_HEAD, parser_t
 from fastwsgi._platform cimport (
-    dup_cloexec, line_load, platform_now_ns, platform_wall_seconds, pthread_cond_wait, pthread_mutex_lock,
-    pthread_mutex_unlock, word_add, word_count, word_load_relaxed, word_store_relaxed,
+    dup_cloexec, line_load, platform_now_ns, platform_wall_ns, platform_wall_seconds, pthread_cond_wait,
+    pthread_mutex_lock, pthread_mutex_unlock, word_add, word_count, word_load_relaxed, word_store_relaxed,
 )
 from fastwsgi._refusals cimport REFUSAL_APPLICATION_ERROR
 from fastwsgi._response cimport (
@@ -617,8 +617,8 @@ cdef int exchange_log(Context context, Exchange exchange, slot_t* slot, dict env
         accesslog_values(&context.access.format, environ, &slot.values)
         record.values = slot.values.data
         record.values_size = slot.values.size
-    record.duration_ns = <uint64_t>(platform_now_ns() - <int64_t>word_load_relaxed(&slot.shown.began_ns))
-    record.unix_time = platform_wall_seconds()
+    record.times_ns[<int>TIME_WHOLE] = <uint64_t>(platform_now_ns() - <int64_t>word_load_relaxed(&slot.shown.began_ns))
+    record.wall_ns = platform_wall_ns()
     record.status = 499 if exchange.is_lost else slot.status
     record.content_bytes = slot.sent
     record.head = slot.head.lines.data

@@ -47,7 +47,7 @@ cdef void overdue_arm(loop_t* loop, const overdue_t* overdue) noexcept nogil:
 cdef char* put_start(char* at, const char* data, span_t span, size_t most) noexcept nogil:
     """Write a span, escaped, or only its beginning; an octet takes four at most."""
     cdef size_t size = min(span.length, most)
-    at = put_escaped(at, at + 4 * size, data + span.start, size)
+    at = put_escaped(at, at + 4 * size, data + span.start, size, False)
     if size < span.length:
         memcpy(at, b"...", 3)
         at += 3

@@ -93,6 +93,13 @@ static inline int64_t platform_wall_seconds(void) {
     return (int64_t)t.tv_sec;
 }
 
+/* The time of day, since 1970. */
+static inline int64_t platform_wall_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 static inline int platform_set_nonblocking(int fd) {
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) return -1;
