@@ -75,7 +75,7 @@ def check(configuration: Configuration) -> str:
         parse_address(address)
     Identity.find(settings.user, settings.group)
     try:
-        LogFormat(settings.access_logformat)
+        LogFormat(settings.access_logformat, is_json=settings.log_format == "json")
     except ValueError as error:
         raise ConfigError(str(error)) from None
     loader.prepare_environ(settings.env)
