@@ -890,15 +890,15 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
     cdef request_t* request = connection.request
     cdef bint is_head_request = request != NULL and not request.is_parsing and request.parser.method == METHOD_HEAD
     cdef slot_t* own = &loop.own
+    cdef record_t called
     cdef transmit_t sent = TRANSMIT_LOST
     cdef char line[160]
-    cdef record_t called
-    own.number += 1
-    connection_identify(loop, connection, own)
-    record_client(&called, connection)
     word_count(&loop.counters.refused, 1)
     if connection.state not in (STATE_CONTENT, STATE_QUEUED, STATE_EXCHANGE):
         connection.state = STATE_HEAD       # as soon as its bytes were seen
+    own.number += 1
+    connection_identify(loop, connection, own)
+    record_client(&called, connection)
     if connection.awaits_proxy:
         # It has not come to speak HTTP: the specification wants it closed, and so do the proxies it is from.
         loop_say(loop, LEVEL_WARNING, b"closed without an answer", connection, info.text)

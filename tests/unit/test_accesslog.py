@@ -314,7 +314,7 @@ OBJECT_START = {"level": "info", "logger": "fastwsgi.access", "pid": os.getpid()
 def json_line(
     format: str = DEFAULT_FORMAT, request: bytes | None = REQUEST, **record: object
 ) -> dict[str, Any]:
-    """The line as a JSON reader has it; it is ASCII without control characters, and each key is there once."""
+    """The line as a JSON reader has it; it is ASCII without control characters, each key is there once."""
     text = LogFormat(format, is_json=True).line(request, **record)
     assert text is not None
     assert re.fullmatch(rb"[ -~]*\n", text)
