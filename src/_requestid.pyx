@@ -7,7 +7,7 @@ them can count with. So it takes no lock, no system call and no clock. Knows not
 
 import os
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastwsgi._octets cimport IN_TOKEN, octet_kinds
@@ -29,7 +29,7 @@ cdef uint64_t hexadecimal(uint64_t half) noexcept nogil:
 cdef void write_digits(uint64_t number, char* out) noexcept nogil:
     cdef uint64_t digits = hexadecimal(number >> 32)
     memcpy(out, &digits, 8)
-    digits = hexadecimal(number & 0xFFFFFFFF)
+    digits = hexadecimal(<uint32_t>number)
     memcpy(out + 8, &digits, 8)
 
 
@@ -89,7 +89,7 @@ def is_sane(bytes text not None):
     return id_is_sane(text, len(text))
 
 
-def digits(uint64_t number):
+def sixteen_digits(uint64_t number):
     """A number as 16 hexadecimal digits."""
     cdef char out[16]
     write_digits(number, out)

@@ -370,12 +370,13 @@ cdef inline void loop_remind(loop_t* loop, alarm_t alarm, int64_t at_ms) noexcep
 
 cdef inline const char* request_id(request_t* request) noexcept nogil:
     """As long as request.id.length says; borrowed from the request."""
-    return request.made_id if request.is_id_made else request.buffer.data + request.start + request.id.start
+    return &request.made_id[0] if request.is_id_made else request.buffer.data + request.start + request.id.start
 
 
 cdef inline void record_client(record_t* record, connection_t* connection) noexcept nogil:
     """The client, as REMOTE_ADDR has it, and what its request is called."""
     cdef request_t* request = connection.request
+    record.id = NULL
     record.id_size = 0
     if request != NULL and request.id.length:
         record.id = request_id(request)

@@ -80,8 +80,8 @@ def test_lines_of_a_long_record_are_whole_between_those_of_others(pipe):
     outlet.write(b"first\n" + b"".join(b"%04d %s\n" % (n, b"y" * 90) for n in range(3000)))
     read = b""
     while outlet.advance():
-        os.write(writer, b"other\n") if select.select([], [writer], [], 0)[1] else None
-        read += read_all(reader)
+        read += os.read(reader, 20_000)
+        os.write(writer, b"other\n")
     read += read_all(reader)
     lines = read.splitlines()
     assert [line for line in lines if line != b"other"][1:] == [
@@ -97,14 +97,17 @@ def test_the_end_waits_for_a_reader(pipe):
     for _ in range(200):
         outlet.write(RECORD)
     read = []
-    thread = threading.Thread(
-        target=lambda: read.append(os.read(reader, 65536)) or read.append(os.read(reader, 1 << 20))
-    )
+
+    def read_everything():
+        while sum(map(len, read)) < 200 * len(RECORD):
+            read.append(os.read(reader, 65536))
+
+    thread = threading.Thread(target=read_everything)
     thread.start()
     outlet.finish()
+    assert not outlet.advance()
     thread.join()
     outlet.close()
-    assert sum(map(len, read)) >= 65536
 
 
 def test_the_end_does_not_wait_for_ever(pipe):

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastwsgi._requestid import IdSource, digits, is_sane
+from fastwsgi._requestid import IdSource, is_sane, sixteen_digits
 
 
 @given(st.integers(0, 2**64 - 1))
 def test_digits(number):
-    assert digits(number) == f"{number:016x}"
+    assert sixteen_digits(number) == f"{number:016x}"
 
 
 def test_none_twice():
