@@ -46,7 +46,7 @@ cdef void overdue_arm(loop_t* loop, const overdue_t* overdue) noexcept nogil:
 cdef char* put_start(char* at, const char* data, span_t span, size_t most) noexcept nogil:
     """Write a span, escaped, or only its beginning; an octet takes four at most."""
     cdef size_t size = min(span.length, most)
-    at = put_escaped(at, at + 4 * size, data + span.start, size)
+    at = put_escaped(at, at + 4 * size, data + span.start, size, False)
     if size < span.length:
         memcpy(at, b"...", 3)
         at += 3
@@ -72,7 +72,12 @@ cdef void write_told(slot_t* slot, connection_t* connection, int64_t age_ms) noe
     at = put_start(at + 1, data, request.parser.target, TARGET_SHOWN)
     memcpy(at, b" from ", 6)
     memcpy(at + 6, client, client_size)
-    at[6 + client_size] = 0
+    at += 6 + client_size
+    if record.id_size:
+        memcpy(at, b", request id ", 13)
+        memcpy(at + 13, record.id, record.id_size)
+        at += 13 + record.id_size
+    at[0] = 0
     slot.told_age_ms = age_ms
 
 

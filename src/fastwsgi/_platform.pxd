@@ -61,6 +61,7 @@ cdef extern from "platform/platform.h" nogil:
     int64_t platform_thread_cpu_ns() noexcept
     int platform_become_subreaper() noexcept
     int64_t platform_wall_seconds() noexcept
+    int64_t platform_wall_ns() noexcept
     cpu_clock_t platform_own_clock() noexcept
     int64_t platform_clock_ns(cpu_clock_t clock) noexcept
     int platform_accept(int listener, sockaddr_storage* address, socklen_t* size) noexcept

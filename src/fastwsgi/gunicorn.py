@@ -24,9 +24,11 @@ OURS = {
         for name in (
             "backlog",
             "bind",
+            "capture_output",
             "chdir",
             "control_socket",
             "daemon",
+            "disable_redirect_access_to_syslog",
             "dogstatsd_tags",
             "forwarded_allow_ips",
             "forwarder_headers",
@@ -55,12 +57,19 @@ OURS = {
     "accesslog": "access_logfile",
     "errorlog": "error_logfile",
     "keepalive": "keep_alive",
+    "logconfig": "log_config",
+    "logconfig_dict": "log_config_dict",
+    "logconfig_json": "log_config_json",
     "loglevel": "log_level",
     "pidfile": "pid",
     "preload_app": "preload",
     "proc_name": "name",
     "proxy_allow_ips": "proxy_allow_from",
     "raw_env": "env",
+    "syslog": "log_syslog",
+    "syslog_addr": "log_syslog_to",
+    "syslog_facility": "log_syslog_facility",
+    "syslog_prefix": "log_syslog_prefix",
 }
 
 # Values that ask for nothing.
@@ -88,9 +97,7 @@ NO_TLS = "no TLS yet"
 NO_HTTP2 = "no HTTP/2"
 NO_ASGI = "for ASGI applications"
 NO_DIRTY = "no dirty workers"
-NO_SYSLOG = "no syslog yet"
 NO_RELOADER = "no reloader yet: send HUP"
-NO_LOG_CONFIG = "no log configuration yet"
 STRICT = "requests are read strictly"
 
 FOREIGN = {
@@ -98,7 +105,6 @@ FOREIGN = {
     "asgi_lifespan": foreign(NO_ASGI, "--asgi-lifespan", idle=("auto",)),
     "asgi_loop": foreign(NO_ASGI, "--asgi-loop", idle=("auto",)),
     "ca_certs": foreign(NO_TLS, "--ca-certs"),
-    "capture_output": foreign("the output stays where it goes", "--capture-output", value=True),
     "casefold_http_method": foreign(STRICT, "--casefold-http-method", value=True),
     "cert_reqs": foreign(NO_TLS, "--cert-reqs", idle=("0",)),
     "certfile": foreign(NO_TLS, "--certfile"),
@@ -118,9 +124,6 @@ FOREIGN = {
     "dirty_worker_exit": foreign(NO_DIRTY),
     "dirty_worker_init": foreign(NO_DIRTY),
     "dirty_workers": foreign(NO_DIRTY, "--dirty-workers"),
-    "disable_redirect_access_to_syslog": foreign(
-        NO_SYSLOG, "--disable-redirect-access-to-syslog", value=True, idle=(True,)
-    ),
     "do_handshake_on_connect": foreign(NO_TLS, "--do-handshake-on-connect", value=True),
     "enable_backlog_metric": foreign(
         "requests that wait are always told", "--enable-backlog-metric", value=True
@@ -137,9 +140,6 @@ FOREIGN = {
     "http_protocols": foreign(NO_HTTP2, "--http-protocols", idle=("h1", ["h1"])),
     "initgroups": foreign("--user always does that", "--initgroups", value=True, idle=(True,)),
     "keyfile": foreign(NO_TLS, "--keyfile"),
-    "logconfig": foreign(NO_LOG_CONFIG, "--log-config"),
-    "logconfig_dict": foreign(NO_LOG_CONFIG),
-    "logconfig_json": foreign(NO_LOG_CONFIG, "--log-config-json"),
     "logger_class": foreign("it has its own", "--logger-class", idle=("gunicorn.glogging.Logger", "simple")),
     "on_dirty_starting": foreign(NO_DIRTY),
     "paste": foreign("no paste: name the application", "--paste", "--paster"),
@@ -158,10 +158,6 @@ FOREIGN = {
     "ssl_version": foreign(NO_TLS, "--ssl-version"),
     "strip_header_spaces": foreign(STRICT, "--strip-header-spaces", value=True),
     "suppress_ragged_eofs": foreign(NO_TLS, "--suppress-ragged-eofs", value=True, idle=(True,)),
-    "syslog": foreign(NO_SYSLOG, "--log-syslog", value=True),
-    "syslog_addr": foreign(NO_SYSLOG, "--log-syslog-to"),
-    "syslog_facility": foreign(NO_SYSLOG, "--log-syslog-facility", idle=("user",)),
-    "syslog_prefix": foreign(NO_SYSLOG, "--log-syslog-prefix"),
     "tmp_upload_dir": foreign("set TMPDIR in the environment"),
     "uwsgi_allow_ips": foreign("nothing but HTTP is served", "--uwsgi-allow-from"),
     "websocket_max_message_size": foreign(NO_ASGI, "--websocket-max-message-size"),

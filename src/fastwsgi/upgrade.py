@@ -46,6 +46,7 @@ class Kept:
     generations: int
     counts: tuple[int, int, int]
     blocked: list[int]  # signals that were, before the upgrade
+    outputs: list[tuple[int, int]]  # of --capture-output: what is read, and whose it is
     monitors: list[dict[str, Any]] = field(default_factory=list)  # listeners; before 0.1.0 there were none
 
     def descriptors(self) -> list[int]:
@@ -55,6 +56,7 @@ class Kept:
             *sockets,
             *(fd for fd in self.lines if fd >= 0),
             *(memory[0] for memory in self.boards.values()),
+            *(reader for reader, _ in self.outputs),
         ]
 
 
@@ -104,6 +106,7 @@ def hand_on(kept: Kept) -> NoReturn:
         for fd in descriptors:
             os.set_inheritable(fd, True)
         os.chdir(kept.directory)
+        logs.flush()
         os.execve(sys.executable, command(), {**os.environ, VARIABLE: str(memo)})
     finally:
         os.fchdir(here)
