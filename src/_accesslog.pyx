@@ -96,7 +96,15 @@ cdef dict TIME_ATOMS = {
     "L": (ATOM_DECIMAL_SECONDS, "_seconds"),
 }
 # By its name, the time of record_t that it is. What is added here is an atom, and a key of JSON.
-cdef dict TIMES = {"duration": LOGGED_WHOLE}
+cdef dict TIMES = {
+    "duration": LOGGED_WHOLE,
+    "head": LOGGED_HEAD,
+    "content": LOGGED_CONTENT,
+    "queue": LOGGED_QUEUE,
+    "gil": LOGGED_GIL,
+    "application": LOGGED_APPLICATION,
+    "sending": LOGGED_SENDING,
+}
 
 # What JSON lines have where no format asks for something else.
 cdef str JSON_FORMAT = (
@@ -654,13 +662,17 @@ cdef class LogFormat:
         int status=0,
         uint64_t content_bytes=0,
         uint64_t duration_ns=0,
+        dict times_ns not None={},
         int64_t wall_ns=0,
         bytes request_id not None=b"",
         bytes head not None=b"",
         dict environ=None,
         size_t capacity=65536,
     ):
-        """The line for an exchange, to be driven by tests; None if it does not fit into capacity."""
+        """The line for an exchange, to be driven by tests; None if it does not fit into capacity.
+
+        times_ns: the other times, by their names.
+        """
         cdef record_t record
         cdef stamp_t stamp
         cdef limits_t limits
@@ -690,6 +702,8 @@ cdef class LogFormat:
             record.status = status
             record.content_bytes = content_bytes
             record.times_ns[<int>LOGGED_WHOLE] = duration_ns
+            for name, time_ns in times_ns.items():
+                record.times_ns[<int>TIMES[name]] = time_ns
             record.wall_ns = wall_ns
             record.id = PyBytes_AS_STRING(request_id)
             record.id_size = PyBytes_GET_SIZE(request_id)

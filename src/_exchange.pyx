@@ -19,7 +19,10 @@ from libc.stdio cimport snprintf
 from libc.string cimport memset
 from posix.unistd cimport close
 
-from fastwsgi._accesslog cimport LOGGED_WHOLE, accesslog_values, record_t
+from fastwsgi._accesslog cimport (
+    LOGGED_APPLICATION, LOGGED_CONTENT, LOGGED_GIL, LOGGED_HEAD, LOGGED_QUEUE, LOGGED_SENDING, LOGGED_WHOLE,
+    accesslog_values, record_t,
+)
 from fastwsgi._buffer cimport buffer_append
 from fastwsgi._connection cimport (
     OUT_MOST, RESPONSE_DIRECT, SLOT_MASK, SLOT_REVOKED, TRANSMIT_DONE, TRANSMIT_FULL, TRANSMIT_LOST,
@@ -695,13 +698,20 @@ cdef int exchange_log(Context context, Exchange exchange, slot_t* slot, dict env
     cdef record_t record
     cdef connection_t* connection
     cdef request_t* request
+    cdef int64_t bound_ns = <int64_t>word_load_relaxed(&slot.shown.bound_ns)
+    cdef int64_t began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
+    cdef int64_t took_ns
     memset(&record, 0, sizeof(record))
     if context.access.format.needs_environ and environ is not None:
         slot.values.size = 0
         accesslog_values(&context.access.format, environ, &slot.values)
         record.values = slot.values.data
         record.values_size = slot.values.size
-    record.times_ns[<int>LOGGED_WHOLE] = <uint64_t>(platform_now_ns() - <int64_t>word_load_relaxed(&slot.shown.began_ns))
+    took_ns = platform_now_ns() - began_ns
+    record.times_ns[<int>LOGGED_WHOLE] = <uint64_t>took_ns
+    record.times_ns[<int>LOGGED_GIL] = <uint64_t>(began_ns - bound_ns)
+    record.times_ns[<int>LOGGED_APPLICATION] = <uint64_t>(took_ns - slot.sending_ns)
+    record.times_ns[<int>LOGGED_SENDING] = <uint64_t>slot.sending_ns
     record.wall_ns = platform_wall_ns()
     record.status = 499 if exchange.is_lost else slot.status
     record.content_bytes = slot.sent
@@ -713,6 +723,9 @@ cdef int exchange_log(Context context, Exchange exchange, slot_t* slot, dict env
     request = connection.request
     record.data = request.buffer.data + request.start
     record.parser = &request.parser
+    record.times_ns[<int>LOGGED_HEAD] = <uint64_t>(request.head_ns - request.began_ns)
+    record.times_ns[<int>LOGGED_CONTENT] = <uint64_t>(request.ready_ns - request.head_ns)
+    record.times_ns[<int>LOGGED_QUEUE] = <uint64_t>(bound_ns - request.ready_ns)
     record_client(&record, connection)
     slot_log(context.loop, slot, &record)
     exchange.release()

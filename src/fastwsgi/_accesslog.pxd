@@ -32,7 +32,14 @@ cdef struct stamp_t:
 
 # Times of an exchange that have atoms. One that comes has a name in TIMES of the .pyx.
 cdef enum logged_t:
-    LOGGED_WHOLE          # from the call of the application on
+    LOGGED_WHOLE            # from the call of the application on
+    # Where the time of its request went: time_t of _stats.
+    LOGGED_HEAD
+    LOGGED_CONTENT
+    LOGGED_QUEUE
+    LOGGED_GIL
+    LOGGED_APPLICATION
+    LOGGED_SENDING
     LOGGED_KINDS
 
 

@@ -15,6 +15,7 @@ class LogFormat:
         status: int = 0,
         content_bytes: int = 0,
         duration_ns: int = 0,
+        times_ns: dict[str, int] = {},
         wall_ns: int = 0,
         request_id: bytes = b"",
         head: bytes = b"",

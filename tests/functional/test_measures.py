@@ -305,6 +305,29 @@ def test_what_a_worker_has_counted_is_kept(crewed):
     assert after._replace(ended=before.ended, workers=before.workers, threads=before.threads) == before
 
 
+def test_times_in_the_access_log(serve, tmp_path):
+    log = tmp_path / "access.log"
+    names = ("duration", "head", "content", "queue", "gil", "application", "sending")
+    server = serve(
+        answering(lambda environ: time.sleep(PAUSE)),
+        access_logfile=str(log),
+        access_logformat=" ".join(f"%({{{name}}}D)s" for name in names),
+    )
+    with server.connect() as client:
+        octets = request("/", "POST", content=b"content")
+        for part in (octets[:20], octets[20:-5], octets[-5:]):
+            client.send(part)
+            time.sleep(PAUSE)
+        client.read_response()
+        wait_until(log.read_text, "a line")
+        times = {name: int(us) / 1e6 for name, us in zip(names, log.read_text().split(), strict=True)}
+        assert all(
+            NEARLY <= times[name] < PATIENCE for name in ("duration", "head", "content", "application")
+        )
+        assert max(times["queue"], times["gil"], times["sending"]) < PATIENCE
+        assert times["application"] + times["sending"] == pytest.approx(times["duration"], abs=2e-6)
+
+
 # Server-Timing
 
 
