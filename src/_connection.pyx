@@ -585,6 +585,7 @@ cdef int receive_content(loop_t* loop, connection_t* connection, ssize_t* receiv
     received[0] = platform_recv(connection.fd, space, room)
     if received[0] <= 0:
         return ADVANCE_WAIT
+    word_count(&loop.measures.received, received[0])
     connection_enter(loop, connection, STATE_CONTENT)
     if not request.parser.is_chunked:
         content_add(&request.content, <size_t>received[0])
@@ -630,6 +631,7 @@ cdef int receive_head(loop_t* loop, connection_t* connection, ssize_t* received)
                                 request.buffer.capacity - request.buffer.size)
     if received[0] <= 0:
         return ADVANCE_WAIT
+    word_count(&loop.measures.received, received[0])
     request.buffer.size += <size_t>received[0]
     if connection.awaits_proxy:
         outcome = advance_proxy(loop, connection)
@@ -668,7 +670,6 @@ cdef int connection_receive(loop_t* loop, connection_t* connection) noexcept nog
     else:
         outcome = receive_head(loop, connection, &received)
     if received > 0:
-        word_count(&loop.measures.received, received)
         if outcome == ADVANCE_WAIT and connection.state == STATE_CONTENT and content_is_slow(
                 loop, connection.request, <size_t>received):
             outcome = -<int>REFUSAL_CONTENT_TIMEOUT

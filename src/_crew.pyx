@@ -23,13 +23,14 @@ from posix.unistd cimport close, usleep
 from fastwsgi._accesslog cimport LogFormat, record_t
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
-    ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK,
-    SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_ENDED, TELL_MASK, TELL_SLOW, TRANSMIT_LOST, connection_advance,
-    connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_is_probe,
-    connection_keep_watch, connection_list_t, connection_lost, connection_new, connection_next, connection_post,
-    connection_refuse, connection_settle, connection_t, connection_watch, exchange_times, list_append, list_take,
-    loop_look_at_clock, loop_remind, loop_say, loop_t, probe_t, record_client, request_t, slot_borrow, slot_claim, slot_free, slot_init, slot_quiet,
-    slot_rest, slot_t, slot_waiting,
+    ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST,
+    POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_ENDED, TELL_MASK,
+    TELL_SLOW, TRANSMIT_LOST, connection_advance, connection_attend, connection_close, connection_drop,
+    connection_enter, connection_flush, connection_is_probe, connection_keep_watch, connection_list_t, connection_lost,
+    connection_new, connection_next, connection_post, connection_refuse, connection_settle, connection_t,
+    connection_watch, exchange_times, list_append, list_take, loop_look_at_clock, loop_remind, loop_say, loop_t,
+    probe_t, record_client, request_t, slot_borrow, slot_claim, slot_free, slot_init, slot_quiet, slot_rest, slot_t,
+    slot_waiting,
 )
 from fastwsgi._environ cimport environ_template
 from fastwsgi._exchange cimport Context, exchange_run
@@ -47,12 +48,13 @@ from fastwsgi._platform cimport (
     WATCH_READ, condition_wait, line_load, line_replace, line_store, platform_clock_ns, platform_name_thread,
     platform_now_ns, platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some,
     pointer_store_relaxed, poller_close, pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock,
-    pthread_mutex_trylock, pthread_mutex_unlock, sockaddr_storage, wake_drain, wake_write, word_add, word_count, word_load,
-    word_load_relaxed, word_replace, word_store, word_store_relaxed, word_store_release, word_swap,
+    pthread_mutex_trylock, pthread_mutex_unlock, sockaddr_storage, wake_drain, wake_write, word_add, word_count,
+    word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed, word_store_release, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
 from fastwsgi._stats cimport (
-    DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_SEND, PHASE_APPLICATION, STACK_SHOWN, WANTS_NOTHING, WANTS_REQUESTS, Row, count_answer, private_row, shown_stack, shown_text, threads_most,
+    DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_SEND, PHASE_APPLICATION, STACK_SHOWN, WANTS_NOTHING,
+    WANTS_REQUESTS, Row, count_answer, private_row, shown_stack, shown_text, threads_most,
 )
 from fastwsgi._trust cimport trust_set
 from fastwsgi.errors import RequestTimeout

@@ -12,8 +12,8 @@ from fastwsgi._buffer cimport span_t
 from fastwsgi._connection cimport (
     ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_ENDED, TELL_SLOW, TELL_TIMEOUT,
     TRANSMIT_LOST, connection_close, connection_count, connection_flush, connection_log, connection_refuse,
-    connection_settle, connection_t, exchange_times, loop_remind, loop_say, loop_t, record_client, request_t, slot_borrow, slot_moved, slot_quiet, slot_t,
-    slot_waiting,
+    connection_settle, connection_t, exchange_times, loop_remind, loop_say, loop_t, record_client, request_t,
+    slot_borrow, slot_moved, slot_quiet, slot_t, slot_waiting,
 )
 from fastwsgi._journal cimport LEVEL_WARNING
 from fastwsgi._platform cimport (

@@ -97,8 +97,8 @@ cdef struct histogram_t:
 
 
 cdef struct measures_t:
-    # What becomes more with each request. Each word has one writer at a time: a thread, or whoever holds its slot; those
-    # of the row are the leader's.
+    # What becomes more with each request. Each word has one writer at a time: a thread, or whoever holds its slot; the
+    # row's have the leader.
     histogram_t times[TIMES]    # of exchanges; what took no time is not counted: totals() adds it
     atomic_word_t requests[METHODS][CLASSES]
     atomic_word_t statuses[STATUSES]

@@ -2,17 +2,21 @@
 
 import mmap
 import os
+import re
 import resource
 import signal
+import socket
+from contextlib import suppress
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from fastwsgi._stats import Board, totals
 from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
 from fastwsgi.generation import LEAST_ROWS
 from process.family import WAYS, wait_for_workers, workers_of
-from support import wait_until
+from support import PATIENCE, wait_until
 
 CONNECTIONS = 1000
 
@@ -21,12 +25,15 @@ def boards_of(server, threads=4):
     """Those that the supervisor has, which are memory without a name."""
     size = Board.size(LEAST_ROWS, threads)
     folder = f"/proc/{server.pid}/fd"
-    boards = []
-    for fd in sorted(os.listdir(folder), key=int):
-        if "memfd:fastwsgi" in os.readlink(f"{folder}/{fd}"):
-            with open(f"{folder}/{fd}", "r+b") as memory:
-                boards.append(Board(mmap.mmap(memory.fileno(), size), LEAST_ROWS, threads))
-    return boards
+    boards = {}
+    for fd in os.listdir(folder):
+        # It may be gone by now; and mmap has a descriptor of its own for each.
+        with suppress(FileNotFoundError):
+            if "memfd:fastwsgi" in os.readlink(f"{folder}/{fd}"):
+                with open(f"{folder}/{fd}", "r+b") as memory:
+                    number = os.fstat(memory.fileno()).st_ino
+                    boards[number] = Board(mmap.mmap(memory.fileno(), size), LEAST_ROWS, threads)
+    return list(boards.values())
 
 
 def asked(server, times):
@@ -46,7 +53,7 @@ def expect(server, requests, **ended):
             **ended,
         }
 
-    wait_until(as_expected, lambda: f"{requests}, {ended}: {totals(boards_of(server))}")
+    wait_until(as_expected, lambda: f"{requests}, {ended}: {totals(boards_of(server))}; {server.stderr}")
 
 
 @WAYS
@@ -115,3 +122,39 @@ def test_alone_there_is_nobody_to_tell_it():
         ConfigError, match=r"^statsd_host needs a supervisor, which sends: not with --workers 0$"
     ):
         Settings(workers=0, statsd_host="localhost:8125")
+
+
+def test_prometheus_is_answered(start, short_path):
+    server = start("--metrics", f"unix:{short_path}/metrics", "--workers", "2", "apps:hello")
+    server.wait_said("workers serve")
+    for _ in range(7):
+        server.ask()
+    expect(server, 7)
+    with server.connect(f"{short_path}/metrics") as client:
+        for _ in range(2):
+            answer = client.ask("/metrics")
+            assert answer["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    values = {(one.name, *one.labels.values()): one.value for one in families["fastwsgi_requests"].samples}
+    assert values["fastwsgi_requests_total", "GET", "2xx"] == 7
+    pids = {int(one.labels["pid"]) for one in families["fastwsgi_worker_resident_memory_bytes"].samples}
+    assert len(pids) == 2
+    assert pids <= workers_of(server)
+    server.stop()
+
+
+def test_statsd_is_told(start):
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(PATIENCE)
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+        server = start("--statsd-host", address, "--statsd-prefix", "shop", "apps:hello")
+        # The first tells how things are, and what comes after it is counted.
+        assert sock.recv(65536).startswith(b"shop.fastwsgi.workers:")
+        server.ask()
+        lines = []
+        while "shop.fastwsgi.request.status.200:1|c" not in lines:
+            lines = sock.recv(65536).decode().splitlines()
+    assert "shop.fastwsgi.requests:1|c" in lines
+    assert any(re.fullmatch(r"shop\.fastwsgi\.request\.duration:[\d.]+\|ms", line) for line in lines)
+    server.stop()

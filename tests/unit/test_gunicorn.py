@@ -145,7 +145,7 @@ def test_settings_that_are_ours(tmp_path):
     [
         ({"ssl_context": print}, "ssl_context (no TLS yet)"),
         ({"reload": True}, "reload (no reloader yet: send HUP)"),
-        ({"syslog_prefix": "web"}, "syslog_prefix = 'web' (no syslog yet)"),
+        ({"tmp_upload_dir": "/spool"}, "tmp_upload_dir = '/spool' (set TMPDIR in the environment)"),
         ({"worker_class": "gevent"}, "worker_class = 'gevent' (workers have threads: see --threads)"),
         ({"sendfile": False}, "sendfile (files are always sent by sendfile)"),
         ({"limit_request_line": 0}, "limit_request_line = 0 (1m is the most)"),
