@@ -189,6 +189,12 @@ cdef void locked_call_for_queue(crew_t* crew) noexcept nogil:
         lead_call(&crew.loop.lead, &crew.loop.poller)
 
 
+cdef inline void locked_show_queue(crew_t* crew) noexcept nogil:
+    """Let the loop know since when the first of the queue waits."""
+    if crew.queue.first != NULL:
+        word_store_relaxed(&crew.loop.queued_since_ms, <uint64_t>(crew.queue.first.expires_ms - crew.queue_ms))
+
+
 cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
     """The leader cannot run its ready requests now: they wait in the queue for any thread."""
     cdef connection_t* connection
@@ -206,6 +212,7 @@ cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
         list_append(&crew.queue, connection)
         count += 1
     overdue_arm(&crew.loop, &crew.overdue)
+    locked_show_queue(crew)
     word_store(&crew.loop.row.waiting, word_load(&crew.loop.row.waiting) + <uint64_t>count)
     word_count(&crew.loop.counters.queued, count)
     locked_call_for_queue(crew)
@@ -215,6 +222,7 @@ cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
 cdef connection_t* locked_take_queued(crew_t* crew) noexcept nogil:
     cdef connection_t* connection = list_take(&crew.queue)
     if connection != NULL:
+        locked_show_queue(crew)
         word_store(&crew.loop.row.waiting, word_load(&crew.loop.row.waiting) - 1)
     return connection
 
@@ -299,6 +307,7 @@ cdef void crew_sift_queue(crew_t* crew) noexcept nogil:
             count += 1
             loop_remind(loop, ALARM_QUEUE, connection.expires_ms)
     crew.queue = staying
+    locked_show_queue(crew)
     word_store(&crew.loop.row.waiting, count)
     crew_unlock(crew)
     while True:
@@ -654,32 +663,35 @@ cdef void keeper_see(slot_t* slot, int64_t now) noexcept nogil:
     slot.seen_cpu_ns = platform_clock_ns(slot.clock)
 
 
-cdef bint keeper_holds(crew_t* crew) noexcept nogil:
-    """A thread computes, and has not done so for long: another one would only fight it for the GIL.
+cdef bint keeper_spares(crew_t* crew, slot_t* slot, int64_t now) noexcept nogil:
+    """The thread of a slot computes, and has not done so for long: another one would only fight it for the GIL.
 
     Two threads that both compute take the GIL from each other whenever one lets go of it for a moment, as every call
     of a database does, and each time costs two switches. So a computing exchange has HOLD_NS to itself; one that
-    waits, as its CPU clock shows, holds nobody back.
+    waits, as its CPU clock shows, is not spared for longer than a look.
     """
-    cdef int64_t now = platform_now_ns()
+    cdef int64_t began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
     cdef int64_t cpu_ns
-    cdef slot_t* slot
+    cdef bint computes = True       # until the next look tells
+    if not began_ns or now - began_ns > HOLD_NS:
+        return False
+    if slot.seen_number == line_load(&slot.word) >> 2:
+        if now - slot.seen_ns < crew.tick_ns // 2:
+            return True
+        cpu_ns = platform_clock_ns(slot.clock) - slot.seen_cpu_ns
+        computes = cpu_ns * 2 > now - slot.seen_ns
+    keeper_see(slot, now)
+    return computes
+
+
+cdef bint keeper_holds(crew_t* crew) noexcept nogil:
+    """A thread computes that is to be spared."""
+    cdef int64_t now = platform_now_ns()
     cdef bint holds = False
     cdef int i
     for i in range(1, slots_end(&crew.overdue)):
-        slot = &crew.slots[i]
-        if (not word_load_relaxed(&slot.shown.number)
-                or now - <int64_t>word_load_relaxed(&slot.shown.began_ns) > HOLD_NS):
-            continue
-        if slot.seen_number != line_load(&slot.word) >> 2:
-            keeper_see(slot, now)
-            holds = True        # until the next look tells
-        elif now - slot.seen_ns < crew.tick_ns // 2:
-            holds = True
-        else:
-            cpu_ns = platform_clock_ns(slot.clock) - slot.seen_cpu_ns
-            holds |= cpu_ns * 2 > now - slot.seen_ns
-            keeper_see(slot, now)
+        if word_load_relaxed(&crew.slots[i].shown.number):
+            holds |= keeper_spares(crew, &crew.slots[i], now)
     return holds
 
 
@@ -713,12 +725,19 @@ cdef void keeper_lead(crew_t* crew) noexcept nogil:
 
 
 cdef bint keeper_is_due(crew_t* crew, uint64_t word, uint64_t seen, int64_t seen_ns, int64_t now) noexcept nogil:
-    """The leader has been away for a tick: in its exchange, or on the way to it since the keeper looked last."""
+    """The leader has been away for a tick: in its exchange, or on the way to it since the keeper looked last.
+
+    One that computes is on its way back, and has what comes meanwhile done sooner than anybody else.
+    """
+    cdef slot_t* slot
     cdef int64_t began_ns
     if not word & LEAD_AWAY:
         return False
-    began_ns = <int64_t>word_load_relaxed(&crew.slots[lead_owner(word)].shown.began_ns)
-    return (began_ns and now - began_ns >= crew.tick_ns) or (word == seen and now - seen_ns >= crew.tick_ns)
+    slot = &crew.slots[lead_owner(word)]
+    began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
+    if began_ns and now - began_ns >= crew.tick_ns:
+        return not keeper_spares(crew, slot, now)
+    return word == seen and now - seen_ns >= crew.tick_ns and not keeper_spares(crew, slot, now)
 
 
 cdef void crew_keep(crew_t* crew) noexcept nogil:
@@ -740,13 +759,15 @@ cdef void crew_keep(crew_t* crew) noexcept nogil:
             keeper_took(crew, &crew.slots[lead_owner(word)])
             keeper_lead(crew)
             crew_lock(crew)
-            idle = calm = 0
+            idle = 0
+            calm = max(calm - CALM_LOSS, 0)
             continue
         if lead_owner(word) == myself:
             crew_unlock(crew)
             keeper_lead(crew)
             crew_lock(crew)
-            idle = calm = 0
+            idle = 0
+            calm = max(calm - CALM_LOSS, 0)
             continue
         if word != seen:
             seen = word

@@ -12,7 +12,7 @@ from libc.string cimport strerror
 from posix.unistd cimport close
 
 from fastwsgi._connection cimport (
-    ADVANCE_LOST, ALARMS, ADVANCE_SPILL, HELD_FULL, HELD_OUT, HELD_YIELDS, OWNER_LOOP, POST_FINISHED,
+    ADVANCE_LOST, ALARMS, ADVANCE_SPILL, HELD_FULL, HELD_ORDER, HELD_OUT, HELD_YIELDS, OWNER_LOOP, POST_FINISHED,
     STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE, STATE_LINGER, STATE_NEW, STATE_SENDING, connection_advance,
     connection_attend, connection_close, connection_enter, connection_free, connection_give_up, connection_gone,
     connection_handle, connection_heard, connection_new, connection_receive, connection_refuse, connection_send_ready,
@@ -46,11 +46,12 @@ cdef enum:
     ACCEPT_PAUSE_MS = 500       # when descriptors have run out
     ACCEPT_SAY_MS = 10000       # and how often that is said
     # Another worker is better placed to accept if it has fewer connections by so many, or by a part of its own.
+    ORDER_MS = 10               # how long requests may have waited for a thread, and no more are accepted meanwhile
     YIELD_LEAST = 4
     YIELD_PART = 16
     YIELD_MS = 1000             # at most, or until a kick; if connections wait then, the others do not accept, ...
     ANYWAY_TURNS = 1000         # ... and for so many turns that bring some it does not matter what they have
-    NAP_MS = 10                 # and where no kick is heard
+    NAP_MS = 20                 # and where no kick is heard
     ANYWAY_TURNS_NAP = 1
 
 
@@ -155,7 +156,8 @@ cdef void watch_listeners(loop_t* loop) noexcept nogil:
         watch_listener(loop, &loop.listeners[i], on)
         leaves |= was_watched and not loop.listeners[i].is_watched
     word_store(&loop.row.accepts, loop.listens and not loop.withheld & ~HELD_YIELDS)
-    if leaves and loop.kick.writer >= 0:
+    # Who is kept from accepting by order only is so for a moment, and all others are busy, too.
+    if leaves and loop.withheld != HELD_ORDER and loop.kick.writer >= 0:
         # What waits in the kernel's queue has woken us already, and will wake nobody else.
         wake_write(&loop.kick)
 
@@ -205,6 +207,16 @@ cdef int64_t room_to_accept(loop_t* loop) noexcept nogil:
     return room
 
 
+cdef bint is_served_in_order(loop_t* loop) noexcept nogil:
+    """Requests wait here, and not for long yet: what comes after them is better left in the kernel's queue.
+
+    That is one for all workers, and who is done first takes the next. Where threads are away for longer than that,
+    everything is accepted: what the loop answers alone, such as probes, must not wait for them.
+    """
+    return (word_load_relaxed(&loop.row.waiting) > 0
+            and loop.now_ms < <int64_t>word_load_relaxed(&loop.queued_since_ms) + ORDER_MS)
+
+
 cdef bint has_turn_to_accept(loop_t* loop) noexcept nogil:
     """Something can be accepted: by us, as much as loop.accept_budget says then, or by another worker."""
     cdef int64_t room
@@ -219,6 +231,9 @@ cdef bint has_turn_to_accept(loop_t* loop) noexcept nogil:
             word_count(&loop.counters.yielded, 1)
             loop.yields_until_ms = loop.now_ms + loop.yield_ms
             withhold(loop, HELD_YIELDS)
+            return False
+        if is_served_in_order(loop):
+            withhold(loop, HELD_ORDER)
             return False
         loop.accept_budget = <int>min(loop.accept_budget, room)
     return True
@@ -367,11 +382,40 @@ cdef int listener_event(loop_t* loop, listener_t* listener) noexcept nogil:
         loop_kicked(loop)
         return 0
     if not has_turn_to_accept(loop):
+        if loop.withheld == HELD_YIELDS:
+            loop.accept_more = listener
+            loop.accept_more_at = loop.event_index + ACCEPT_SHARED
         return 0
     outcome = loop_accept(loop, listener)
-    if outcome == 1:
-        loop.event_index -= 1
+    if outcome == 1 or not loop.accept_budget:
+        # There may be more: at once, or when some of the others have had their turn.
+        loop.accept_more = listener
+        loop.accept_more_at = loop.event_index if outcome == 1 else loop.event_index + ACCEPT_SHARED
     return outcome
+
+
+cdef inline bint accepts_more(loop_t* loop) noexcept nogil:
+    """It is the turn of a listener again, amid those of the connections.
+
+    A turn of many requests takes long: who waits to be accepted does not wait for all of them.
+    """
+    return loop.accept_more != NULL and loop.event_index >= loop.accept_more_at
+
+
+cdef int accept_more(loop_t* loop) noexcept nogil:
+    """Go on with the listener that has more; ADVANCE_LOST if the lead was taken meanwhile."""
+    cdef listener_t* listener = loop.accept_more
+    if loop.withheld == HELD_YIELDS:
+        # The others may have caught up; their kick is heard of in the next turn only.
+        if room_to_accept(loop) <= 0:
+            loop.accept_more_at = loop.event_index + ACCEPT_SHARED
+            return 0
+        accept_again(loop, HELD_YIELDS)
+    loop.accept_more = NULL
+    loop_look_at_clock(loop)        # or those that come now would have waited since the turn began
+    if not loop.accept_budget:
+        loop.accept_budget = loop.accept_most
+    return listener_event(loop, listener)
 
 
 # ---- the turn ----
@@ -521,6 +565,8 @@ cdef int wait_ms(loop_t* loop) noexcept nogil:
         until = loop.accept_again_ms
     if loop.withheld & HELD_YIELDS and (until == 0 or loop.yields_until_ms < until):
         until = loop.yields_until_ms
+    if loop.withheld & HELD_ORDER and (until == 0 or loop.now_ms + ORDER_MS < until):
+        until = loop.now_ms + ORDER_MS
     for kind in range(<int>DEADLINE_NONE + 1, <int>DEADLINES):
         first = loop.deadlines[kind].first
         if first != NULL and (until == 0 or first.expires_ms < until):
@@ -542,6 +588,8 @@ cdef void see_to_withheld(loop_t* loop) noexcept nogil:
         accept_again(loop, HELD_OUT)
     if loop.withheld & HELD_YIELDS:
         see_to_yield(loop, False)
+    if loop.withheld & HELD_ORDER and not is_served_in_order(loop):
+        accept_again(loop, HELD_ORDER)
 
 
 cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
@@ -549,13 +597,19 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
 
     may_wait: sleep in the poller when nothing is ready (never with the GIL held).
     """
-    cdef int timeout
+    cdef int timeout, outcome
     loop.may_block = may_wait
     if loop.ready.first != NULL:
         return TURN_READY
-    while loop.event_index < loop.event_count:
-        loop.event_index += 1
-        if loop_event(loop, &loop.events[loop.event_index - 1]) == ADVANCE_LOST:
+    while True:
+        if accepts_more(loop):
+            outcome = accept_more(loop)
+        elif loop.event_index < loop.event_count:
+            loop.event_index += 1
+            outcome = loop_event(loop, &loop.events[loop.event_index - 1])
+        else:
+            break
+        if outcome == ADVANCE_LOST:
             return TURN_LOST
         if loop.ready.first != NULL:
             return TURN_READY
@@ -584,6 +638,10 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
     else:
         loop.event_count = poller_wait(&loop.poller, loop.events, EVENTS_MOST, 0)
     loop.event_index = 0
+    if loop.withheld == HELD_YIELDS:
+        loop.accept_more_at = ACCEPT_SHARED
+    else:
+        loop.accept_more = NULL
     loop.accept_budget = loop.accept_most
     loop_look_at_clock(loop)
     if line_load(&loop.lead.attention):
@@ -607,6 +665,7 @@ cdef void loop_taken_over(loop_t* loop) noexcept nogil:
         is_kicked |= loop.events[i].item == <void*>&loop.listeners[loop.listener_count]
     loop.event_index = 0
     loop.event_count = 0
+    loop.accept_more = NULL
     if is_kicked:
         loop_kicked(loop)
     # Whoever called for attention may have been answered by a leader that went away before it looked.
@@ -619,7 +678,7 @@ cdef void stop_hearing(loop_t* loop) noexcept nogil:
     """Let handshakes that have begun come to their end, and nothing new begin, for all processes that share a listener."""
     cdef int i, reach
     loop.shares = False         # all of them end
-    accept_again(loop, HELD_YIELDS)
+    accept_again(loop, HELD_YIELDS | HELD_ORDER)
     loop.listens_until_ms = loop.now_ms
     for i in range(loop.listener_count):
         reach = -1 if loop.listeners[i].is_left else platform_stop_hearing(loop.listeners[i].fd)

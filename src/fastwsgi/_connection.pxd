@@ -71,6 +71,7 @@ cdef enum:
     HELD_FULL = 1       # open_most is reached, and none of them is idle
     HELD_OUT = 2        # no descriptors or no memory left
     HELD_YIELDS = 4     # another worker is better placed to accept (_loop)
+    HELD_ORDER = 8      # requests wait for a thread: those after them can wait where any worker finds them
 
 # When the leader has to look at something, apart from the deadlines of connections.
 cdef enum alarm_t:
@@ -265,7 +266,9 @@ cdef struct loop_t:
     int event_count
     int event_index
     int accept_budget
-    int accept_most             # of a turn
+    int accept_most             # of a turn, or of a part of it
+    listener_t* accept_more     # has more, or NULL ...
+    int accept_more_at          # ... and its turn again at this event
     int64_t now_ns              # when the poller came back, in each turn
     int64_t now_ms
     listener_t* listeners       # and behind the last one what stands for the kick
@@ -286,6 +289,7 @@ cdef struct loop_t:
     int anyway_turns            # that are left of these
     int64_t yields_at           # HELD_YIELDS from this load on ...
     int64_t yields_until_ms     # ... and until then
+    atomic_word_t queued_since_ms   # since when the oldest request that waits for a thread does; the crew's
     connection_t* returned      # taken from `done`, by next_done, not yet seen to
     connection_list_t ready     # complete requests
     connection_list_t backlog   # with bytes that wait for the next turn

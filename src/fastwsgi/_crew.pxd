@@ -13,6 +13,7 @@ from fastwsgi._stats cimport Row
 cdef enum:
     TICK_NS = 1000000           # the keeper takes the lead from a leader that is away for that long
     CALM_LOOKS = 256            # of the keeper, then they are twice as far apart, and once more after as many
+    CALM_LOSS = 64              # of them are forgotten for each time that the lead had to be taken
     IDLE_TICKS = 4              # without any movement, then the keeper parks
     WAITS_NS = 500000           # exchanges that take longer, most of it off the CPU, wait
     HOLD_NS = 5000000           # for so long a computing exchange has the GIL to itself

@@ -39,7 +39,7 @@ Or speaks with one that runs (see --control-socket):
   fastwsgi top                            what it does right now, on one screen
   fastwsgi stats [--json]                 the same once, as text
   fastwsgi stacks [PID]                   where requests are that take longer than a second
-  fastwsgi reload                         load configuration and code again, and say how that went
+  fastwsgi reload                         load settings and code again, and say how that went
   fastwsgi stop [--now]                   finish what runs and end; or just end
 
 An application in a module named top or the like is served with its name: fastwsgi top:app.

@@ -383,7 +383,7 @@ def stack_text(one: dict[str, Any]) -> str:
     if not one["stack"]:
         why = "that is done once a request is older than a second"
         if one["age"] > SOON:
-            why = "the main thread of its worker does not get to it, as when C code holds the GIL"
+            why = "the main thread of its worker does not get to it,\n  as when C code holds the GIL"
         return plain(f"{head}\n  not looked at yet: {why}\n")
     return plain(f"{head}; {show_age(one['stack_age'])} ago it was at\n{one['stack'].rstrip()}\n")
 

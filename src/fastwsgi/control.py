@@ -24,11 +24,7 @@ from fastwsgi.metrics import CONTENT_TYPE, exposition
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-STATES = {
-    row_state_t.ROW_STARTING: "starting",
-    row_state_t.ROW_SERVING: "serving",
-    row_state_t.ROW_DRAINING: "leaving",
-}
+STATES: dict[int, str] = {row_state_t.ROW_SERVING: "serving", row_state_t.ROW_DRAINING: "leaving"}
 
 REASONS = {
     200: "OK",
@@ -61,7 +57,7 @@ class View:
         for generation, board in self.boards:
             for index in range(board.workers):
                 row = board.row(index)
-                if row.pid and row.state in STATES:
+                if row.pid:
                     yield generation, row
 
 
@@ -76,7 +72,8 @@ def describe(view: View) -> dict[str, Any]:
             {
                 "pid": pid,
                 "generation": generation,
-                "state": STATES[row_state_t(row.state)],
+                # One whose first request holds the GIL has not come to say that it serves.
+                "state": STATES.get(row.state, "starting"),
                 "age": now - row.born / 1e9,
                 "silent": now - row.beat / 1e9 if row.beat else None,
                 "memory": resources.rss(pid),

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastwsgi._stats import TIME_BOUNDS, totals
 from fastwsgi.logs import LOG
@@ -85,9 +85,9 @@ class Statsd:
 
 def connected(address: str) -> socket.socket:
     """A datagram socket to HOST:PORT or unix:PATH that never blocks. Raises OSError."""
-    path = address.removeprefix("unix:")
-    if path != address:
-        sock, place = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), path
+    place: Any = address.removeprefix("unix:")
+    if place != address:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     else:
         host, _, port = address.rpartition(":")
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)

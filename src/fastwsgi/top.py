@@ -21,6 +21,8 @@ from fastwsgi.resources import show_size
 PERIOD = 1.0
 # Rates and latencies are of so many looks.
 WINDOW = 10
+# From so many columns on there is one for request ids.
+WIDE = 100
 # A key is waited for so long at a time, in milliseconds.
 KEY_PATIENCE = 100
 
@@ -123,7 +125,7 @@ class Screen:
         top = self._header()
         bottom = self._footer()
         room = max(0, height - len(top) - len(bottom))
-        body, marked = self._stack(room, width - 1) if self.shows_stack else self._table(room)
+        body, marked = self._stack(room, width - 1) if self.shows_stack else self._table(room, width - 1)
         body = [*body, *[""] * room][:room]
         found = [*top, *body, *bottom] if height > len(bottom) + 1 else bottom
         at = -1 if marked < 0 else len(top) + marked
@@ -151,18 +153,23 @@ class Screen:
         keys = KEYS_OF_STACK if self.shows_stack else KEYS
         return [self.said or (keys if self.shows_stack else f"{keys}   (by {self.order})")]
 
-    def _table(self, room: int) -> tuple[list[str], int]:
+    def _table(self, room: int, width: int) -> tuple[list[str], int]:
         requests = self.requests
         if not requests or room < 2:
             return ["no requests are running" if not requests else "(too small to show them)"], -1
         keys = [key_of(one) for one in requests]
         at = keys.index(self.selected) if self.selected in keys else -1
         first = max(0, at - (room - 2))
-        lines = [f"{'AGE':>7} {'WORKER':>8} THR {'PHASE':13} {'CLIENT':15} {'ID':10} REQUEST"]
+        # The target is what matters most where there is not much room.
+        id_width = 11 if width >= WIDE else 0
+        lines = [
+            f"{'AGE':>7} {'WORKER':>7} THR {'PHASE':11} {'CLIENT':15} {'ID':{id_width}.{id_width}}REQUEST"
+        ]
         for one in requests[first : first + room - 1]:
+            known_as = (one["request_id"] or "-")[: max(0, id_width - 1)].ljust(id_width)
             lines.append(
-                f"{show_age(one['age']):>7} {one['worker']:8} {one['thread']:3} {short(one['phase']):13.13} "
-                f"{one['client']:15.15} {one['request_id'] or '-':10.10} {one['line']}"
+                f"{show_age(one['age']):>7} {one['worker']:7} {one['thread']:3} {short(one['phase']):11.11} "
+                f"{one['client']:15.15} {known_as}{one['line']}"
             )
         return lines, at - first + 1 if at >= 0 else -1
 
@@ -185,7 +192,7 @@ def key_of(one: dict[str, Any]) -> tuple[int, int, int]:
 def short(phase: str) -> str:
     """A phase in a column."""
     words = phase.removeprefix("in the ").removeprefix("in ")
-    for long, brief in (("waiting for the GIL", "waits for GIL"), ("waiting for its client", "sends")):
+    for long, brief in (("waiting for the GIL", "waits GIL"), ("waiting for its client", "sends")):
         words = words.replace(long, brief)
     return "taken away" if words.endswith("taken away") else words
 
