@@ -96,7 +96,7 @@ cdef dict TIME_ATOMS = {
     "L": (ATOM_DECIMAL_SECONDS, "_seconds"),
 }
 # By its name, the time of record_t that it is. What is added here is an atom, and a key of JSON.
-cdef dict TIMES = {"duration": TIME_WHOLE}
+cdef dict TIMES = {"duration": LOGGED_WHOLE}
 
 # What JSON lines have where no format asks for something else.
 cdef str JSON_FORMAT = (
@@ -689,7 +689,7 @@ cdef class LogFormat:
             record.head_size = PyBytes_GET_SIZE(head)
             record.status = status
             record.content_bytes = content_bytes
-            record.times_ns[<int>TIME_WHOLE] = duration_ns
+            record.times_ns[<int>LOGGED_WHOLE] = duration_ns
             record.wall_ns = wall_ns
             record.id = PyBytes_AS_STRING(request_id)
             record.id_size = PyBytes_GET_SIZE(request_id)

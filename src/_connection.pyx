@@ -4,13 +4,13 @@ Everything here is called by the leader for a connection that the loop owns, exc
 post, claim: by the thread of an exchange). Knows the loop's structures, not its turn, and nothing of Python.
 """
 
-from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove, memset
 from posix.unistd cimport close
 
-from fastwsgi._accesslog cimport TIME_WHOLE, accesslog_line, record_t
+from fastwsgi._accesslog cimport LOGGED_WHOLE, accesslog_line, record_t
 from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_reserve
 from fastwsgi._chunked cimport chunked_feed, chunked_reset
 from fastwsgi._content cimport (
@@ -27,7 +27,7 @@ from fastwsgi._outbox cimport (
 from fastwsgi._networks cimport ADDRESS_ROOM, address_t, address_text, networks_match_peer
 from fastwsgi._parser cimport (
     CONTENT_DONE, HEAD_DONE, METHOD_CONNECT, METHOD_GET, METHOD_HEAD, NEED_MORE,
-    parser_feed, parser_free, parser_init, parser_reset,
+    KNOWN_X_REQUEST_ID, field_t, parser_feed, parser_free, parser_init, parser_reset, parser_t,
 )
 from fastwsgi._platform cimport (
     SHUT_RDWR, SHUT_WR, WATCH_GONE, WATCH_READ, WATCH_WRITE, condition_init, head_push, iovec, line_load,
@@ -42,6 +42,7 @@ from fastwsgi._refusals cimport (
     REFUSAL_BAD_PROXY_HEADER, REFUSAL_CONNECT, REFUSAL_CONTENT_TIMEOUT, REFUSAL_MISDIRECTED, REFUSAL_NO_MEMORY,
     REFUSAL_NO_PROXY_HEADER, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
 )
+from fastwsgi._requestid cimport ID_MADE, ID_MOST, id_is_sane, id_make
 from fastwsgi._response cimport response_probe, response_refuse
 from fastwsgi._trust cimport REMARK_ROOM, trust_concerns, trust_head
 
@@ -94,6 +95,8 @@ cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* conn
     cdef char line[512]
     cdef const char* colon = b": "
     cdef const char* client = b"on a unix socket"
+    cdef const char* called = b""
+    cdef char name[ID_MOST + 16]
     if detail == NULL:
         colon = detail = b""
     if connection == NULL:
@@ -101,8 +104,12 @@ cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* conn
     else:
         if connection.peer_size:
             client = connection.peer_text
-        snprintf(line, sizeof(line), b"%s (client %s, while %s)%s%s", text, client, state_text[connection.state],
-                 colon, detail)
+        if connection.request != NULL and connection.request.id.length:
+            snprintf(name, sizeof(name), b", request id %.*s", <int>connection.request.id.length,
+                     request_id(connection.request))
+            called = name
+        snprintf(line, sizeof(line), b"%s (client %s%s, while %s)%s%s", text, client, called,
+                 state_text[connection.state], colon, detail)
     journal_record(&loop.journal, level, line)
 
 
@@ -208,6 +215,33 @@ cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record) noexcept nogil:
             return
 
 
+cdef void connection_identify(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil:
+    """--request-id: have its request called by what a trusted peer says, or by an id of ours.
+
+    By the thread that has the slot. What is not believed is left out of the environ.
+    """
+    cdef request_t* request = connection.request
+    cdef parser_t* parser
+    cdef field_t* found = NULL
+    cdef uint32_t i
+    if not loop.ids.is_on or request == NULL or request.id.length:
+        return
+    parser = &request.parser
+    if not request.is_parsing and (parser.known_seen >> <int>KNOWN_X_REQUEST_ID) & 1:
+        for i in range(parser.field_count):
+            if parser.fields[i].known == KNOWN_X_REQUEST_ID:
+                parser.fields[i].is_left_out = True
+                found = &parser.fields[i]
+        if connection.is_trusted and not found.is_repeated and id_is_sane(
+                request.buffer.data + request.start + found.value.start, found.value.length):
+            request.id = found.value
+            request.is_id_made = False
+            return
+    id_make(&loop.ids, <uint64_t>slot.index << 48 | slot.number, request.made_id)
+    request.id.length = ID_MADE
+    request.is_id_made = True
+
+
 # ---- leases ----
 
 cdef request_t* request_lease(loop_t* loop) noexcept nogil:
@@ -233,6 +267,7 @@ cdef request_t* request_lease(loop_t* loop) noexcept nogil:
     request.refusal = 0
     request.content_began_ms = 0
     parser_reset(&request.parser)
+    request.id.length = 0
     return request
 
 
@@ -843,7 +878,7 @@ cdef void connection_log(loop_t* loop, connection_t* connection, int status, uin
     record_client(&record, connection)
     record.status = status
     record.content_bytes = content_bytes
-    record.times_ns[<int>TIME_WHOLE] = duration_ns
+    record.times_ns[<int>LOGGED_WHOLE] = duration_ns
     record.wall_ns = platform_wall_ns()
     slot_log(loop, &loop.own, &record)
 
@@ -855,11 +890,15 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
     cdef request_t* request = connection.request
     cdef bint is_head_request = request != NULL and not request.is_parsing and request.parser.method == METHOD_HEAD
     cdef slot_t* own = &loop.own
+    cdef record_t called
     cdef transmit_t sent = TRANSMIT_LOST
     cdef char line[160]
     word_count(&loop.counters.refused, 1)
     if connection.state not in (STATE_CONTENT, STATE_QUEUED, STATE_EXCHANGE):
         connection.state = STATE_HEAD       # as soon as its bytes were seen
+    own.number += 1
+    connection_identify(loop, connection, own)
+    record_client(&called, connection)
     if connection.awaits_proxy:
         # It has not come to speak HTTP: the specification wants it closed, and so do the proxies it is from.
         loop_say(loop, LEVEL_WARNING, b"closed without an answer", connection, info.text)
@@ -870,7 +909,8 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
     connection.closes = True
     connection.lingers = True
     own.out.size = own.out_sent = 0
-    if response_refuse(reason, is_head_request, &own.out, &own.date, platform_wall_seconds()) == 0:
+    if response_refuse(reason, is_head_request, called.id, called.id_size, &own.out, &own.date,
+                       platform_wall_seconds()) == 0:
         sent = connection_flush(loop, connection, own)
     connection_log(loop, connection, info.status, 0, duration_ns)
     if sent == TRANSMIT_LOST:
@@ -922,6 +962,7 @@ cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil
     request.content_began_ms = 0
     content_free(&request.content)
     parser_reset(&request.parser)
+    request.id.length = 0
     if request.start >= request.buffer.size:
         request_release(loop, request)
         connection.request = NULL

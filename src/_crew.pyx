@@ -26,7 +26,7 @@ from fastwsgi._connection cimport (
     ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE,
     DEADLINE_SEND, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK,
     SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_MASK, TELL_SLOW, TRANSMIT_LOST, connection_advance,
-    connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_is_probe,
+    connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_identify, connection_is_probe,
     connection_keep_watch, connection_list_t, connection_lost, connection_new, connection_next, connection_post,
     connection_refuse, connection_settle, connection_t, connection_watch, list_append, list_take, loop_remind,
     loop_say, loop_t, probe_t, record_client, request_t, slot_borrow, slot_claim, slot_free, slot_init, slot_quiet,
@@ -35,7 +35,7 @@ from fastwsgi._connection cimport (
 from fastwsgi._environ cimport environ_template
 from fastwsgi._exchange cimport Context, exchange_run
 from fastwsgi._exchange import FileWrapper
-from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_take
+from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_is_full, journal_take
 from fastwsgi._lead cimport LEAD_AWAY, lead_call, lead_leave, lead_next, lead_owner, lead_return
 from fastwsgi._loop cimport (
     TURN_DRAINED, TURN_IDLE, TURN_LOST, loop_close, loop_drain, loop_hurry, loop_listen, loop_open,
@@ -52,6 +52,7 @@ from fastwsgi._platform cimport (
     word_load_relaxed, word_replace, word_store, word_store_relaxed, word_store_release, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
+from fastwsgi._requestid cimport id_source_set
 from fastwsgi._stats cimport (
     PHASE_APPLICATION, WANTS_NOTHING, WANTS_REQUESTS, Row, private_row, shown_text, threads_most,
 )
@@ -371,17 +372,19 @@ cdef void show(slot_t* slot, connection_t* connection, int64_t now_ms) noexcept 
     cdef request_t* request = connection.request
     cdef parser_t* parser = &request.parser
     cdef const char* data = request.buffer.data + request.start
-    cdef field_t* field = NULL
+    cdef field_t* field
     cdef record_t client
-    if parser.known_seen & (<uint64_t>1 << <int>KNOWN_X_REQUEST_ID):
+    record_client(&client, connection)
+    if not client.id_size and parser.known_seen & (<uint64_t>1 << <int>KNOWN_X_REQUEST_ID):
         field = parser.fields
         while field.known != KNOWN_X_REQUEST_ID:
             field += 1
-    record_client(&client, connection)
+        client.id = data + field.value.start
+        client.id_size = field.value.length
     # Method and target stand side by side.
     shown_text(slot.shown, data + parser.method_name.start,
                parser.target.start + parser.target.length - parser.method_name.start, client.peer, client.peer_size,
-               data + field.value.start if field != NULL else NULL, field.value.length if field != NULL else 0)
+               client.id, client.id_size)
     word_store_relaxed(&slot.shown.phase, PHASE_APPLICATION)
     word_store_relaxed(&slot.shown.bound_ns, <uint64_t>now_ms * 1000000)
     word_count(&slot.shown.requests, 1)
@@ -406,6 +409,8 @@ cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection, int64_
     connection.requests += 1
     slot.number += 1
     slot.cell = cell_of(connection)
+    if crew.loop.ids.is_on:
+        connection_identify(&crew.loop, connection, slot)
     show(slot, connection, now_ms)
     line_store(&slot.word, slot.number << 2)
     if crew.max_requests:
@@ -799,6 +804,10 @@ cdef int open_most() except -1:
     return 50000 if files == resource.RLIM_INFINITY else min(50000, max(files * 4 // 5, 1))
 
 
+cdef str why_not_written(int error):
+    return "nobody reads it fast enough" if error in (0, EINTR, ETIMEDOUT) else os.strerror(error)
+
+
 def server_name(listener):
     """SERVER_NAME and SERVER_PORT for a listening socket: never empty (PEP 3333)."""
     name = listener.getsockname()
@@ -817,8 +826,9 @@ cdef class Crew:
         memset(&self.lines, 0, sizeof(self.lines))
         memset(&self.records, 0, sizeof(self.records))
 
-    def __init__(self, app, listeners, settings, log, int access_fd=-1, Row row=None, int kick_fd=-1):
-        """Make ready to serve an application at listeners (listener.py).
+    def __init__(self, app, listeners, settings, log, int access_fd=-1, Row row=None, int kick_fd=-1,
+                 bytes line_start=b""):
+        """Make ready to serve an application at listeners (listener.py); line_start: of each access log line.
 
         row: of a board that others have too, cleared; without it the worker is alone. If there are others, all have
         the same listeners (but for those that are `is_own`), and kick_fd, an eventfd for all of them that is never read, lets
@@ -866,6 +876,7 @@ cdef class Crew:
         loop.content_rate = settings.body_min_rate
         loop.keep_alive_requests = settings.keep_alive_requests
         trust_set(&loop.trust, settings)
+        id_source_set(&loop.ids, settings.request_id)
         loop.limits.request_line = settings.limit_request_line
         loop.limits.fields = settings.limit_request_fields
         loop.limits.field_size = settings.limit_request_field_size
@@ -883,7 +894,8 @@ cdef class Crew:
         probe_set(&loop.ready_probe, settings.ready)
         loop.has_probes = loop.health_probe.path != NULL or loop.ready_probe.path != NULL
         if access_fd >= 0:
-            self.context.access = LogFormat(settings.access_logformat)
+            self.context.access = LogFormat(settings.access_logformat, is_json=settings.log_format == "json",
+                                            prefix=line_start)
             self.context.logs_access = True
             loop.access = &self.context.access.format
         fds = <int*>calloc(<size_t>max(len(self.listeners), 1), sizeof(int))
@@ -1063,12 +1075,13 @@ cdef class Crew:
         cdef uint64_t lost_lines = 0, lost_records = 0
         cdef size_t written
         cdef int error = 0, wait_ms = -1
+        cdef bint is_fresh = self.written == self.lines.size
         cdef const char* text
         if self.is_closed:
             return []
         if self.beat:
             wait_ms = max(<int>(self.beat * 1000), 1)
-        if self.has_untold and not 0 <= wait_ms < TELL_MS:
+        if (self.has_untold or self.write_error) and not 0 <= wait_ms < TELL_MS:
             wait_ms = TELL_MS
         with nogil:
             if not word_load(&self.crew.ended):
@@ -1076,7 +1089,7 @@ cdef class Crew:
             wake_drain(&loop.journal.wake)
             if self.access_fd >= 0 and not word_load(&self.crew.ended):
                 usleep(LINES_PAUSE_US)
-            if self.written == self.lines.size:
+            if is_fresh:
                 self.written = 0
                 self.has_untold = journal_take(&loop.journal, &self.lines, &self.records,
                                                word_load(&self.crew.ended) != 0, &lost_lines, &lost_records)
@@ -1087,12 +1100,13 @@ cdef class Crew:
         # With the GIL, which shows that it can be had.
         word_store_relaxed(&loop.row.beat, <uint64_t>platform_now_ns())
         records = []
-        if error and (error not in (EINTR, ETIMEDOUT) or word_load(&self.crew.ended)):
-            lost_lines += 1
+        if error and word_load(&self.crew.ended):
+            lost_lines += self.lines.data[self.written:self.lines.size].count(b"\n")
             self.written = self.lines.size
-        elif error:
+        elif error == EINTR or error == ETIMEDOUT:
             # The rest after the signal's handler has run, or when the reader has caught up.
             wake_write(&loop.journal.wake)
+        self._tell_of_lines(error, is_fresh, lost_lines, records)
         text = self.records.data
         while text < self.records.data + self.records.size:
             records.append((<int>text[0], (<bytes>(text + 1)).decode("utf-8", "backslashreplace")))
@@ -1100,9 +1114,6 @@ cdef class Crew:
         self.records.size = 0
         if lost_records:
             records.append((LEVEL_WARNING, f"{lost_records} more log records were left out"))
-        if lost_lines:
-            records.append((LEVEL_WARNING, f"{lost_lines} access log lines were lost: --access-logfile takes too long"
-                            if error in (0, EINTR, ETIMEDOUT) else f"the access log cannot be written: {os.strerror(error)}"))
         self._tell(records)
         if word_load(&self.crew.overdue.fresh):
             self._replace_lost(records)
@@ -1110,6 +1121,26 @@ cdef class Crew:
             with cython.critical_section(self):
                 self.close()
         return records
+
+    cdef int _tell_of_lines(self, int error, bint is_fresh, uint64_t lost, list records) except -1:
+        """Say once what is wrong with the access log, and when that is over.
+
+        What cannot be written waits, as far as there is room: for a reader, and for one of a full disk, too. is_fresh: all
+        that waited before was written.
+        """
+        self.write_error = 0 if error == EINTR else error
+        why = why_not_written(error)
+        if self.write_error and error != self.told_error and (error != ETIMEDOUT
+                                                              or journal_is_full(&self.crew.loop.journal)):
+            self.told_error = error
+            records.append((LEVEL_WARNING, f"the access log cannot be written, and lines are lost when too many wait: {why}"))
+        if is_fresh and not error and self.told_error:
+            why = why_not_written(self.told_error)
+            self.told_error = 0
+            records.append((LEVEL_WARNING, f"the access log is written again; {lost} lines were lost: {why}"))
+        elif lost:
+            records.append((LEVEL_WARNING, f"{lost} access log lines were lost: {why}"))
+        return 0
 
     def _tell(self, list records):
         """Say what the leader found out about exchanges that take long, and interrupt those that took too long."""

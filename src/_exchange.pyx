@@ -13,15 +13,16 @@ from contextlib import suppress
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport close
 
-from fastwsgi._accesslog cimport TIME_WHOLE, accesslog_values, record_t
+from fastwsgi._accesslog cimport LOGGED_WHOLE, accesslog_values, record_t
 from fastwsgi._buffer cimport buffer_append
 from fastwsgi._connection cimport (
     OUT_MOST, RESPONSE_DIRECT, SLOT_MASK, SLOT_REVOKED, TRANSMIT_DONE, TRANSMIT_FULL, TRANSMIT_LOST,
-    connection_lost, connection_t, connection_transmit, loop_t, record_client, request_t, slot_attend, slot_borrow,
+    connection_lost, connection_t, connection_transmit, loop_t, record_client, request_id, request_t, slot_attend, slot_borrow,
     slot_log, slot_moved, slot_rest, slot_quiet, slot_release, slot_t, slot_waiting, transmit_t,
 )
 from fastwsgi._content cimport Input, content_length, input_from_bytes, input_from_content
@@ -257,6 +258,9 @@ cdef class Exchange:
             self.left = slot.head.content_length = size
         elif self.framing == FRAMING_LENGTH:
             self.left = slot.head.content_length
+        if connection.request.id.length and not slot.head.has_request_id and head_field(
+                &slot.head, b"X-Request-ID", 12, request_id(connection.request), connection.request.id.length) < 0:
+            raise MemoryError
         keep_alive = (connection.request.parser.keep_alive and not slot.head.closes
                       and self.framing != FRAMING_CLOSE
                       and connection.requests < self.loop.keep_alive_requests
@@ -547,7 +551,14 @@ cdef str request_text(connection_t* connection):
     cdef parser_t* parser = &request.parser
     method = data[parser.method_name.start:parser.method_name.start + parser.method_name.length]
     target = data[parser.target.start:parser.target.start + parser.target.length]
-    return (method + b" " + target).decode("latin-1").encode("unicode_escape").decode("ascii")
+    what = (method + b" " + target).decode("latin-1").encode("unicode_escape").decode("ascii")
+    name = id_text(request)
+    return f"{what} (request id {name})" if name else what
+
+
+cdef str id_text(request_t* request):
+    """Its id, or nothing."""
+    return request_id(request)[:request.id.length].decode("ascii") if request.id.length else ""
 
 
 cdef int exchange_failed(Context context, Exchange exchange, object error) except -1:
@@ -567,6 +578,7 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     try:
         connection = slot.connection
         what = request_text(connection)
+        name = id_text(connection.request)
         connection.closes = True
         connection.lingers = True
         if slot.head_sent:
@@ -577,8 +589,10 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
             slot.head_sent = slot.has_ended = True
             slot.head.lines.size = 0
             slot.status = 500
-            if response_refuse(REFUSAL_APPLICATION_ERROR, exchange.is_head_request, &slot.out, &slot.date,
-                               platform_wall_seconds()) < 0:
+            if response_refuse(
+                    REFUSAL_APPLICATION_ERROR, exchange.is_head_request,
+                    request_id(connection.request), connection.request.id.length,
+                    &slot.out, &slot.date, platform_wall_seconds()) < 0:
                 connection.wants_reset = True
     finally:
         exchange.release()
@@ -586,7 +600,8 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     try:
         return exchange.flush()
     finally:
-        context.log.error("%s: the application failed", what, exc_info=error)
+        context.log.error("%s: the application failed", what, exc_info=error,
+                          extra={"request_id": name} if name else None)
 
 
 cdef int exchange_remarks(Context context, Exchange exchange, slot_t* slot) except -1:
@@ -617,7 +632,7 @@ cdef int exchange_log(Context context, Exchange exchange, slot_t* slot, dict env
         accesslog_values(&context.access.format, environ, &slot.values)
         record.values = slot.values.data
         record.values_size = slot.values.size
-    record.times_ns[<int>TIME_WHOLE] = <uint64_t>(platform_now_ns() - <int64_t>word_load_relaxed(&slot.shown.began_ns))
+    record.times_ns[<int>LOGGED_WHOLE] = <uint64_t>(platform_now_ns() - <int64_t>word_load_relaxed(&slot.shown.began_ns))
     record.wall_ns = platform_wall_ns()
     record.status = 499 if exchange.is_lost else slot.status
     record.content_bytes = slot.sent
@@ -673,6 +688,8 @@ cdef dict exchange_environ(Context context, Exchange exchange, slot_t* slot):
     if connection.proxy_text != NULL or request.forwarded.is_set:
         environ_forward(environ, &request.parser, data, &request.forwarded,
                         connection.proxy_text if connection.proxy_text != NULL else connection.peer_text)
+    if request.id.length:
+        environ["HTTP_X_REQUEST_ID"] = PyUnicode_DecodeLatin1(request_id(request), request.id.length, NULL)
     return environ
 
 

@@ -73,7 +73,12 @@ cdef void write_told(slot_t* slot, connection_t* connection, int64_t age_ms) noe
     at = put_start(at + 1, data, request.parser.target, TARGET_SHOWN)
     memcpy(at, b" from ", 6)
     memcpy(at + 6, client, client_size)
-    at[6 + client_size] = 0
+    at += 6 + client_size
+    if record.id_size:
+        memcpy(at, b", request id ", 13)
+        memcpy(at + 13, record.id, record.id_size)
+        at += 13 + record.id_size
+    at[0] = 0
     slot.told_age_ms = age_ms
 
 

@@ -31,9 +31,9 @@ cdef struct stamp_t:
 
 
 # Times of an exchange that have atoms. One that comes has a name in TIMES of the .pyx.
-cdef enum log_time_t:
-    TIME_WHOLE          # from the call of the application on
-    TIME_KINDS
+cdef enum logged_t:
+    LOGGED_WHOLE          # from the call of the application on
+    LOGGED_KINDS
 
 
 cdef struct record_t:
@@ -48,7 +48,7 @@ cdef struct record_t:
     size_t values_size
     int status              # 0: no response
     uint64_t content_bytes  # of the response
-    uint64_t times_ns[TIME_KINDS]
+    uint64_t times_ns[LOGGED_KINDS]
     int64_t wall_ns         # the time of day, since 1970
     const char* id          # the request's, as the application and the client get it
     size_t id_size          # 0: it has none that is ours

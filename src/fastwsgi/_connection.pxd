@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from fastwsgi._accesslog cimport log_format_t, record_t, stamp_t
-from fastwsgi._buffer cimport buffer_t
+from fastwsgi._buffer cimport buffer_t, span_t
 from fastwsgi._chunked cimport chunked_t
 from fastwsgi._content cimport content_t
 from fastwsgi._journal cimport journal_t
@@ -17,6 +17,7 @@ from fastwsgi._platform cimport (
     atomic_head_t, atomic_line_t, atomic_pointer_t, atomic_word_t, cpu_clock_t, event_t, pointer_load_relaxed, poller_t,
     pthread_cond_t, pthread_mutex_t, sockaddr_storage, wake_t,
 )
+from fastwsgi._requestid cimport ID_MADE, ID_MOST, id_source_t
 from fastwsgi._response cimport date_t, head_t
 from fastwsgi._stats cimport board_t, counters_t, row_t, shown_t
 from fastwsgi._trust cimport forwarded_t, trust_t
@@ -111,7 +112,7 @@ cdef enum:
     PIPELINE_MOST = 16          # requests of one connection in one turn
     RATE_GRACE_MS = 15000       # of content, before its rate counts
     HALF_CLOSED_MS = 1000       # a request waits for a thread after its client has ended its side
-    TOLD_ROOM = 1400
+    TOLD_ROOM = 1400 + ID_MOST
 
 
 cdef struct request_t:
@@ -130,6 +131,9 @@ cdef struct request_t:
     uint64_t content_received   # octets since then, framing included
     bint is_parsing         # the head is not complete
     bint is_complete        # head and content are here
+    span_t id               # of --request-id, a field's value; of no length until it is given, and without that option
+    bint is_id_made         # then it is this, and the span says only how long
+    char made_id[ID_MADE]
     forwarded_t forwarded   # what a trusted peer says of the client of this request, once the head is complete
     int refusal             # what connection_advance said for good: -reason; 0: nothing wrong so far
     int spill_error         # errno of a spill that ended after the lead was taken
@@ -290,6 +294,7 @@ cdef struct loop_t:
     int spare_request_count
     limits_t limits
     trust_t trust
+    id_source_t ids
     uint64_t content_rate       # least octets of content a second; 0: any
     uint32_t keep_alive_requests
     size_t request_memory
@@ -342,6 +347,7 @@ cdef void connection_post(loop_t* loop, connection_t* connection, uint64_t why) 
 cdef void connection_free(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void request_release(loop_t* loop, request_t* request) noexcept nogil
 cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* connection, const char* detail) noexcept nogil
+cdef void connection_identify(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil
 cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record) noexcept nogil
 cdef int slot_init(slot_t* slot, int index) noexcept nogil
 cdef void slot_free(slot_t* slot) noexcept nogil
@@ -362,9 +368,19 @@ cdef inline void loop_remind(loop_t* loop, alarm_t alarm, int64_t at_ms) noexcep
         loop.alarms[<int>alarm] = at_ms
 
 
+cdef inline const char* request_id(request_t* request) noexcept nogil:
+    """As long as request.id.length says; borrowed from the request."""
+    return &request.made_id[0] if request.is_id_made else request.buffer.data + request.start + request.id.start
+
+
 cdef inline void record_client(record_t* record, connection_t* connection) noexcept nogil:
-    """The client, as REMOTE_ADDR has it."""
+    """The client, as REMOTE_ADDR has it, and what its request is called."""
     cdef request_t* request = connection.request
+    record.id = NULL
+    record.id_size = 0
+    if request != NULL and request.id.length:
+        record.id = request_id(request)
+        record.id_size = request.id.length
     if request != NULL and not request.is_parsing and request.forwarded.has_client:
         record.peer = request.forwarded.client_text
         record.peer_size = request.forwarded.client_size

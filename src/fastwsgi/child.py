@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from fastwsgi import loader, logs, process, systemd
+from fastwsgi.capture import Output, is_captured
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
 from fastwsgi.forkguard import ForkGuard
@@ -122,6 +123,18 @@ def nothing(*_: object) -> None:
     """Heed a signal by not heeding it."""
 
 
+def captured(output: Output | None, task: Task) -> Task:
+    """The task, with what it prints going there."""
+    if output is None:
+        return task
+
+    def take_and_do() -> int:
+        output.take()
+        return task()
+
+    return take_and_do
+
+
 def serve(
     work: Work, post: Post, listeners: Sequence[Listener], application: "WSGIApplication | None" = None
 ) -> int:
@@ -181,8 +194,9 @@ def become(work: Work) -> None:
 def leave_terminal(work: Work) -> None:
     """As a daemon: let go of the standard descriptors, where they are not files."""
     if work.settings.daemon:
-        process.leave_terminal(keep=(1, 2))
-        work.access_log.follow_output()
+        process.leave_terminal(keep=(1, 2), captured=(1, 2) if is_captured() else ())
+        logs.leave_terminal()
+        work.access_log.leave_terminal()
 
 
 def load(work: Work) -> "WSGIApplication":

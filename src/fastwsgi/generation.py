@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastwsgi import child, hooks, resources, systemd, upgrade
 from fastwsgi._accesslog import LogFormat
 from fastwsgi._stats import Board, Row
+from fastwsgi.capture import Output
 from fastwsgi.child import Work
 from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
@@ -94,6 +96,7 @@ class Generation:
         self.loader_pid = 0
         self.loader_is_ready = False
         self.loader_kill_at = NEVER
+        self.loader_output: Output | None = None  # of its workers, too
 
     @classmethod
     def open(
@@ -114,12 +117,12 @@ class Generation:
         if activated and not any(address.startswith("fd://") for address in settings.bind):
             settings = replace(settings, bind=tuple(activated))
         try:
-            LogFormat(settings.access_logformat)
+            LogFormat(settings.access_logformat, is_json=settings.log_format == "json")
         except ValueError as error:
             raise ConfigError(str(error)) from None
         identity = Identity.find(settings.user, settings.group)
         workers, why = resources.count_workers(settings.workers, resources.find_cpus())
-        access_log = AccessLog(settings.access_logfile)
+        access_log = AccessLog.of(settings)
         listeners: list[Listener] = []
         try:
             listeners = open_listeners(
@@ -146,7 +149,8 @@ class Generation:
     def fork(self, one: "Child") -> None:
         """Fork a worker, with --preload by the loader, which is ready. Raises `Forked` in the worker."""
         if self.settings.preload == "off":
-            one.pid = child.fork(self._worker(one.row.index, one.number))
+            one.output = self._output()
+            one.pid = fork_with(one.output, self._worker(one.row.index, one.number))
         elif self.loader is not None:
             self.loader.ask(one.row.index, one.number)
 
@@ -162,10 +166,10 @@ class Generation:
         """Fork the process that imports the application and forks the workers. Raises `Forked` in it."""
         line, theirs = child.loader_line()
         self.loader = line
+        self.loader_output = self._output()
+        task = partial(child.preload, self.work, theirs, self._worker, self._say_loaded)
         try:
-            self.loader_pid = child.fork(
-                lambda: child.preload(self.work, theirs, self._worker, self._say_loaded)
-            )
+            self.loader_pid = fork_with(self.loader_output, task)
         except OSError:
             self.loader = None
             line.close()
@@ -173,6 +177,10 @@ class Generation:
             raise
         theirs.close()
         return line
+
+    def _output(self) -> Output | None:
+        """With --capture-output: what a new process shall print to."""
+        return Output() if self.settings.capture_output else None
 
     def _worker(self, row: int, number: int, application: "WSGIApplication | None" = None) -> child.Task:
         """What a worker does."""
@@ -222,6 +230,19 @@ class Generation:
             self.board_fd = -1
 
 
+def fork_with(output: Output | None, task: child.Task) -> int:
+    """Fork, with what the new process prints going to `output`; raise OSError if that is not possible."""
+    try:
+        pid = child.fork(child.captured(output, task))
+    except OSError:
+        if output is not None:
+            output.close()
+        raise
+    if output is not None:
+        output.forked(pid)
+    return pid
+
+
 def open_board(memory: tuple[int, int, int]) -> Board:
     """Map a descriptor of so many rows and threads; raise ValueError if it is laid out in another way."""
     fd, rows, threads = memory
@@ -249,6 +270,7 @@ class Child:
     wears_out: float = NEVER  # --max-worker-lifetime
     marked: str = ""  # why it shall be replaced
     kill_at: float = NEVER
+    output: Output | None = None  # what it prints, if that is captured and no loader has it
     was_told: bool = False  # that it takes long to start
     look_again_at: float = 0.0  # it was not heard of for too long
     finished: int = 0  # what it said at its end: requests while it was stopping

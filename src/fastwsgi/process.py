@@ -165,15 +165,15 @@ def wait_told(fd: int) -> int:
     return code[0]
 
 
-def leave_terminal(keep: Collection[int] = ()) -> None:
+def leave_terminal(keep: Collection[int] = (), captured: Collection[int] = ()) -> None:
     """Point the standard descriptors to /dev/null; in a daemon's processes, each once it has started.
 
-    Those of `keep`, where logs go, stay if they are files. Anything else ends some day, with the terminal or
-    whoever reads from the pipe; and until then it would keep `ssh` waiting.
+    Those of `captured` stay, and those of `keep`, where logs go, if they are files. Anything else ends some
+    day, with the terminal or whoever reads from the pipe; and until then it would keep `ssh` waiting.
     """
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
-        if not (fd in keep and is_file(fd)):
+        if fd not in captured and not (fd in keep and is_file(fd)):
             os.dup2(null, fd)
     if null > 2:
         os.close(null)

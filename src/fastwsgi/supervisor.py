@@ -16,9 +16,10 @@ from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
 
-from fastwsgi import __version__, child, loader, resources, systemd, upgrade
+from fastwsgi import __version__, child, loader, logs, resources, systemd, upgrade
 from fastwsgi._stats import row_state_t
 from fastwsgi.blackbox import describe_end, show_age, what_it_served
+from fastwsgi.capture import Output
 from fastwsgi.child import HANDLED, Forked
 from fastwsgi.errors import ConfigError
 from fastwsgi.generation import NEVER, Child, Generation, Lines, State
@@ -34,7 +35,7 @@ from fastwsgi.process import (
     set_title,
 )
 from fastwsgi.sources import Configuration, starting_directory
-from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, plural, prepare, summary
+from fastwsgi.worker import EXIT_PATIENCE, INTERRUPT_GRACE, LOG_PAUSE, plural, prepare, summary
 
 # The exit code of a start that fails before there is a worker.
 FAILED = 1
@@ -88,6 +89,7 @@ class Supervisor:
         self._trial: Generation | None = None  # to be adopted once a worker of it serves
         self._forks: Generation | None = None  # the one of the last process that was forked
         self._loaders: dict[int, Generation] = {}  # by process number
+        self._outputs: set[Output] = set()  # that may still be printed to
         self._rehearsal = 0  # the process that tries whether a new version of the server starts
         self._is_rehearsed = False  # it does
         self._wanted = 0
@@ -173,6 +175,8 @@ class Supervisor:
         self._selector.close()
         for fd in (self._life, self._notice, self._alarm, self._alarm_end):
             os.close(fd)
+        for output in self._outputs:
+            output.close()
         for generation in self._open_generations():
             if generation.loader is not None:
                 generation.loader.close()
@@ -199,6 +203,8 @@ class Supervisor:
 
     def _timers(self) -> Iterator[float]:
         """When something has to be looked at."""
+        if logs.advance():
+            yield time.monotonic() + LOG_PAUSE
         yield self._stage_ends
         yield self._memory_look
         yield self._watchdog_at
@@ -253,6 +259,16 @@ class Supervisor:
                 self._heed(line)
         for generation in self._loaders.values():
             self._hear_loader(generation)
+        for output in list(self._outputs):
+            if not output.read():
+                self._selector.unregister(output)
+                self._outputs.discard(output)
+                output.close()
+
+    def _listen_to(self, output: Output | None) -> None:
+        if output is not None:
+            self._selector.register(output, selectors.EVENT_READ)
+            self._outputs.add(output)
 
     def _heed(self, line: bytes) -> None:
         word, number, *rest = line.split()
@@ -309,6 +325,8 @@ class Supervisor:
     def _worker_ended(self, one: Child, code: int) -> None:
         requests = one.row.counters()["requests"]
         self._children.remove(one)
+        if one.output in self._outputs:
+            one.output.finish()  # its last words come before what is said of it
         self._requests += requests
         self._finished += one.finished
         self._cut_off += one.cut_off
@@ -573,6 +591,7 @@ class Supervisor:
             self._not_started(one, str(error))
         else:
             self._start_error = ""
+            self._listen_to(one.output)
 
     def _start_loader(self, generation: Generation) -> None:
         try:
@@ -581,6 +600,7 @@ class Supervisor:
             self._start_later(str(error))
         else:
             self._loaders[generation.loader_pid] = generation
+            self._listen_to(generation.loader_output)
             self._selector.register(line, selectors.EVENT_READ)
 
     def _not_started(self, one: Child, why: str) -> None:
@@ -802,6 +822,7 @@ class Supervisor:
             numbers=self._numbers,
             generations=self._generations,
             counts=(self._requests, self._finished, self._cut_off),
+            outputs=[(output.fileno(), output.pid) for output in self._outputs],
             blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
         )
 
@@ -809,6 +830,8 @@ class Supervisor:
         """Go on with the workers of the program that was here before, until others have their places."""
         self._numbers, self._generations = kept.numbers, kept.generations + 1
         self._requests, self._finished, self._cut_off = kept.counts
+        for reader, pid in kept.outputs:
+            self._listen_to(Output(reader, pid))
         self._reload_began = time.monotonic()
         trial.number = self._generations
         for number, memory in kept.boards.items():
@@ -912,6 +935,8 @@ class Supervisor:
         return [generation for generation in found | set(self._loaders.values()) if generation is not None]
 
     def _say_goodbye(self) -> None:
+        for output in self._outputs:
+            output.finish()
         if self._generation is not None:
             LOG.info("%s", summary(self._requests, self._finished, self._cut_off))
             self._call(self._generation, "on_exit")

@@ -46,6 +46,7 @@ class Kept:
     generations: int
     counts: tuple[int, int, int]
     blocked: list[int]  # signals that were, before the upgrade
+    outputs: list[tuple[int, int]]  # of --capture-output: what is read, and whose it is
 
     def descriptors(self) -> list[int]:
         """All that have to stay open."""
@@ -54,6 +55,7 @@ class Kept:
             *sockets,
             *(fd for fd in self.lines if fd >= 0),
             *(memory[0] for memory in self.boards.values()),
+            *(reader for reader, _ in self.outputs),
         ]
 
 
@@ -103,6 +105,7 @@ def hand_on(kept: Kept) -> NoReturn:
         for fd in descriptors:
             os.set_inheritable(fd, True)
         os.chdir(kept.directory)
+        logs.flush()
         os.execve(sys.executable, command(), {**os.environ, VARIABLE: str(memo)})
     finally:
         os.fchdir(here)

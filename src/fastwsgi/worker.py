@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
-from fastwsgi import __version__, loader
+from fastwsgi import __version__, loader, logs
 from fastwsgi._crew import Crew, start_new_thread
 from fastwsgi._stats import row_state_t
 from fastwsgi.config import Settings, merge
@@ -57,11 +57,15 @@ SUPERVISED = (
     "max_worker_lifetime",
     "preload",
     "reuse_port",
+    "capture_output",
 )
 
 # What clients of this machine have at the stop that were just connecting: on a busy one they may take a while
 # from there to their first octets. Others have as long.
 LAST_CALL = 0.1
+
+# How often what has been waiting is offered to a log again.
+LOG_PAUSE = 1.0
 
 # What a new worker may take to answer --health.
 HEALTH_PATIENCE = 10.0
@@ -70,8 +74,10 @@ NOT_FOR_SERVERS = {
     "bind": "the address is host and port",
     "chdir": "the application is loaded already",
     "pythonpath": "the application is loaded already",
-    "error_logfile": "set up the logger 'fastwsgi'",
-    "log_level": "set up the logger 'fastwsgi'",
+    **dict.fromkeys(
+        ("error_logfile", "log_level", "log_config", "log_config_json", "log_config_dict"),
+        "set up the logger 'fastwsgi'",
+    ),
     **dict.fromkeys(("user", "group", "umask", "pid", "daemon", "name"), "the process is yours"),
     **dict.fromkeys(("config", "env"), "settings are its arguments, and the environment is yours"),
     **dict.fromkeys(SUPERVISED, "it serves in this process alone"),
@@ -129,10 +135,11 @@ class Worker:
         """
         self._post = post
         self._settings = settings
-        self._access_log = AccessLog(settings.access_logfile) if access_log is None else access_log
+        self._access_log = AccessLog.of(settings) if access_log is None else access_log
         try:
             row, kick_fd = (post.row, post.kick_fd) if post is not None else (None, -1)
-            self._crew = Crew(app, listeners, settings, LOG, self._access_log.fd, row, kick_fd)
+            log = self._access_log
+            self._crew = Crew(app, listeners, settings, LOG, log.fd, row, kick_fd, log.line_start)
         except ValueError as error:
             self._access_log.close()
             raise ConfigError(str(error)) from None
@@ -146,6 +153,7 @@ class Worker:
             self._crew.max_requests = jittered(settings.max_requests, settings.max_requests_jitter)
         # Signal handlers must not write to the log: they may have interrupted a write to it.
         self._messages: list[tuple[int, str]] = []
+        self._beat = self._crew.beat
         _workers.add(self)
 
     def after_fork_in_child(self) -> None:
@@ -157,6 +165,7 @@ class Worker:
 
         has_started: called once the threads run, and --health is answered.
         """
+        logs.call_when_waiting(self._wake)
         try:
             probe = self._probe() if self._post is not None else None
             self._crew.start()
@@ -179,6 +188,7 @@ class Worker:
         finally:
             while not self._crew.finished:
                 self._attend()
+            logs.call_when_waiting(lambda: None)
             self._attend()
             if self._post is not None:
                 self._post.tell("end", *self._last_requests())
@@ -329,6 +339,12 @@ class Worker:
         messages, self._messages = self._messages, []
         for level, text in (*messages, *records):
             LOG.log(level, text)
+        self._crew.beat = min(self._beat or LOG_PAUSE, LOG_PAUSE) if logs.advance() else self._beat
+
+    def _wake(self) -> None:
+        """Have the thread in `run` look after the logs."""
+        with suppress(OSError):
+            os.write(self._crew.wakeup_fd, b"\0")
 
     def summary(self) -> str:
         """After `run`: one line on how it went."""
@@ -455,8 +471,10 @@ def serve(app: "WSGIApplication | str", settings: Settings) -> None:
     loader.prepare_environ(settings.env)
     loader.prepare_path(settings.chdir, settings.pythonpath)
     prepare(settings)
+    if settings.capture_output:
+        LOG.warning("--capture-output has no effect without a supervisor, which would read the output")
     in_main = in_main_thread()
-    access_log = AccessLog(settings.access_logfile)
+    access_log = AccessLog.of(settings)
     listeners: list[Listener] = []
     try:
         listeners = open_listeners(settings.bind, settings.backlog)
@@ -491,7 +509,7 @@ def prepare(settings: Settings) -> None:
     """Do what comes before all opening: the umask, the error log, the limit of open files."""
     if settings.umask is not None:
         os.umask(settings.umask)
-    set_up_error_log(settings.error_logfile, settings.log_level)
+    set_up_error_log(settings)
     if settings.backlog > longest_backlog():
         LOG.warning(
             "The kernel cuts --backlog %d to %d; raise net.core.somaxconn",

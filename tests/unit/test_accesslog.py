@@ -311,8 +311,10 @@ def test_a_format_is_text() -> None:
 OBJECT_START = {"level": "info", "logger": "fastwsgi.access", "pid": os.getpid()}
 
 
-def json_line(format: str = DEFAULT_FORMAT, request: bytes | None = REQUEST, **record: object) -> dict[str, Any]:
-    """The line as a JSON reader has it, which is ASCII without control characters, and not longer than it says."""
+def json_line(
+    format: str = DEFAULT_FORMAT, request: bytes | None = REQUEST, **record: object
+) -> dict[str, Any]:
+    """The line as a JSON reader has it; it is ASCII without control characters, each key is there once."""
     text = LogFormat(format, is_json=True).line(request, **record)
     assert text is not None
     assert re.fullmatch(rb"[ -~]*\n", text)
@@ -409,7 +411,7 @@ def test_json_of_anything(value: bytes) -> None:
 
 @given(st.binary(max_size=100))
 def test_hostile_requests_in_json(value: bytes) -> None:
-    request = b"GET /" + value + b" HTTP/1.1\r\nHost: a\r\nUser-Agent: " + value + b"\r\nReferer: \"" + value
+    request = b"GET /" + value + b" HTTP/1.1\r\nHost: a\r\nUser-Agent: " + value + b'\r\nReferer: "' + value
     json_line(request=request + b"\r\nAuthorization: Basic " + base64.b64encode(value) + b"\r\n\r\n")
 
 
