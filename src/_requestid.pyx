@@ -12,6 +12,8 @@ from libc.string cimport memcpy
 
 from fastwsgi._octets cimport IN_TOKEN, octet_kinds
 
+cimport cython
+
 
 cdef uint64_t hexadecimal(uint64_t half) noexcept nogil:
     """The lower four octets as the eight digits that stand in memory for them, the highest first (little-endian)."""
@@ -69,6 +71,7 @@ cdef int id_source_set(id_source_t* source, bint is_on) except -1:
     return 0
 
 
+@cython.final
 cdef class IdSource:
     """Ids for tests."""
 

@@ -1,5 +1,6 @@
-from typing import Self
+from typing import Self, final
 
+@final
 class IdSource:
     def __new__(cls) -> Self: ...
     def make(self, number: int) -> str: ...
