@@ -35,7 +35,15 @@ from harness.servers import SERVERS, Server, Start, server_environment
 
 DEFAULT_SERVERS = ("fastwsgi-t1", "fastwsgi", "fastwsgi-t32", "bjoern", "ceiling-app", "ceiling-fixed")
 # Those that are one process of one program, which is what the tools can follow from the start.
-POSSIBLE_SERVERS = (*DEFAULT_SERVERS, "fastwsgi-pypi", "waitress", "wsgiref")
+POSSIBLE_SERVERS = (
+    *DEFAULT_SERVERS,
+    "fastwsgi-log",
+    "fastwsgi-json",
+    "fastwsgi-id",
+    "fastwsgi-pypi",
+    "waitress",
+    "wsgiref",
+)
 MEASURED_CASES = ("hello", "browser")
 CONNECTIONS = (1, 16)
 WARM = 2000

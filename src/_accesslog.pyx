@@ -1,8 +1,8 @@
 """The access log's format, and the line it makes of an exchange.
 
-The atoms are gunicorn's. All that came from the network is escaped, so that no client can forge a line or
-reach the terminal of who reads the log. It knows neither where lines go nor when: they are bytes in the
-caller's buffer.
+The atoms are gunicorn's, and a few of ours. A line is text, or a JSON object with a key for each atom. All that came from
+the network is escaped, so that no client can forge a line or reach the terminal of who reads the log; a line is ASCII in
+any case. It knows neither where lines go nor when: they are bytes in the caller's buffer.
 """
 
 cimport cython
@@ -12,14 +12,15 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcpy, memset
 from posix.types cimport time_t
-from posix.unistd cimport getpid
 
 from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_t, span_t
 from fastwsgi._parser cimport (
-    KNOWN_AUTHORIZATION, KNOWN_NONE, field_t, known_find, limits_default, limits_t, parser_feed, parser_free,
+    KNOWN_AUTHORIZATION, KNOWN_NONE, KNOWN_X_REQUEST_ID, field_t, known_find, limits_default, limits_t, parser_feed, parser_free,
     parser_init, parser_t,
 )
 
+import json
+import os
 import re
 
 
@@ -43,6 +44,7 @@ cdef enum:
     ATOM_TIME
     ATOM_REQUEST_LINE
     ATOM_METHOD
+    ATOM_TARGET
     ATOM_PATH
     ATOM_QUERY
     ATOM_PROTOCOL
@@ -53,7 +55,7 @@ cdef enum:
     ATOM_MILLISECONDS
     ATOM_MICROSECONDS
     ATOM_DECIMAL_SECONDS
-    ATOM_PROCESS
+    ATOM_REQUEST_ID
     ATOM_REQUEST_FIELD
     ATOM_RESPONSE_FIELD
     ATOM_ENVIRON
@@ -64,26 +66,51 @@ cdef enum:
 
 DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
+# By its letters, what an atom is and the key that it has in JSON.
 cdef dict ATOMS = {
-    "h": ATOM_PEER,
-    "u": ATOM_USER,
-    "t": ATOM_TIME,
-    "r": ATOM_REQUEST_LINE,
-    "m": ATOM_METHOD,
-    "U": ATOM_PATH,
-    "q": ATOM_QUERY,
-    "H": ATOM_PROTOCOL,
-    "s": ATOM_STATUS,
-    "B": ATOM_CONTENT_BYTES,
-    "b": ATOM_CONTENT_BYTES_OR_DASH,
-    "T": ATOM_SECONDS,
-    "M": ATOM_MILLISECONDS,
-    "D": ATOM_MICROSECONDS,
-    "L": ATOM_DECIMAL_SECONDS,
-    "p": ATOM_PROCESS,
+    "h": (ATOM_PEER, "remote_addr"),
+    "u": (ATOM_USER, "user"),
+    "t": (ATOM_TIME, "time"),
+    "r": (ATOM_REQUEST_LINE, "request"),
+    "m": (ATOM_METHOD, "method"),
+    "target": (ATOM_TARGET, "target"),
+    "U": (ATOM_PATH, "path"),
+    "q": (ATOM_QUERY, "query"),
+    "H": (ATOM_PROTOCOL, "protocol"),
+    "s": (ATOM_STATUS, "status"),
+    "B": (ATOM_CONTENT_BYTES, "bytes"),
+    "b": (ATOM_CONTENT_BYTES_OR_DASH, "bytes"),
+    "id": (ATOM_REQUEST_ID, "request_id"),
 }
-cdef dict FIELD_ATOMS = {"f": b"referer", "a": b"user-agent"}
-cdef dict NAMED_ATOMS = {"i": ATOM_REQUEST_FIELD, "o": ATOM_RESPONSE_FIELD, "e": ATOM_ENVIRON}
+cdef dict FIELD_ATOMS = {"f": (b"referer", "referer"), "a": (b"user-agent", "user_agent"), "host": (b"host", "host")}
+cdef dict NAMED_ATOMS = {
+    "i": (ATOM_REQUEST_FIELD, "request_header_"),
+    "o": (ATOM_RESPONSE_FIELD, "response_header_"),
+    "e": (ATOM_ENVIRON, "environ_"),
+}
+# Each takes the name of a time before it, too: %({queue}D)s.
+cdef dict TIME_ATOMS = {
+    "T": (ATOM_SECONDS, "_s"),
+    "M": (ATOM_MILLISECONDS, "_ms"),
+    "D": (ATOM_MICROSECONDS, "_us"),
+    "L": (ATOM_DECIMAL_SECONDS, "_seconds"),
+}
+# By its name, the time of record_t that it is. What is added here is an atom, and a key of JSON.
+cdef dict TIMES = {
+    "duration": LOGGED_WHOLE,
+    "head": LOGGED_HEAD,
+    "content": LOGGED_CONTENT,
+    "queue": LOGGED_QUEUE,
+    "gil": LOGGED_GIL,
+    "application": LOGGED_APPLICATION,
+    "sending": LOGGED_SENDING,
+}
+
+# What JSON lines have where no format asks for something else.
+cdef str JSON_FORMAT = (
+    "%(t)s%(h)s%(u)s%(m)s%(target)s%(H)s%(host)s%(s)s%(B)s"
+    + "".join([f"%({{{name}}}D)s" for name in TIMES]) + "%(f)s%(a)s%(id)s"
+)
 # Python's formatting, which the atoms come from, lets these be written with a d.
 cdef frozenset NUMBERS = frozenset("sBTMD")
 
@@ -101,8 +128,14 @@ cdef inline char* put(char* at, const char* end, const char* data, size_t size) 
     return at + size
 
 
-cdef inline char* put_dash(char* at, const char* end) noexcept nogil:
-    return put(at, end, b"-", 1)
+cdef inline char* put_nothing(char* at, const char* end, bint is_json) noexcept nogil:
+    """Where there is no value."""
+    return put(at, end, b"null", 4) if is_json else put(at, end, b"-", 1)
+
+
+cdef inline char* put_quote(char* at, const char* end, bint is_json) noexcept nogil:
+    """What strings of JSON begin and end with."""
+    return put(at, end, b'"', 1) if is_json else at
 
 
 cdef inline char* put_number(char* at, const char* end, uint64_t number) noexcept nogil:
@@ -116,15 +149,19 @@ cdef inline char* put_number(char* at, const char* end, uint64_t number) noexcep
             return put(at, end, digits + first, 20 - first)
 
 
-cdef inline char* put_decimal_seconds(char* at, const char* end, uint64_t microseconds) noexcept nogil:
+cdef inline char* put_fraction(char* at, const char* end, uint64_t microseconds) noexcept nogil:
+    """Less than a million of them, as what stands behind a number of seconds."""
     cdef char fraction[8]
-    cdef uint64_t rest = microseconds % 1000000
     cdef int i
     fraction[0] = c"."
     for i in range(6, 0, -1):
-        fraction[i] = <char>(c"0" + rest % 10)
-        rest //= 10
-    return put(put_number(at, end, microseconds // 1000000), end, fraction, 7)
+        fraction[i] = <char>(c"0" + microseconds % 10)
+        microseconds //= 10
+    return put(at, end, fraction, 7)
+
+
+cdef inline char* put_decimal_seconds(char* at, const char* end, uint64_t microseconds) noexcept nogil:
+    return put_fraction(put_number(at, end, microseconds // 1000000), end, microseconds % 1000000)
 
 
 cdef inline bint is_plain(unsigned char octet) noexcept nogil:
@@ -144,8 +181,9 @@ cdef inline bint are_plain(uint64_t octets) noexcept nogil:
     return (octets | control | quote | backslash | delete) & (0x80 * ones) == 0
 
 
-cdef char* put_escaped(char* at, const char* end, const char* data, size_t size) noexcept nogil:
-    """Visible ASCII and spaces as they are, but \\" and \\\\; all else, obs-text too, as \\xHH."""
+cdef char* put_escaped(char* at, const char* end, const char* data, size_t size, bint is_json) noexcept nogil:
+    """Visible ASCII and spaces as they are, but \\" and \\\\; all else, obs-text too, as \\xHH, or \\u00HH in JSON."""
+    cdef ssize_t longest = 6 if is_json else 4
     cdef const char* digits = b"0123456789abcdef"
     cdef uint64_t octets
     cdef unsigned char octet
@@ -182,24 +220,37 @@ cdef char* put_escaped(char* at, const char* end, const char* data, size_t size)
             at[1] = data[0]
             at += 2
         else:
-            if end - at < 4:
+            if end - at < longest:
                 return NULL
-            at[0] = c"\\"
-            at[1] = c"x"
-            at[2] = digits[octet >> 4]
-            at[3] = digits[octet & 15]
-            at += 4
+            at = put(at, end, b"\\u00" if is_json else b"\\x", <size_t>longest - 2)
+            at[0] = digits[octet >> 4]
+            at[1] = digits[octet & 15]
+            at += 2
         data += 1
         size -= 1
     return at
 
 
-cdef inline char* put_value(char* at, const char* end, const char* data, size_t size) noexcept nogil:
-    return put_escaped(at, end, data, size) if size > 0 else put_dash(at, end)
+cdef inline char* put_string(char* at, const char* end, const char* data, size_t size, bint is_json) noexcept nogil:
+    return put_quote(put_escaped(put_quote(at, end, is_json), end, data, size, is_json), end, is_json)
 
 
-cdef inline char* put_span(char* at, const char* end, const record_t* record, span_t span) noexcept nogil:
-    return put_value(at, end, record.data + span.start, span.length)
+cdef inline char* put_value(char* at, const char* end, const char* data, size_t size, bint is_json) noexcept nogil:
+    return put_string(at, end, data, size, is_json) if size > 0 else put_nothing(at, end, is_json)
+
+
+cdef inline char* put_span(char* at, const char* end, const record_t* record, span_t span, bint is_json) noexcept nogil:
+    return put_value(at, end, record.data + span.start, span.length, is_json)
+
+
+cdef inline char* put_more(
+    char* at, const char* end, const char* data, size_t size, bint is_first, bint is_json
+) noexcept nogil:
+    """A value of a field, joined with those before it as RFC 9110, 5.3 joins them; the last quote is missing."""
+    if not is_first:
+        return put_escaped(put(at, end, b", ", 2), end, data, size, is_json)
+    at = put_quote(at, end, is_json)
+    return put_escaped(at, end, data, size, is_json) if size > 0 or is_json else put_nothing(at, end, False)
 
 
 cdef bint is_name(const char* text, const char* name, size_t size) noexcept nogil:
@@ -216,15 +267,17 @@ cdef bint is_name(const char* text, const char* name, size_t size) noexcept nogi
 
 
 cdef char* put_request_field(
-    char* at, const char* end, const record_t* record, const char* name, size_t size, int known
+    char* at, const char* end, const record_t* record, const char* name, size_t size, int known, bint is_json
 ) noexcept nogil:
-    """The values of the field, joined as RFC 9110, 5.3 joins them."""
     cdef const parser_t* parser = record.parser
     cdef const field_t* field
     cdef bint found = False
     cdef uint32_t i
+    if known == KNOWN_X_REQUEST_ID and record.id_size:
+        # Whatever the client has sent, this is what the application got.
+        return put_string(at, end, record.id, record.id_size, is_json)
     if known != KNOWN_NONE and not (parser.known_seen >> known) & 1:
-        return put_dash(at, end)
+        return put_nothing(at, end, is_json)
     for i in range(parser.field_count):
         field = &parser.fields[i]
         if field.known != known:
@@ -233,17 +286,13 @@ cdef char* put_request_field(
             field.name.length == size and is_name(record.data + field.name.start, name, size)
         ):
             continue
-        if found:
-            at = put(at, end, b", ", 2)
-            at = put_escaped(at, end, record.data + field.value.start, field.value.length)
-        else:
-            at = put_span(at, end, record, field.value)
+        at = put_more(at, end, record.data + field.value.start, field.value.length, not found, is_json)
         found = True
-    return at if found else put_dash(at, end)
+    return put_quote(at, end, is_json) if found else put_nothing(at, end, is_json)
 
 
 cdef char* put_response_field(
-    char* at, const char* end, const record_t* record, const char* name, size_t size
+    char* at, const char* end, const record_t* record, const char* name, size_t size, bint is_json
 ) noexcept nogil:
     cdef const char* line = record.head
     cdef const char* head_end = record.head + record.head_size
@@ -260,14 +309,10 @@ cdef char* put_response_field(
             value_end = line_end - 1 if (line_end - 1)[0] == c"\r" else line_end
             while value < value_end and (value[0] == c" " or value[0] == c"\t"):
                 value += 1
-            if found:
-                at = put(at, end, b", ", 2)
-                at = put_escaped(at, end, value, value_end - value)
-            else:
-                at = put_value(at, end, value, value_end - value)
+            at = put_more(at, end, value, value_end - value, not found, is_json)
             found = True
         line = line_end + 1
-    return at if found else put_dash(at, end)
+    return put_quote(at, end, is_json) if found else put_nothing(at, end, is_json)
 
 
 cdef inline int base64_digit(unsigned char octet) noexcept nogil:
@@ -280,7 +325,7 @@ cdef inline int base64_digit(unsigned char octet) noexcept nogil:
     return 62 if octet == c"+" else 63 if octet == c"/" else -1
 
 
-cdef char* put_user(char* at, const char* end, const record_t* record) noexcept nogil:
+cdef char* put_user(char* at, const char* end, const record_t* record, bint is_json) noexcept nogil:
     """The user name of the Basic credentials (RFC 7617), however the application takes them."""
     cdef const parser_t* parser = record.parser
     cdef char decoded[CREDENTIALS]
@@ -293,14 +338,14 @@ cdef char* put_user(char* at, const char* end, const record_t* record) noexcept 
     cdef int digit
     cdef uint32_t i
     if parser == NULL or not (parser.known_seen >> KNOWN_AUTHORIZATION) & 1:
-        return put_dash(at, end)
+        return put_nothing(at, end, is_json)
     for i in range(parser.field_count):
         if parser.fields[i].known == KNOWN_AUTHORIZATION:
             text = record.data + parser.fields[i].value.start
             size = parser.fields[i].value.length
             break
     if size < 6 or text[5] != c" " or not is_name(text, b"basic", 5):
-        return put_dash(at, end)
+        return put_nothing(at, end, is_json)
     text += 6
     size -= 6
     while size > 0 and text[0] == c" ":
@@ -319,47 +364,59 @@ cdef char* put_user(char* at, const char* end, const record_t* record) noexcept 
         text += 1
         size -= 1
     colon = <const char*>memchr(decoded, c":", length)
-    return put_dash(at, end) if colon == NULL else put_value(at, end, decoded, colon - decoded)
+    if colon == NULL:
+        return put_nothing(at, end, is_json)
+    return put_value(at, end, decoded, colon - decoded, is_json)
 
 
-cdef char* put_time(char* at, const char* end, const record_t* record, stamp_t* stamp) noexcept nogil:
-    """Local time with its zone, in English whatever the locale: log readers expect that."""
+cdef bint stamp_make(stamp_t* stamp, time_t second, bint is_json) noexcept nogil:
+    """Local time with its zone, in English whatever the locale: log readers expect that; in JSON by RFC 3339."""
     cdef const char* months = b"JanFebMarAprMayJunJulAugSepOctNovDec"
-    cdef time_t second = <time_t>record.unix_time
     cdef tm_t local
-    cdef long zone
-    if stamp.size == 0 or stamp.second != record.unix_time:
-        if localtime_r(&second, &local) == NULL:
-            return put_dash(at, end)
-        zone = local.tm_gmtoff // 60
-        stamp.second = record.unix_time
+    cdef long zone, minutes
+    cdef int sign
+    if localtime_r(&second, &local) == NULL:
+        return False
+    zone = local.tm_gmtoff // 60
+    sign = c"-" if zone < 0 else c"+"
+    minutes = -zone if zone < 0 else zone
+    if is_json:
         stamp.size = snprintf(
-            stamp.text,
-            sizeof(stamp.text),
-            "[%02d/%.3s/%d:%02d:%02d:%02d %c%02ld%02ld]",
-            local.tm_mday,
-            months + 3 * local.tm_mon,
-            local.tm_year + 1900,
-            local.tm_hour,
-            local.tm_min,
-            local.tm_sec,
-            <int>(c"-" if zone < 0 else c"+"),
-            (-zone if zone < 0 else zone) // 60,
-            (-zone if zone < 0 else zone) % 60,
-        )
-    return put(at, end, stamp.text, stamp.size)
+            stamp.text, sizeof(stamp.text), b'"%04d-%02d-%02dT%02d:%02d:%02d', local.tm_year + 1900, local.tm_mon + 1,
+            local.tm_mday, local.tm_hour, local.tm_min, local.tm_sec)
+        snprintf(stamp.zone, sizeof(stamp.zone), b'%c%02ld:%02ld"', sign, minutes // 60, minutes % 60)
+    else:
+        stamp.size = snprintf(
+            stamp.text, sizeof(stamp.text), "[%02d/%.3s/%d:%02d:%02d:%02d %c%02ld%02ld]", local.tm_mday,
+            months + 3 * local.tm_mon, local.tm_year + 1900, local.tm_hour, local.tm_min, local.tm_sec, sign,
+            minutes // 60, minutes % 60)
+    stamp.second = second
+    return True
 
 
-cdef char* put_environ_value(char* at, const char* end, const record_t* record, size_t* used) noexcept nogil:
+cdef char* put_time(char* at, const char* end, const record_t* record, stamp_t* stamp, bint is_json) noexcept nogil:
+    cdef int64_t second = record.wall_ns // 1000000000
+    if (stamp.size == 0 or stamp.second != second) and not stamp_make(stamp, <time_t>second, is_json):
+        return put_nothing(at, end, is_json)
+    at = put(at, end, stamp.text, stamp.size)
+    if is_json:
+        at = put_fraction(at, end, <uint64_t>(record.wall_ns % 1000000000) // 1000)
+        at = put(at, end, stamp.zone, 7)
+    return at
+
+
+cdef char* put_environ_value(
+    char* at, const char* end, const record_t* record, size_t* used, bint is_json
+) noexcept nogil:
     """The next of the values that accesslog_values() gathered; they are in the order of their atoms."""
     cdef uint32_t length
     if record.values == NULL or record.values_size - used[0] < sizeof(length):
-        return put_dash(at, end)
+        return put_nothing(at, end, is_json)
     memcpy(&length, record.values + used[0], sizeof(length))
     used[0] += sizeof(length)
     if length == <uint32_t>NO_VALUE:
-        return put_dash(at, end)
-    at = put_value(at, end, record.values + used[0], length)
+        return put_nothing(at, end, is_json)
+    at = put_value(at, end, record.values + used[0], length, is_json)
     used[0] += length
     return at
 
@@ -370,6 +427,7 @@ cdef ssize_t accesslog_line(
     """Write the line with its newline to out; its length, or -1 when capacity is too small for it."""
     cdef const parser_t* parser = record.parser
     cdef bint has_request = parser != NULL and parser.request_line.length > 0
+    cdef bint is_json = format.is_json
     cdef const char* end = out + capacity
     cdef char* at = out
     cdef const log_atom_t* atom
@@ -382,47 +440,52 @@ cdef ssize_t accesslog_line(
         if atom.kind == ATOM_LITERAL:
             at = put(at, end, text, atom.size)
         elif atom.kind == ATOM_PEER:
-            at = put_value(at, end, record.peer, record.peer_size)
+            at = put_value(at, end, record.peer, record.peer_size, is_json)
         elif atom.kind == ATOM_USER:
-            at = put_user(at, end, record)
+            at = put_user(at, end, record, is_json)
         elif atom.kind == ATOM_TIME:
-            at = put_time(at, end, record, stamp)
+            at = put_time(at, end, record, stamp, is_json)
         elif atom.kind == ATOM_STATUS:
-            at = put_number(at, end, record.status) if record.status > 0 else put_dash(at, end)
+            at = put_number(at, end, record.status) if record.status > 0 else put_nothing(at, end, is_json)
         elif atom.kind == ATOM_CONTENT_BYTES:
             at = put_number(at, end, record.content_bytes)
         elif atom.kind == ATOM_CONTENT_BYTES_OR_DASH:
-            at = put_number(at, end, record.content_bytes) if record.content_bytes > 0 else put_dash(at, end)
+            if record.content_bytes > 0 or is_json:
+                at = put_number(at, end, record.content_bytes)
+            else:
+                at = put_nothing(at, end, False)
         elif atom.kind == ATOM_SECONDS:
-            at = put_number(at, end, record.duration_ns // 1000000000)
+            at = put_number(at, end, record.times_ns[atom.known] // 1000000000)
         elif atom.kind == ATOM_MILLISECONDS:
-            at = put_number(at, end, record.duration_ns // 1000000)
+            at = put_number(at, end, record.times_ns[atom.known] // 1000000)
         elif atom.kind == ATOM_MICROSECONDS:
-            at = put_number(at, end, record.duration_ns // 1000)
+            at = put_number(at, end, record.times_ns[atom.known] // 1000)
         elif atom.kind == ATOM_DECIMAL_SECONDS:
-            at = put_decimal_seconds(at, end, record.duration_ns // 1000)
-        elif atom.kind == ATOM_PROCESS:
-            at = put(at, end, b"<", 1)
-            at = put_number(at, end, getpid())
-            at = put(at, end, b">", 1)
+            at = put_decimal_seconds(at, end, record.times_ns[atom.known] // 1000)
         elif atom.kind == ATOM_RESPONSE_FIELD:
-            at = put_response_field(at, end, record, text, atom.size)
+            at = put_response_field(at, end, record, text, atom.size, is_json)
         elif atom.kind == ATOM_ENVIRON:
-            at = put_environ_value(at, end, record, &used)
+            at = put_environ_value(at, end, record, &used, is_json)
+        elif atom.kind == ATOM_REQUEST_ID and record.id_size:
+            at = put_string(at, end, record.id, record.id_size, is_json)
         elif not has_request:
-            at = put_dash(at, end)
+            at = put_nothing(at, end, is_json)
+        elif atom.kind == ATOM_REQUEST_ID:
+            at = put_request_field(at, end, record, b"x-request-id", 12, KNOWN_X_REQUEST_ID, is_json)
         elif atom.kind == ATOM_REQUEST_LINE:
-            at = put_span(at, end, record, parser.request_line)
+            at = put_span(at, end, record, parser.request_line, is_json)
         elif atom.kind == ATOM_METHOD:
-            at = put_span(at, end, record, parser.method_name)
+            at = put_span(at, end, record, parser.method_name, is_json)
+        elif atom.kind == ATOM_TARGET:
+            at = put_span(at, end, record, parser.target, is_json)
         elif atom.kind == ATOM_PATH:
-            at = put_span(at, end, record, parser.path)
+            at = put_span(at, end, record, parser.path, is_json)
         elif atom.kind == ATOM_QUERY:
-            at = put_escaped(at, end, record.data + parser.query.start, parser.query.length)
+            at = put_string(at, end, record.data + parser.query.start, parser.query.length, is_json)
         elif atom.kind == ATOM_PROTOCOL:
-            at = put(at, end, b"HTTP/1.1" if parser.version_minor else b"HTTP/1.0", 8)
+            at = put_string(at, end, b"HTTP/1.1" if parser.version_minor else b"HTTP/1.0", 8, is_json)
         elif atom.kind == ATOM_REQUEST_FIELD:
-            at = put_request_field(at, end, record, text, atom.size, atom.known)
+            at = put_request_field(at, end, record, text, atom.size, atom.known, is_json)
         if at == NULL:
             return -1
     at = put(at, end, b"\n", 1)
@@ -467,69 +530,112 @@ cdef bytes environ_text(dict environ, bytes name):
         return text.encode("utf-8", "backslashreplace")
 
 
-cdef list compile_format(str format):
-    """The atoms as (kind, known, text), with neighbouring literals joined; ValueError if one is wrong."""
-    cdef list atoms = []
-    cdef bytes literal = b""
-    cdef bytes text
+cdef list read_format(str format):
+    """The pieces of a format, as (key in JSON, kind, known, text); ValueError if one is wrong."""
+    cdef list pieces = []
     cdef Py_ssize_t end = 0
     for piece in PIECES.finditer(format):
         if piece.start() != end:
             break
         end = piece.end()
         name, atom = piece["name"], piece["atom"]
-        known = KNOWN_NONE
-        text = b""
         if atom is None:
-            literal += piece["literal"].encode("utf-8", "surrogateescape") if piece["literal"] else b"%"
+            literal = piece["literal"].encode("utf-8", "surrogateescape") if piece["literal"] else b"%"
+            pieces.append(("", ATOM_LITERAL, KNOWN_NONE, literal))
             continue
-        if piece["conversion"] == "d" and (name is not None or atom not in NUMBERS):
+        if piece["conversion"] == "d" and (name in NAMED_ATOMS or atom not in NUMBERS):
             raise ValueError(f"access log format: {piece.group()} is not a number; it is written with an s")
-        if name is not None and atom in NAMED_ATOMS:
-            kind = NAMED_ATOMS[atom]
-            text = name.lower().encode()
-        elif name is None and atom == "l":
-            # What identd would say (RFC 1413); nobody asks any more.
-            literal += b"-"
-            continue
-        elif name is None and atom in FIELD_ATOMS:
-            kind = ATOM_REQUEST_FIELD
-            text = FIELD_ATOMS[atom]
-        elif name is None and atom in ATOMS:
-            kind = ATOMS[atom]
-        else:
-            raise ValueError(f"access log format: unknown atom {piece.group()}")
-        if kind == ATOM_REQUEST_FIELD:
-            known = known_find(text, len(text))
-        if literal:
-            atoms.append((ATOM_LITERAL, KNOWN_NONE, literal))
-            literal = b""
-        atoms.append((kind, known, text))
+        pieces.append(read_atom(name, atom, piece.group()))
     if end != len(format):
         wrong = format[end : end + 12]
         raise ValueError(
             f"access log format: {wrong!r} begins no atom such as %(h)s; a percent sign is written %%"
         )
+    return pieces
+
+
+cdef tuple read_atom(object name, str atom, str written):
+    cdef bytes text
+    if atom in TIME_ATOMS and (name is None or name in TIMES):
+        kind, unit = TIME_ATOMS[atom]
+        name = name or "duration"
+        return name + unit, kind, TIMES[name], b""
+    if name is not None and atom in NAMED_ATOMS:
+        kind, start = NAMED_ATOMS[atom]
+        text = name.lower().encode()
+        key = start + re.sub("[^a-z0-9]", "_", name.lower())
+        return key, kind, known_find(text, len(text)) if kind == ATOM_REQUEST_FIELD else KNOWN_NONE, text
+    if name is None and atom in FIELD_ATOMS:
+        text, key = FIELD_ATOMS[atom]
+        return key, ATOM_REQUEST_FIELD, known_find(text, len(text)), text
+    if name is None and atom in ATOMS:
+        kind, key = ATOMS[atom]
+        return key, kind, KNOWN_NONE, b""
+    if name is None and atom == "p":
+        return "pid", ATOM_LITERAL, KNOWN_NONE, f"<{os.getpid()}>".encode()
+    if name is None and atom == "l":
+        # What identd would say (RFC 1413); nobody asks any more.
+        return "", ATOM_LITERAL, KNOWN_NONE, b"-"
+    raise ValueError(f"access log format: unknown atom {written}")
+
+
+cdef list json_pieces(list pieces):
+    """The same as a JSON object: each atom once, with its key before it, and no literals but what is JSON's."""
+    cdef list keyed = []
+    cdef set keys = {"level", "logger", "pid"}
+    fixed = {"level": "info", "logger": "fastwsgi.access", "pid": os.getpid()}
+    before = json.dumps(fixed, separators=(",", ":")).encode().removesuffix(b"}")
+    for piece in pieces:
+        key = piece[0]
+        if key and key not in keys:
+            keys.add(key)
+            keyed.append(("", ATOM_LITERAL, KNOWN_NONE, before + f',"{key}":'.encode()))
+            keyed.append(piece)
+            before = b""
+    return [*keyed, ("", ATOM_LITERAL, KNOWN_NONE, before + b"}")]
+
+
+cdef list join_literals(list pieces):
+    """The same with neighbouring literals in one."""
+    cdef list joined = []
+    cdef bytes literal = b""
+    for piece in pieces:
+        if piece[1] == ATOM_LITERAL:
+            literal += piece[3]
+            continue
+        if literal:
+            joined.append(("", ATOM_LITERAL, KNOWN_NONE, literal))
+            literal = b""
+        joined.append(piece)
     if literal:
-        atoms.append((ATOM_LITERAL, KNOWN_NONE, literal))
-    return atoms
+        joined.append(("", ATOM_LITERAL, KNOWN_NONE, literal))
+    return joined
 
 
 @cython.final
 cdef class LogFormat:
-    """An access log format, compiled; ValueError, one line, if there is something wrong with it."""
+    """An access log format, compiled; ValueError, one line, if there is something wrong with it.
 
-    def __cinit__(self, str format not None=DEFAULT_FORMAT):
-        cdef list atoms = compile_format(format)
-        cdef bytes text = b"".join([piece[2] for piece in atoms])
+    is_json: lines are JSON objects with a key for each atom; the default format stands for more keys than atoms then.
+    prefix: what each line begins with, as it is. Made in the process that writes the lines, as they have its number.
+    """
+
+    def __cinit__(self, str format not None=DEFAULT_FORMAT, *, bint is_json=False, bytes prefix not None=b""):
+        cdef list pieces = read_format(JSON_FORMAT if is_json and format == DEFAULT_FORMAT else format)
+        cdef bytes text
         cdef log_atom_t* atom
         cdef size_t start = 0
-        self.format.atoms = <log_atom_t*>malloc(max(len(atoms), 1) * sizeof(log_atom_t))
+        if is_json:
+            pieces = json_pieces(pieces)
+        pieces = join_literals([("", ATOM_LITERAL, KNOWN_NONE, prefix), *pieces])
+        text = b"".join([piece[3] for piece in pieces])
+        self.format.is_json = is_json
+        self.format.atoms = <log_atom_t*>malloc(max(len(pieces), 1) * sizeof(log_atom_t))
         self.format.text = <char*>malloc(max(len(text), 1))
         if self.format.atoms == NULL or self.format.text == NULL:
             raise MemoryError
         memcpy(self.format.text, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-        for kind, known, name in atoms:
+        for _, kind, known, name in pieces:
             atom = &self.format.atoms[self.format.count]
             atom.kind = kind
             atom.known = known
@@ -556,12 +662,17 @@ cdef class LogFormat:
         int status=0,
         uint64_t content_bytes=0,
         uint64_t duration_ns=0,
-        int64_t unix_time=0,
+        dict times_ns not None={},
+        int64_t wall_ns=0,
+        bytes request_id not None=b"",
         bytes head not None=b"",
         dict environ=None,
         size_t capacity=65536,
     ):
-        """The line for an exchange, to be driven by tests; None if it does not fit into capacity."""
+        """The line for an exchange, to be driven by tests; None if it does not fit into capacity.
+
+        times_ns: the other times, by their names.
+        """
         cdef record_t record
         cdef stamp_t stamp
         cdef limits_t limits
@@ -590,8 +701,12 @@ cdef class LogFormat:
             record.head_size = PyBytes_GET_SIZE(head)
             record.status = status
             record.content_bytes = content_bytes
-            record.duration_ns = duration_ns
-            record.unix_time = unix_time
+            record.times_ns[<int>LOGGED_WHOLE] = duration_ns
+            for name, time_ns in times_ns.items():
+                record.times_ns[<int>TIMES[name]] = time_ns
+            record.wall_ns = wall_ns
+            record.id = PyBytes_AS_STRING(request_id)
+            record.id_size = PyBytes_GET_SIZE(request_id)
             with nogil:
                 size = accesslog_line(&self.format, &record, &stamp, out, capacity)
             return None if size < 0 else line[:size]

@@ -4,13 +4,13 @@ Everything here is called by the leader for a connection that the loop owns, exc
 post, claim: by the thread of an exchange). Knows the loop's structures, not its turn, and nothing of Python.
 """
 
-from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove, memset
 from posix.unistd cimport close
 
-from fastwsgi._accesslog cimport accesslog_line, record_t
+from fastwsgi._accesslog cimport LOGGED_WHOLE, accesslog_line, record_t
 from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_reserve
 from fastwsgi._chunked cimport chunked_feed, chunked_reset
 from fastwsgi._content cimport (
@@ -26,14 +26,14 @@ from fastwsgi._outbox cimport (
 )
 from fastwsgi._networks cimport ADDRESS_ROOM, address_t, address_text, networks_match_peer
 from fastwsgi._parser cimport (
-    CONTENT_DONE, HEAD_DONE, METHOD_CONNECT, METHOD_GET, METHOD_HEAD, NEED_MORE,
-    parser_feed, parser_free, parser_init, parser_reset,
+    CONTENT_DONE, HEAD_DONE, KNOWN_X_REQUEST_ID, METHOD_CONNECT, METHOD_GET, METHOD_HEAD, METHOD_OTHER, NEED_MORE,
+    field_t, parser_feed, parser_free, parser_init, parser_reset, parser_t,
 )
 from fastwsgi._platform cimport (
     SHUT_RDWR, SHUT_WR, WATCH_GONE, WATCH_READ, WATCH_WRITE, condition_init, head_push, iovec, line_load,
     line_replace, line_store, platform_address_octets, platform_has_ended, platform_has_octets, platform_recv,
-    platform_send, platform_send_pieces, platform_set_reset, platform_wall_seconds, platform_would_block, poller_wake,
-    poller_watch, pthread_cond_broadcast, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init,
+    platform_send, platform_send_pieces, platform_set_reset, platform_wall_ns, platform_wall_seconds, platform_would_block,
+    poller_wake, poller_watch, pthread_cond_broadcast, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init,
     pthread_mutex_lock, pthread_mutex_unlock, shutdown, sockaddr_storage,
     word_add, word_count, word_load, word_load_relaxed, word_or, word_store, word_swap,
 )
@@ -42,7 +42,12 @@ from fastwsgi._refusals cimport (
     REFUSAL_BAD_PROXY_HEADER, REFUSAL_CONNECT, REFUSAL_CONTENT_TIMEOUT, REFUSAL_MISDIRECTED, REFUSAL_NO_MEMORY,
     REFUSAL_NO_PROXY_HEADER, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
 )
+from fastwsgi._requestid cimport ID_MADE, ID_MOST, id_is_sane, id_make
 from fastwsgi._response cimport response_probe, response_refuse
+from fastwsgi._stats cimport (
+    DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE, DEADLINE_SEND, TIME_DELIVERY,
+    count_answer, observe,
+)
 from fastwsgi._trust cimport REMARK_ROOM, trust_concerns, trust_head
 
 cdef extern from * nogil:
@@ -94,6 +99,8 @@ cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* conn
     cdef char line[512]
     cdef const char* colon = b": "
     cdef const char* client = b"on a unix socket"
+    cdef const char* called = b""
+    cdef char name[ID_MOST + 16]
     if detail == NULL:
         colon = detail = b""
     if connection == NULL:
@@ -101,8 +108,12 @@ cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* conn
     else:
         if connection.peer_size:
             client = connection.peer_text
-        snprintf(line, sizeof(line), b"%s (client %s, while %s)%s%s", text, client, state_text[connection.state],
-                 colon, detail)
+        if connection.request != NULL and connection.request.id.length:
+            snprintf(name, sizeof(name), b", request id %.*s", <int>connection.request.id.length,
+                     request_id(connection.request))
+            called = name
+        snprintf(line, sizeof(line), b"%s (client %s%s, while %s)%s%s", text, client, called,
+                 state_text[connection.state], colon, detail)
     journal_record(&loop.journal, level, line)
 
 
@@ -208,6 +219,33 @@ cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record) noexcept nogil:
             return
 
 
+cdef void connection_identify(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil:
+    """--request-id: have its request called by what a trusted peer says, or by an id of ours.
+
+    By the thread that has the slot. What is not believed is left out of the environ.
+    """
+    cdef request_t* request = connection.request
+    cdef parser_t* parser
+    cdef field_t* found = NULL
+    cdef uint32_t i
+    if not loop.ids.is_on or request == NULL or request.id.length:
+        return
+    parser = &request.parser
+    if not request.is_parsing and (parser.known_seen >> <int>KNOWN_X_REQUEST_ID) & 1:
+        for i in range(parser.field_count):
+            if parser.fields[i].known == KNOWN_X_REQUEST_ID:
+                parser.fields[i].is_left_out = True
+                found = &parser.fields[i]
+        if connection.is_trusted and not found.is_repeated and id_is_sane(
+                request.buffer.data + request.start + found.value.start, found.value.length):
+            request.id = found.value
+            request.is_id_made = False
+            return
+    id_make(&loop.ids, <uint64_t>slot.index << 48 | slot.number, request.made_id)
+    request.id.length = ID_MADE
+    request.is_id_made = True
+
+
 # ---- leases ----
 
 cdef request_t* request_lease(loop_t* loop) noexcept nogil:
@@ -232,7 +270,9 @@ cdef request_t* request_lease(loop_t* loop) noexcept nogil:
     request.is_complete = False
     request.refusal = 0
     request.content_began_ms = 0
+    request.began_ns = loop.now_ns
     parser_reset(&request.parser)
+    request.id.length = 0
     return request
 
 
@@ -283,7 +323,7 @@ cdef connection_t* connection_new(loop_t* loop, int fd, int listener, const sock
     loop.connections = connection
     loop.open_count += 1
     word_count(&loop.counters.accepted, 1)
-    word_count(&loop.counters.connections, 1)
+    word_count(&loop.row.connections, 1)
     connection_enter(loop, connection, STATE_NEW)
     return connection
 
@@ -298,12 +338,14 @@ cdef void deadline_leave(loop_t* loop, connection_t* connection) noexcept nogil:
         connection.later.earlier = connection.earlier
     else:
         queue.last = connection.earlier
+    word_count(&loop.row.waits_for[connection.deadline], -1)
     connection.earlier = connection.later = NULL
     connection.deadline = DEADLINE_NONE
 
 
 cdef void deadline_join(loop_t* loop, connection_t* connection, int kind) noexcept nogil:
     cdef deadline_queue_t* queue = &loop.deadlines[kind]
+    word_count(&loop.row.waits_for[kind], 1)
     connection.deadline = <uint8_t>kind
     connection.expires_ms = loop.now_ms + queue.duration_ms
     connection.earlier = queue.last
@@ -340,10 +382,17 @@ cdef int connection_watch(loop_t* loop, connection_t* connection, int flags) noe
     return 0
 
 
+cdef void delivery_ends(loop_t* loop, connection_t* connection) noexcept nogil:
+    observe(loop.measures, TIME_DELIVERY, loop.now_ns - connection.delivers_since_ns)
+    connection.delivers_since_ns = 0
+
+
 cdef void connection_close(loop_t* loop, connection_t* connection) noexcept nogil:
     """Put it on the list of those that are closed and freed at the end of the turn: a late event meets STATE_CLOSED."""
     if connection.state == STATE_CLOSED:
         return
+    if connection.delivers_since_ns:
+        delivery_ends(loop, connection)
     loop.open_count -= 1
     connection_enter(loop, connection, STATE_CLOSED)
     connection_watch(loop, connection, 0)
@@ -364,7 +413,7 @@ cdef void connection_free(loop_t* loop, connection_t* connection) noexcept nogil
         loop.connections = connection.after
     if connection.after != NULL:
         connection.after.before = connection.before
-    word_count(&loop.counters.connections, -1)
+    word_count(&loop.row.connections, -1)
     if loop.spare_connection_count < SPARE_CONNECTIONS:
         connection.next = loop.spare_connections
         loop.spare_connections = connection
@@ -511,6 +560,7 @@ cdef int advance(loop_t* loop, connection_t* connection) noexcept nogil:
         if result != HEAD_DONE:
             return result
         request.is_parsing = False
+        request.head_ns = loop.now_ns
         request.forwarded.is_set = request.forwarded.has_client = False
         if trust_concerns(request.parser.known_seen):
             result = advance_trust(loop, connection)
@@ -570,6 +620,7 @@ cdef int receive_content(loop_t* loop, connection_t* connection, ssize_t* receiv
     received[0] = platform_recv(connection.fd, space, room)
     if received[0] <= 0:
         return ADVANCE_WAIT
+    word_count(&loop.measures.received, received[0])
     connection_enter(loop, connection, STATE_CONTENT)
     if not request.parser.is_chunked:
         content_add(&request.content, <size_t>received[0])
@@ -615,6 +666,7 @@ cdef int receive_head(loop_t* loop, connection_t* connection, ssize_t* received)
                                 request.buffer.capacity - request.buffer.size)
     if received[0] <= 0:
         return ADVANCE_WAIT
+    word_count(&loop.measures.received, received[0])
     request.buffer.size += <size_t>received[0]
     if connection.awaits_proxy:
         outcome = advance_proxy(loop, connection)
@@ -701,6 +753,7 @@ cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) 
     cdef const char* interim = b"HTTP/1.1 100 Continue\r\n\r\n"
     cdef ssize_t sent
     if outcome == ADVANCE_READY:
+        connection.request.ready_ns = loop.now_ns
         connection_enter(loop, connection, STATE_QUEUED)
         if connection_is_probe(loop, connection):
             return answer_probe(loop, connection)
@@ -721,6 +774,8 @@ cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) 
         # A client that does not get it sends its content after a while (RFC 9110, 10.1.1), so where the socket is
         # full it is left out.
         sent = platform_send(connection.fd, interim, 25, 0)
+        if sent > 0:
+            word_count(&loop.measures.sent, sent)
         if sent != 25 and not (sent < 0 and platform_would_block()):
             word_add(&loop.counters.lost_clients, 1)
             connection_close(loop, connection)
@@ -770,7 +825,7 @@ cdef transmit_t transmit(loop_t* loop, connection_t* connection, slot_t* slot,
     cdef int state
     taken[0] = 0
     if outbox != NULL and not outbox_is_empty(outbox):
-        state = outbox_send(outbox, connection.fd, False)
+        state = outbox_send(outbox, connection.fd, False, &slot.measures.sent)
         if state < 0:
             return TRANSMIT_LOST
     if outbox == NULL or outbox_is_empty(outbox):
@@ -796,6 +851,7 @@ cdef transmit_t transmit(loop_t* loop, connection_t* connection, slot_t* slot,
                 return TRANSMIT_LOST
             n = 0
         sent = <size_t>n
+        word_count(&slot.measures.sent, n)
         if sent == waiting + size + tail_size:
             slot.out.size = slot.out_sent = 0
             taken[0] = size
@@ -829,6 +885,15 @@ cdef transmit_t transmit(loop_t* loop, connection_t* connection, slot_t* slot,
     return TRANSMIT_DONE
 
 
+cdef void connection_count(loop_t* loop, connection_t* connection, int status) noexcept nogil:
+    """Count a request that no thread will count."""
+    cdef request_t* request = connection.request
+    cdef int method = METHOD_OTHER
+    if request != NULL and not request.is_parsing:
+        method = request.parser.method
+    count_answer(loop.measures, method, status)
+
+
 cdef void connection_log(loop_t* loop, connection_t* connection, int status, uint64_t content_bytes,
                          uint64_t duration_ns) noexcept nogil:
     """Write the access log line of a request that no thread will write it for."""
@@ -843,8 +908,8 @@ cdef void connection_log(loop_t* loop, connection_t* connection, int status, uin
     record_client(&record, connection)
     record.status = status
     record.content_bytes = content_bytes
-    record.duration_ns = duration_ns
-    record.unix_time = platform_wall_seconds()
+    record.times_ns[<int>LOGGED_WHOLE] = duration_ns
+    record.wall_ns = platform_wall_ns()
     slot_log(loop, &loop.own, &record)
 
 
@@ -855,22 +920,28 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
     cdef request_t* request = connection.request
     cdef bint is_head_request = request != NULL and not request.is_parsing and request.parser.method == METHOD_HEAD
     cdef slot_t* own = &loop.own
+    cdef record_t called
     cdef transmit_t sent = TRANSMIT_LOST
     cdef char line[160]
-    word_count(&loop.counters.refused, 1)
+    word_count(&loop.counters.refused[reason], 1)
     if connection.state not in (STATE_CONTENT, STATE_QUEUED, STATE_EXCHANGE):
         connection.state = STATE_HEAD       # as soon as its bytes were seen
+    own.number += 1
+    connection_identify(loop, connection, own)
+    record_client(&called, connection)
     if connection.awaits_proxy:
         # It has not come to speak HTTP: the specification wants it closed, and so do the proxies it is from.
         loop_say(loop, LEVEL_WARNING, b"closed without an answer", connection, info.text)
         connection_close(loop, connection)
         return
+    connection_count(loop, connection, info.status)
     snprintf(line, sizeof(line), b"refused with %d %s", info.status, info.phrase)
     loop_say(loop, LEVEL_WARNING, line, connection, info.text)
     connection.closes = True
     connection.lingers = True
     own.out.size = own.out_sent = 0
-    if response_refuse(reason, is_head_request, &own.out, &own.date, platform_wall_seconds()) == 0:
+    if response_refuse(reason, is_head_request, called.id, called.id_size, &own.out, &own.date,
+                       platform_wall_seconds()) == 0:
         sent = connection_flush(loop, connection, own)
     connection_log(loop, connection, info.status, 0, duration_ns)
     if sent == TRANSMIT_LOST:
@@ -902,6 +973,7 @@ cdef int answer_probe(loop_t* loop, connection_t* connection) noexcept nogil:
                       platform_wall_seconds()) == 0:
         own.sent = 0 if is_head_request else own.head.content_length
         sent = connection_flush(loop, connection, own)
+    connection_count(loop, connection, status)
     connection_log(loop, connection, status, own.sent, 0)
     connection.is_answered = True
     if sent == TRANSMIT_LOST:
@@ -920,8 +992,10 @@ cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil
     request.is_complete = False
     request.refusal = 0
     request.content_began_ms = 0
+    request.began_ns = loop.now_ns
     content_free(&request.content)
     parser_reset(&request.parser)
+    request.id.length = 0
     if request.start >= request.buffer.size:
         request_release(loop, request)
         connection.request = NULL
@@ -937,11 +1011,15 @@ cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogi
             connection_close(loop, connection)
             return ADVANCE_WAIT
         if not outbox_is_empty(connection.outbox):
+            if not connection.delivers_since_ns:
+                connection.delivers_since_ns = loop.now_ns
             connection_enter(loop, connection, STATE_SENDING)
             connection_watch(loop, connection, WATCH_WRITE)
             return ADVANCE_WAIT
         outbox_free(connection.outbox)
         connection.outbox = NULL
+        if connection.delivers_since_ns:
+            delivery_ends(loop, connection)
         # Much of it is still in the kernel: the client is given the time to read that.
         connection.lingers = True
     if connection.wants_reset:
@@ -1054,6 +1132,7 @@ cdef void connection_heard(loop_t* loop, connection_t* connection) noexcept nogi
 cdef void connection_drop(loop_t* loop, connection_t* connection) noexcept nogil:
     """The client has left before its request was begun."""
     word_add(&loop.counters.left, 1)
+    connection_count(loop, connection, 499)
     connection_log(loop, connection, 499, 0, 0)
     connection_close(loop, connection)
 
@@ -1098,7 +1177,7 @@ cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept 
             connection.owner = OWNER_THREAD
         away = lead_leave(&loop.lead)
     # For a running exchange one piece at a time: its thread may want to go on.
-    outcome = outbox_send(outbox, connection.fd, is_running)
+    outcome = outbox_send(outbox, connection.fd, is_running, &loop.measures.sent)
     if is_running:
         slot_quiet(slot)
         slot_moved(slot)

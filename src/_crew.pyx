@@ -23,37 +23,39 @@ from posix.unistd cimport close, usleep
 from fastwsgi._accesslog cimport LogFormat, record_t
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
-    ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE,
-    DEADLINE_SEND, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK,
-    SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_MASK, TELL_SLOW, TRANSMIT_LOST, connection_advance,
-    connection_attend, connection_close, connection_drop, connection_enter, connection_flush, connection_is_probe,
-    connection_keep_watch, connection_list_t, connection_lost, connection_new, connection_next, connection_post,
-    connection_refuse, connection_settle, connection_t, connection_watch, list_append, list_take, loop_remind,
-    loop_say, loop_t, probe_t, record_client, request_t, slot_borrow, slot_claim, slot_free, slot_init, slot_quiet,
-    slot_rest, slot_t, slot_waiting,
+    ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST,
+    POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_ENDED, TELL_MASK,
+    TELL_SLOW, TRANSMIT_LOST, connection_advance, connection_attend, connection_close, connection_drop,
+    connection_enter, connection_flush, connection_identify, connection_is_probe, connection_keep_watch,
+    connection_list_t, connection_lost, connection_new, connection_next, connection_post, connection_refuse,
+    connection_settle, connection_t, connection_watch, exchange_times, list_append, list_take, loop_look_at_clock,
+    loop_remind, loop_say, loop_t, probe_t, record_client, request_t, slot_borrow, slot_claim, slot_free, slot_init,
+    slot_quiet, slot_rest, slot_t, slot_waiting,
 )
 from fastwsgi._environ cimport environ_template
 from fastwsgi._exchange cimport Context, exchange_run
 from fastwsgi._exchange import FileWrapper
-from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_take
+from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_is_full, journal_take
 from fastwsgi._lead cimport LEAD_AWAY, lead_call, lead_leave, lead_next, lead_owner, lead_return
 from fastwsgi._loop cimport (
     TURN_DRAINED, TURN_IDLE, TURN_LOST, loop_close, loop_drain, loop_hurry, loop_listen, loop_open,
     loop_taken_over, loop_turn,
 )
 from fastwsgi._outbox cimport outbox_is_empty
-from fastwsgi._overdue cimport exchange_revoke, overdue_arm, overdue_look, slots_end
+from fastwsgi._overdue cimport SAMPLE_MS, exchange_revoke, overdue_arm, overdue_look, slots_end
 from fastwsgi._parser cimport KNOWN_X_REQUEST_ID, field_t, parser_t
 from fastwsgi._platform cimport (
     WATCH_READ, condition_wait, line_load, line_replace, line_store, platform_clock_ns, platform_name_thread,
     platform_now_ns, platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some,
     pointer_store_relaxed, poller_close, pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock,
-    pthread_mutex_unlock, sockaddr_storage, wake_drain, wake_write, word_add, word_count, word_load,
-    word_load_relaxed, word_replace, word_store, word_store_relaxed, word_store_release, word_swap,
+    pthread_mutex_trylock, pthread_mutex_unlock, sockaddr_storage, wake_drain, wake_write, word_add, word_count,
+    word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed, word_store_release, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
+from fastwsgi._requestid cimport id_source_set
 from fastwsgi._stats cimport (
-    PHASE_APPLICATION, WANTS_NOTHING, WANTS_REQUESTS, Row, private_row, shown_text, threads_most,
+    DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_SEND, PHASE_APPLICATION, STACK_SHOWN, WANTS_NOTHING,
+    WANTS_REQUESTS, Row, count_answer, private_row, shown_stack, shown_text, threads_most,
 )
 from fastwsgi._trust cimport trust_set
 from fastwsgi.errors import RequestTimeout
@@ -74,10 +76,6 @@ cdef enum:
 # Taken before any application is imported: one that lets gevent patch `threading` shall not turn ours into greenlets.
 start_new_thread = _thread.start_new_thread
 get_ident = _thread.get_ident
-
-
-cdef inline int64_t now_ms() noexcept nogil:
-    return platform_now_ns() // 1000000
 
 
 # ---- averages ----
@@ -123,24 +121,44 @@ cdef int others_run(crew_t* crew, slot_t* slot) noexcept nogil:
     return count
 
 
-cdef void measure_start(crew_t* crew, slot_t* slot) noexcept nogil:
-    word_store_relaxed(&slot.shown.began_ns, <uint64_t>platform_now_ns())
+cdef void measure_start(crew_t* crew, slot_t* slot, bint had_gil) noexcept nogil:
+    """An exchange begins, with the GIL; had_gil: since it was bound."""
+    word_store_relaxed(&slot.shown.began_ns, word_load_relaxed(&slot.shown.bound_ns) if had_gil
+                       else <uint64_t>platform_now_ns())
     slot.began_cpu_ns = platform_thread_cpu_ns() if cell_is_slow(&crew.cells[slot.cell]) else 0
 
 
 cdef void measure_end(crew_t* crew, slot_t* slot) noexcept nogil:
     cdef cell_t* cell = &crew.cells[slot.cell]
-    average(&cell.wall_ns, platform_now_ns() - <int64_t>word_load_relaxed(&slot.shown.began_ns))
+    slot.ended_ns = platform_now_ns()
+    slot.took_ns = slot.ended_ns - <int64_t>word_load_relaxed(&slot.shown.began_ns)
+    average(&cell.wall_ns, slot.took_ns)
     word_store_relaxed(&slot.shown.began_ns, 0)
     if slot.began_cpu_ns:
         # Those who compute side by side wait for each other's GIL: that looks as if they waited for something else.
         average(&cell.busy_ns, (platform_thread_cpu_ns() - slot.began_cpu_ns) * (1 + others_run(crew, slot)))
 
 
+cdef void measure(slot_t* slot, const request_t* request) noexcept nogil:
+    """Count the exchange of a slot, which is over and was not taken away from its thread."""
+    count_answer(slot.measures, request.parser.method, 499 if slot.is_lost else slot.status)
+    exchange_times(slot.measures, request, <int64_t>word_load_relaxed(&slot.shown.bound_ns),
+                   slot.ended_ns - slot.took_ns, slot.ended_ns, slot.sending_ns)
+
+
 # ---- the queue, the free threads, the lead (with the mutex held where it says "locked") ----
 
 cdef inline void crew_lock(crew_t* crew) noexcept nogil:
+    if pthread_mutex_trylock(&crew.loop.lead.mutex):
+        crew_lock_patiently(crew)
+
+
+cdef void crew_lock_patiently(crew_t* crew) noexcept nogil:
+    """Another thread has it: how long that takes is counted."""
+    cdef int64_t began_ns = platform_now_ns()
     pthread_mutex_lock(&crew.loop.lead.mutex)
+    word_count(&crew.loop.counters.lock_waits, 1)
+    word_count(&crew.loop.counters.lock_wait_ns, platform_now_ns() - began_ns)
 
 
 cdef inline void crew_unlock(crew_t* crew) noexcept nogil:
@@ -375,24 +393,26 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
 
 # ---- an application thread ----
 
-cdef void show(slot_t* slot, connection_t* connection, int64_t now_ms) noexcept nogil:
+cdef void show(slot_t* slot, connection_t* connection) noexcept nogil:
     """Let others see what a thread serves from now on."""
     cdef request_t* request = connection.request
     cdef parser_t* parser = &request.parser
     cdef const char* data = request.buffer.data + request.start
-    cdef field_t* field = NULL
+    cdef field_t* field
     cdef record_t client
-    if parser.known_seen & (<uint64_t>1 << <int>KNOWN_X_REQUEST_ID):
+    record_client(&client, connection)
+    if not client.id_size and parser.known_seen & (<uint64_t>1 << <int>KNOWN_X_REQUEST_ID):
         field = parser.fields
         while field.known != KNOWN_X_REQUEST_ID:
             field += 1
-    record_client(&client, connection)
+        client.id = data + field.value.start
+        client.id_size = field.value.length
     # Method and target stand side by side.
     shown_text(slot.shown, data + parser.method_name.start,
                parser.target.start + parser.target.length - parser.method_name.start, client.peer, client.peer_size,
-               data + field.value.start if field != NULL else NULL, field.value.length if field != NULL else 0)
+               client.id, client.id_size)
     word_store_relaxed(&slot.shown.phase, PHASE_APPLICATION)
-    word_store_relaxed(&slot.shown.bound_ns, <uint64_t>now_ms * 1000000)
+    word_store_relaxed(&slot.shown.bound_ns, <uint64_t>platform_now_ns())
     word_count(&slot.shown.requests, 1)
     word_store_release(&slot.shown.number, slot.number)
 
@@ -405,7 +425,7 @@ cdef void count_request(crew_t* crew) noexcept nogil:
         wake_write(&crew.loop.journal.wake)
 
 
-cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection, int64_t now_ms) noexcept nogil:
+cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexcept nogil:
     """The request of a connection becomes the exchange of a slot."""
     # The leader may hold it for a moment, for a connection that it had before.
     slot_claim(slot)
@@ -415,7 +435,9 @@ cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection, int64_
     connection.requests += 1
     slot.number += 1
     slot.cell = cell_of(connection)
-    show(slot, connection, now_ms)
+    if crew.loop.ids.is_on:
+        connection_identify(&crew.loop, connection, slot)
+    show(slot, connection)
     line_store(&slot.word, slot.number << 2)
     if crew.max_requests:
         count_request(crew)
@@ -425,7 +447,7 @@ cdef int crew_begin(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     """The leader begins an exchange: here and now, or, if it will wait, after passing the lead on."""
     cdef cell_t* cell
     cdef uint64_t count
-    crew_bind(crew, slot, connection, crew.loop.now_ms)
+    crew_bind(crew, slot, connection)
     connection.state = STATE_EXCHANGE
     cell = &crew.cells[slot.cell]
     if cell_waits(cell):
@@ -496,7 +518,7 @@ cdef int crew_follow(crew_t* crew, slot_t* slot) noexcept nogil:
             work = WORK_LEAD
             break
         if not word_load(&crew.held) and queue_waits(crew) and word_replace(&crew.gil_wanted, 0, 1):
-            crew_bind(crew, slot, locked_take_queued(crew), now_ms())
+            crew_bind(crew, slot, locked_take_queued(crew))
             slot.away = 0
             work = WORK_RUN
             break
@@ -541,6 +563,7 @@ cdef bint crew_give_back(crew_t* crew, slot_t* slot) noexcept nogil:
     if slot_claim(slot):
         connection = slot.connection
         connection.is_answered = True
+        measure(slot, connection.request)
         if slot_waiting(slot) and connection_flush(&crew.loop, connection, slot) == TRANSMIT_LOST:
             connection_lost(&crew.loop, connection)
         slot.connection = NULL
@@ -565,6 +588,7 @@ cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
     pointer_store_relaxed(&connection.slot, NULL)
     connection.owner = OWNER_LOOP
     connection.is_answered = True
+    measure(slot, request)
     if (request.start + request.end < request.buffer.size and connection.outbox == NULL and not connection.closes
             and connection.inline_count < PIPELINE_MOST and slot_waiting(slot) < OUT_MOST):
         connection_next(loop, connection)
@@ -572,6 +596,7 @@ cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
         if (connection_advance(loop, connection) == ADVANCE_READY and not word_load_relaxed(&crew.loop.row.waiting)
                 and not connection_is_probe(loop, connection)):
             # Pipelined: its answer leaves together with this one.
+            request.ready_ns = loop.now_ns
             connection_enter(loop, connection, STATE_QUEUED)
             connection.owner = OWNER_QUEUE
             return crew_begin(crew, slot, connection)
@@ -601,7 +626,7 @@ cdef int crew_after(crew_t* crew, slot_t* slot) noexcept nogil:
     if queue_waits(crew) or (
             crew.queue.first != NULL and keeper_leads(crew) and cell_is_slow(&crew.cells[cell_of(crew.queue.first)])
             and not others_run(crew, slot)):
-        crew_bind(crew, slot, locked_take_queued(crew), now_ms())
+        crew_bind(crew, slot, locked_take_queued(crew))
         work = WORK_RUN
     crew_unlock(crew)
     return work
@@ -792,9 +817,11 @@ cdef crew_t* crew_new(int threads, Row row) except NULL:
             raise MemoryError
         if i:
             crew.slots[i].shown = &row.shown[i - 1]
+            crew.slots[i].measures = &row.measures[i - 1]
     crew.loop.board = row.board.board
     crew.loop.row = row.row
     crew.loop.counters = &row.row.counters
+    crew.loop.measures = &row.row.measures
     return crew
 
 
@@ -820,6 +847,21 @@ cdef int open_most() except -1:
     return 50000 if files == resource.RLIM_INFINITY else min(50000, max(files * 4 // 5, 1))
 
 
+CUT = b"  ...\n"
+
+
+cdef str stack_text(object frame):
+    """Where a thread is, outermost frame first."""
+    try:
+        return "".join(traceback.format_stack(frame))
+    except Exception as error:      # of a loader of the application, asked for a source line
+        return f"  the stack cannot be shown: {error!r}\n"
+
+
+cdef str why_not_written(int error):
+    return "nobody reads it fast enough" if error in (0, EINTR, ETIMEDOUT) else os.strerror(error)
+
+
 def server_name(listener):
     """SERVER_NAME and SERVER_PORT for a listening socket: never empty (PEP 3333)."""
     name = listener.getsockname()
@@ -838,8 +880,9 @@ cdef class Crew:
         memset(&self.lines, 0, sizeof(self.lines))
         memset(&self.records, 0, sizeof(self.records))
 
-    def __init__(self, app, listeners, settings, log, int access_fd=-1, Row row=None, int kick_fd=-1):
-        """Make ready to serve an application at listeners (listener.py).
+    def __init__(self, app, listeners, settings, log, int access_fd=-1, Row row=None, int kick_fd=-1,
+                 bytes line_start=b""):
+        """Make ready to serve an application at listeners (listener.py); line_start: of each access log line.
 
         row: of a board that others have too, cleared; without it the worker is alone. If there are others, all have
         the same listeners (but for those that are `is_own`), and kick_fd, an eventfd for all of them that is never read, lets
@@ -882,11 +925,14 @@ cdef class Crew:
         loop.deadlines[<int>DEADLINE_SEND].duration_ms = <int64_t>(settings.send_timeout * 1000)
         self.crew.overdue.timeout_ms = <int64_t>(settings.timeout * 1000)
         self.crew.overdue.slow_ms = <int64_t>(settings.log_slow * 1000)
+        # Where somebody sees them.
+        self.crew.overdue.sample_ms = 0 if row is None else SAMPLE_MS
         self.crew.queue_ms = <int64_t>(settings.queue_timeout * 1000)
         loop.open_most = settings.worker_connections or open_most()
         loop.content_rate = settings.body_min_rate
         loop.keep_alive_requests = settings.keep_alive_requests
         trust_set(&loop.trust, settings)
+        id_source_set(&loop.ids, settings.request_id)
         loop.limits.request_line = settings.limit_request_line
         loop.limits.fields = settings.limit_request_fields
         loop.limits.field_size = settings.limit_request_field_size
@@ -902,9 +948,11 @@ cdef class Crew:
         loop.spool_directory = text_copy(tempfile.gettempdir().encode(sys.getfilesystemencoding(), "surrogateescape"))
         probe_set(&loop.health_probe, settings.health)
         probe_set(&loop.ready_probe, settings.ready)
+        loop.tells_times = settings.server_timing
         loop.has_probes = loop.health_probe.path != NULL or loop.ready_probe.path != NULL
         if access_fd >= 0:
-            self.context.access = LogFormat(settings.access_logformat)
+            self.context.access = LogFormat(settings.access_logformat, is_json=settings.log_format == "json",
+                                            prefix=line_start)
             self.context.logs_access = True
             loop.access = &self.context.access.format
         fds = <int*>calloc(<size_t>max(len(self.listeners), 1), sizeof(int))
@@ -951,7 +999,7 @@ cdef class Crew:
             raise RuntimeError("a connection is adopted before the start")
         sock.setblocking(False)
         memset(&nobody, 0, sizeof(nobody))
-        loop.now_ms = now_ms()
+        loop_look_at_clock(loop)
         connection = connection_new(loop, sock.fileno(), 0, &nobody)
         if connection == NULL:
             raise MemoryError
@@ -1010,7 +1058,7 @@ cdef class Crew:
         cdef crew_t* crew = self.crew
         cdef slot_t* slot = &crew.slots[index]
         cdef int work
-        cdef bint leads = False
+        cdef bint leads = False, had_gil
         name = f"fastwsgi-{index}"
         thread = threading.current_thread()
         thread.name = name
@@ -1026,8 +1074,10 @@ cdef class Crew:
                 if work == WORK_END:
                     break
                 crew_has_gil(crew)
+                had_gil = False
                 while work == WORK_RUN:
-                    measure_start(crew, slot)
+                    measure_start(crew, slot, had_gil)
+                    had_gil = True
                     try:
                         exchange_run(self.context, slot)
                     except BaseException as error:
@@ -1084,12 +1134,13 @@ cdef class Crew:
         cdef uint64_t lost_lines = 0, lost_records = 0
         cdef size_t written
         cdef int error = 0, wait_ms = -1
+        cdef bint is_fresh = self.written == self.lines.size
         cdef const char* text
         if self.is_closed:
             return []
         if self.beat:
             wait_ms = max(<int>(self.beat * 1000), 1)
-        if self.has_untold and not 0 <= wait_ms < TELL_MS:
+        if (self.has_untold or self.write_error) and not 0 <= wait_ms < TELL_MS:
             wait_ms = TELL_MS
         with nogil:
             if not word_load(&self.crew.ended):
@@ -1097,7 +1148,7 @@ cdef class Crew:
             wake_drain(&loop.journal.wake)
             if self.access_fd >= 0 and not word_load(&self.crew.ended):
                 usleep(LINES_PAUSE_US)
-            if self.written == self.lines.size:
+            if is_fresh:
                 self.written = 0
                 self.has_untold = journal_take(&loop.journal, &self.lines, &self.records,
                                                word_load(&self.crew.ended) != 0, &lost_lines, &lost_records)
@@ -1108,12 +1159,13 @@ cdef class Crew:
         # With the GIL, which shows that it can be had.
         word_store_relaxed(&loop.row.beat, <uint64_t>platform_now_ns())
         records = []
-        if error and (error not in (EINTR, ETIMEDOUT) or word_load(&self.crew.ended)):
-            lost_lines += 1
+        if error and word_load(&self.crew.ended):
+            lost_lines += self.lines.data[self.written:self.lines.size].count(b"\n")
             self.written = self.lines.size
-        elif error:
+        elif error == EINTR or error == ETIMEDOUT:
             # The rest after the signal's handler has run, or when the reader has caught up.
             wake_write(&loop.journal.wake)
+        self._tell_of_lines(error, is_fresh, lost_lines, records)
         text = self.records.data
         while text < self.records.data + self.records.size:
             records.append((<int>text[0], (<bytes>(text + 1)).decode("utf-8", "backslashreplace")))
@@ -1121,9 +1173,8 @@ cdef class Crew:
         self.records.size = 0
         if lost_records:
             records.append((LEVEL_WARNING, f"{lost_records} more log records were left out"))
-        if lost_lines:
-            records.append((LEVEL_WARNING, f"{lost_lines} access log lines were lost: --access-logfile takes too long"
-                            if error in (0, EINTR, ETIMEDOUT) else f"the access log cannot be written: {os.strerror(error)}"))
+        if word_load(&self.crew.overdue.samples):
+            self._sample()
         self._tell(records)
         if word_load(&self.crew.overdue.fresh):
             self._replace_lost(records)
@@ -1131,6 +1182,51 @@ cdef class Crew:
             with cython.critical_section(self):
                 self.close()
         return records
+
+    def _sample(self):
+        """Let others see where the exchanges are that have been running for long."""
+        cdef slot_t* slot
+        cdef bytes text
+        cdef uint64_t number
+        cdef int64_t began_ns, now_ns = platform_now_ns()
+        cdef int i
+        word_store(&self.crew.overdue.samples, 0)
+        frames = sys._current_frames()
+        for i in range(1, slots_end(&self.crew.overdue)):
+            slot = &self.crew.slots[i]
+            number = word_load(&slot.shown.number)
+            began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
+            frame = frames.get(self.thread_ids.get(i))
+            if number and began_ns and frame is not None and now_ns - began_ns >= self.crew.overdue.sample_ms * 1000000:
+                text = stack_text(frame).encode("utf-8", "backslashreplace")
+                if len(text) > STACK_SHOWN:
+                    # The innermost frames say most.
+                    text = CUT + text[text.find(b"\n", len(text) - STACK_SHOWN + len(CUT)) + 1:]
+                # It may have gone on to another one meanwhile.
+                if word_load(&slot.shown.number) == number:
+                    shown_stack(self.row, i, number, text, <size_t>len(text))
+        # Of the time, a fiftieth at most.
+        word_store_relaxed(&self.crew.overdue.pause_ms, <uint64_t>((platform_now_ns() - now_ns) // 20000))
+
+    cdef int _tell_of_lines(self, int error, bint is_fresh, uint64_t lost, list records) except -1:
+        """Say once what is wrong with the access log, and when that is over.
+
+        What cannot be written waits, as far as there is room: for a reader, and for one of a full disk, too. is_fresh: all
+        that waited before was written.
+        """
+        self.write_error = 0 if error == EINTR else error
+        why = why_not_written(error)
+        if self.write_error and error != self.told_error and (error != ETIMEDOUT
+                                                              or journal_is_full(&self.crew.loop.journal)):
+            self.told_error = error
+            records.append((LEVEL_WARNING, f"the access log cannot be written, and lines are lost when too many wait: {why}"))
+        if is_fresh and not error and self.told_error:
+            why = why_not_written(self.told_error)
+            self.told_error = 0
+            records.append((LEVEL_WARNING, f"the access log is written again; {lost} lines were lost: {why}"))
+        elif lost:
+            records.append((LEVEL_WARNING, f"{lost} access log lines were lost: {why}"))
+        return 0
 
     def _tell(self, list records):
         """Say what the leader found out about exchanges that take long, and interrupt those that took too long."""
@@ -1152,6 +1248,9 @@ cdef class Crew:
                 where = self._stack(i, line_load(&slot.word) >> 2 == tells >> 2)
                 if tells & TELL_MASK == TELL_SLOW:
                     records.append((LEVEL_WARNING, f"{what} is slow: after {age:.1f} s (--log-slow) it is {where}"))
+                elif tells & TELL_MASK == TELL_ENDED:
+                    records.append((LEVEL_ERROR, f"{what} was ended by hand (fastwsgi top) and taken away from its thread, "
+                                    f"after {age:.1f} s, {where}"))
                 else:
                     records.append((LEVEL_ERROR, f"{what} made no progress for {self.timeout:g} s (--timeout) and was "
                                     f"taken away from its thread, after {age:.1f} s in all, {where}"))
@@ -1162,7 +1261,7 @@ cdef class Crew:
         frame = sys._current_frames().get(self.thread_ids.get(index)) if is_running else None
         if frame is None:
             return "at its end"
-        return f"in thread fastwsgi-{index} at\n{''.join(traceback.format_stack(frame))}".rstrip()
+        return f"in thread fastwsgi-{index} at\n{stack_text(frame)}".rstrip()
 
     def _replace_lost(self, list records):
         """Start a thread for each that was given up, as long as there are not too many of these."""

@@ -13,15 +13,20 @@ from contextlib import suppress
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.string cimport memset
 from posix.unistd cimport close
 
-from fastwsgi._accesslog cimport accesslog_values, record_t
+from fastwsgi._accesslog cimport (
+    LOGGED_APPLICATION, LOGGED_CONTENT, LOGGED_GIL, LOGGED_HEAD, LOGGED_QUEUE, LOGGED_SENDING, LOGGED_WHOLE,
+    accesslog_values, record_t,
+)
 from fastwsgi._buffer cimport buffer_append
 from fastwsgi._connection cimport (
     OUT_MOST, RESPONSE_DIRECT, SLOT_MASK, SLOT_REVOKED, TRANSMIT_DONE, TRANSMIT_FULL, TRANSMIT_LOST,
-    connection_lost, connection_t, connection_transmit, loop_t, record_client, request_t, slot_attend, slot_borrow,
+    connection_lost, connection_t, connection_transmit, loop_t, record_client, request_id, request_t, slot_attend, slot_borrow,
     slot_log, slot_moved, slot_rest, slot_quiet, slot_release, slot_t, slot_waiting, transmit_t,
 )
 from fastwsgi._content cimport Input, content_length, input_from_bytes, input_from_content
@@ -30,8 +35,8 @@ from fastwsgi._lead cimport lead_holds
 from fastwsgi._outbox cimport OUTBOX_LOST, outbox_add, outbox_add_file, outbox_new, outbox_send
 from fastwsgi._parser cimport METHOD_HEAD, parser_t
 from fastwsgi._platform cimport (
-    dup_cloexec, line_load, platform_now_ns, platform_wall_seconds, pthread_cond_wait, pthread_mutex_lock,
-    pthread_mutex_unlock, word_add, word_count, word_load_relaxed, word_store_relaxed,
+    dup_cloexec, line_load, platform_now_ns, platform_wall_ns, platform_wall_seconds, pthread_cond_wait,
+    pthread_mutex_lock, pthread_mutex_unlock, word_add, word_count, word_load_relaxed, word_store_relaxed,
 )
 from fastwsgi._refusals cimport REFUSAL_APPLICATION_ERROR
 from fastwsgi._response cimport (
@@ -105,6 +110,34 @@ cdef int head_failed(int result, str what, object text) except -1:
     if result == RESPONSE_BAD_LENGTH:
         raise ValueError(f"not one Content-Length that is a number: {text!r}")
     raise ValueError(f"{what} has a control character: {text!r}")
+
+
+cdef struct milliseconds_t:
+    int64_t whole
+    int64_t thousandths
+
+
+cdef inline milliseconds_t milliseconds(int64_t ns) noexcept nogil:
+    return milliseconds_t(ns // 1000000, ns // 1000 % 1000)
+
+
+cdef bint tell_times(slot_t* slot, const request_t* request) noexcept nogil:
+    """Add where the time of a request went so far (Server-Timing of the W3C); False if memory is out."""
+    cdef char text[256]
+    cdef int64_t bound_ns = <int64_t>word_load_relaxed(&slot.shown.bound_ns)
+    cdef int64_t began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
+    cdef milliseconds_t head = milliseconds(request.head_ns - request.began_ns)
+    cdef milliseconds_t content = milliseconds(request.ready_ns - request.head_ns)
+    cdef milliseconds_t queue = milliseconds(bound_ns - request.ready_ns)
+    cdef milliseconds_t gil = milliseconds(began_ns - bound_ns)
+    cdef milliseconds_t app = milliseconds(platform_now_ns() - began_ns)
+    # Not as fractions: the application may have set a locale that has a comma in them.
+    cdef int size = snprintf(
+        text, sizeof(text), "head;dur=%lld.%03lld, content;dur=%lld.%03lld, queue;dur=%lld.%03lld, gil;dur=%lld.%03lld, "
+        "app;dur=%lld.%03lld", <long long>head.whole, <long long>head.thousandths, <long long>content.whole,
+        <long long>content.thousandths, <long long>queue.whole, <long long>queue.thousandths, <long long>gil.whole,
+        <long long>gil.thousandths, <long long>app.whole, <long long>app.thousandths)
+    return head_field(&slot.head, b"Server-Timing", 13, text, <size_t>size) == RESPONSE_OK
 
 
 cdef transmit_t offer_patiently(loop_t* loop, slot_t* slot, const char* data, size_t size, const char* tail,
@@ -278,6 +311,11 @@ cdef class Exchange:
             self.left = slot.head.content_length = size
         elif self.framing == FRAMING_LENGTH:
             self.left = slot.head.content_length
+        if self.loop.tells_times and not tell_times(slot, connection.request):
+            raise MemoryError
+        if connection.request.id.length and not slot.head.has_request_id and head_field(
+                &slot.head, b"X-Request-ID", 12, request_id(connection.request), connection.request.id.length) < 0:
+            raise MemoryError
         keep_alive = (connection.request.parser.keep_alive and not slot.head.closes
                       and self.framing != FRAMING_CLOSE
                       and connection.requests < self.loop.keep_alive_requests
@@ -352,6 +390,14 @@ cdef class Exchange:
 
     cdef int offer(self, slot_t* slot, const char* data, size_t size, const char* tail, size_t tail_size) except -1:
         """Give the kernel what waits and then data and tail; with the slot held. Waits when all buffers are full."""
+        cdef int64_t began_ns = platform_now_ns()
+        try:
+            return self.offer_all(slot, data, size, tail, tail_size)
+        finally:
+            slot.sending_ns += platform_now_ns() - began_ns
+
+    cdef int offer_all(self, slot_t* slot, const char* data, size_t size, const char* tail,
+                       size_t tail_size) except -1:
         cdef transmit_t outcome
         cdef size_t taken = 0
         while True:
@@ -399,7 +445,7 @@ cdef class Exchange:
         cdef slot_t* slot = self.slot
         cdef connection_t* connection
         cdef int fd, copy, outcome
-        cdef int64_t offset, size
+        cdef int64_t offset, size, began_ns
         cdef uint64_t length
         cdef size_t waiting
         place = file_place((<FileWrapper>wrapper).filelike)
@@ -434,12 +480,14 @@ cdef class Exchange:
             slot.out.size = slot.out_sent = 0
             self.left -= length
             slot.sent += length
+            began_ns = platform_now_ns()
             with nogil:
-                outcome = outbox_send(connection.outbox, connection.fd, False)
+                outcome = outbox_send(connection.outbox, connection.fd, False, &slot.measures.sent)
                 if outcome < 0:
                     connection.closes = True
                     connection.wants_reset = True
                 slot_release(self.loop, slot)       # as in offer_patiently
+            slot.sending_ns += platform_now_ns() - began_ns
             self.claim()
             if outcome < 0:
                 self.is_lost = True
@@ -574,7 +622,14 @@ cdef str request_text(connection_t* connection):
     cdef parser_t* parser = &request.parser
     method = data[parser.method_name.start:parser.method_name.start + parser.method_name.length]
     target = data[parser.target.start:parser.target.start + parser.target.length]
-    return (method + b" " + target).decode("latin-1").encode("unicode_escape").decode("ascii")
+    what = (method + b" " + target).decode("latin-1").encode("unicode_escape").decode("ascii")
+    name = id_text(request)
+    return f"{what} (request id {name})" if name else what
+
+
+cdef str id_text(request_t* request):
+    """Its id, or nothing."""
+    return request_id(request)[:request.id.length].decode("ascii") if request.id.length else ""
 
 
 cdef int exchange_failed(Context context, Exchange exchange, object error) except -1:
@@ -594,6 +649,8 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     try:
         connection = slot.connection
         what = request_text(connection)
+        word_count(&slot.measures.failed, 1)
+        name = id_text(connection.request)
         connection.closes = True
         connection.lingers = True
         if slot.head_sent:
@@ -604,8 +661,10 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
             slot.head_sent = slot.has_ended = True
             slot.head.lines.size = 0
             slot.status = 500
-            if response_refuse(REFUSAL_APPLICATION_ERROR, exchange.is_head_request, &slot.out, &slot.date,
-                               platform_wall_seconds()) < 0:
+            if response_refuse(
+                    REFUSAL_APPLICATION_ERROR, exchange.is_head_request,
+                    request_id(connection.request), connection.request.id.length,
+                    &slot.out, &slot.date, platform_wall_seconds()) < 0:
                 connection.wants_reset = True
     finally:
         exchange.release()
@@ -613,7 +672,8 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     try:
         return exchange.flush()
     finally:
-        context.log.error("%s: the application failed", what, exc_info=error)
+        context.log.error("%s: the application failed", what, exc_info=error,
+                          extra={"request_id": name} if name else None)
 
 
 cdef int exchange_remarks(Context context, Exchange exchange, slot_t* slot) except -1:
@@ -638,14 +698,21 @@ cdef int exchange_log(Context context, Exchange exchange, slot_t* slot, dict env
     cdef record_t record
     cdef connection_t* connection
     cdef request_t* request
+    cdef int64_t bound_ns = <int64_t>word_load_relaxed(&slot.shown.bound_ns)
+    cdef int64_t began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
+    cdef int64_t took_ns
     memset(&record, 0, sizeof(record))
     if context.access.format.needs_environ and environ is not None:
         slot.values.size = 0
         accesslog_values(&context.access.format, environ, &slot.values)
         record.values = slot.values.data
         record.values_size = slot.values.size
-    record.duration_ns = <uint64_t>(platform_now_ns() - <int64_t>word_load_relaxed(&slot.shown.began_ns))
-    record.unix_time = platform_wall_seconds()
+    took_ns = platform_now_ns() - began_ns
+    record.times_ns[<int>LOGGED_WHOLE] = <uint64_t>took_ns
+    record.times_ns[<int>LOGGED_GIL] = <uint64_t>(began_ns - bound_ns)
+    record.times_ns[<int>LOGGED_APPLICATION] = <uint64_t>(took_ns - slot.sending_ns)
+    record.times_ns[<int>LOGGED_SENDING] = <uint64_t>slot.sending_ns
+    record.wall_ns = platform_wall_ns()
     record.status = 499 if exchange.is_lost else slot.status
     record.content_bytes = slot.sent
     record.head = slot.head.lines.data
@@ -656,6 +723,9 @@ cdef int exchange_log(Context context, Exchange exchange, slot_t* slot, dict env
     request = connection.request
     record.data = request.buffer.data + request.start
     record.parser = &request.parser
+    record.times_ns[<int>LOGGED_HEAD] = <uint64_t>(request.head_ns - request.began_ns)
+    record.times_ns[<int>LOGGED_CONTENT] = <uint64_t>(request.ready_ns - request.head_ns)
+    record.times_ns[<int>LOGGED_QUEUE] = <uint64_t>(bound_ns - request.ready_ns)
     record_client(&record, connection)
     slot_log(context.loop, slot, &record)
     exchange.release()
@@ -700,6 +770,8 @@ cdef dict exchange_environ(Context context, Exchange exchange, slot_t* slot):
     if connection.proxy_text != NULL or request.forwarded.is_set:
         environ_forward(environ, &request.parser, data, &request.forwarded,
                         connection.proxy_text if connection.proxy_text != NULL else connection.peer_text)
+    if request.id.length:
+        environ["HTTP_X_REQUEST_ID"] = PyUnicode_DecodeLatin1(request_id(request), request.id.length, NULL)
     return environ
 
 
@@ -746,6 +818,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
     exchange.loop = context.loop
     exchange.slot = slot
     slot.sent = 0
+    slot.sending_ns = 0
     slot.status = 0
     slot.head.lines.size = 0
     try:
@@ -772,6 +845,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
             if not exchange.is_revoked:     # it was at its end: the leader has said so
                 raise
     finally:
+        slot.is_lost = exchange.is_lost
         with cython.critical_section(exchange):
             exchange.slot = NULL
         exchange.context = None

@@ -70,6 +70,15 @@ cdef void journal_record(journal_t* journal, int level, const char* text) noexce
         wake_write(&journal.wake)
 
 
+cdef bint journal_is_full(journal_t* journal) noexcept nogil:
+    """Lines have been left out since the last journal_take."""
+    cdef bint is_full
+    pthread_mutex_lock(&journal.mutex)
+    is_full = journal.lost_lines > 0
+    pthread_mutex_unlock(&journal.mutex)
+    return is_full
+
+
 cdef bint journal_take(journal_t* journal, buffer_t* lines, buffer_t* records, bint is_last,
                        uint64_t* lost_lines, uint64_t* lost_records) noexcept nogil:
     """Exchange the full buffers for the empty ones given.

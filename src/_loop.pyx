@@ -12,13 +12,12 @@ from libc.string cimport strerror
 from posix.unistd cimport close
 
 from fastwsgi._connection cimport (
-    ADVANCE_LOST, ALARMS, ADVANCE_SPILL, DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER,
-    DEADLINE_NONE, DEADLINE_SEND, DEADLINES, HELD_FULL, HELD_ORDER, HELD_OUT, HELD_YIELDS, OWNER_LOOP, POST_FINISHED,
+    ADVANCE_LOST, ALARMS, ADVANCE_SPILL, HELD_FULL, HELD_ORDER, HELD_OUT, HELD_YIELDS, OWNER_LOOP, POST_FINISHED,
     STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE, STATE_LINGER, STATE_NEW, STATE_SENDING, connection_advance,
     connection_attend, connection_close, connection_enter, connection_free, connection_give_up, connection_gone,
     connection_handle, connection_heard, connection_new, connection_receive, connection_refuse, connection_send_ready,
-    connection_settle, connection_slot, connection_t, connection_watch, list_append, list_take, listener_t, loop_say,
-    loop_t, request_t, slot_free, slot_init,
+    connection_settle, connection_slot, connection_t, connection_watch, list_append, list_take, listener_t,
+    loop_look_at_clock, loop_say, loop_t, request_t, slot_free, slot_init,
 )
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journal_open
@@ -27,13 +26,15 @@ from fastwsgi._platform cimport (
     EVENT_GONE, SHUT_RDWR, WATCH_EDGE, WATCH_EXCLUSIVE, WATCH_READ, WATCH_WRITE, condition_init, event_t, head_load,
     head_take, line_load, line_store, listen, platform_accept, platform_has_octets, platform_hears_nothing,
     platform_is_listening,
-    platform_now_ns, platform_stop_hearing, platform_wait_readable, platform_would_block, pointer_store_relaxed,
+    platform_stop_hearing, platform_wait_readable, platform_would_block, pointer_store_relaxed,
     poller_close, poller_has_edges, poller_open, poller_wait, poller_watch, pthread_cond_destroy,
     pthread_mutex_destroy, pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, wake_write, word_count,
     word_load, word_load_relaxed, word_store, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
-from fastwsgi._stats cimport ROW_SERVING, board_row, row_is_busy, row_t
+from fastwsgi._stats cimport (
+    DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE, DEADLINES, ROW_SERVING, board_row, row_is_busy, row_t,
+)
 from fastwsgi._trust cimport trust_free
 
 cdef enum:
@@ -57,18 +58,15 @@ cdef enum:
     ANYWAY_TURNS_NAP = 1
 
 
-cdef inline int64_t now_ms() noexcept nogil:
-    return platform_now_ns() // 1000000
-
-
 cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil:
-    """Make it ready; 0, or -1 with errno. The memory is the caller's, zeroed."""
-    loop.now_ms = now_ms()
+    """Make it ready; 0, or -1 with errno. The memory is the caller's, zeroed but for what is borrowed."""
+    loop_look_at_clock(loop)
     limits_default(&loop.limits)
     loop.last_call_ms = DRAIN_ACCEPT_LOCAL_MS
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DEADLINE_LINGER_MS
     if pthread_mutex_init(&loop.lead.mutex, NULL) or condition_init(&loop.lead.keeper) or slot_init(&loop.own, 0):
         return -1
+    loop.own.measures = loop.measures
     if journal_open(&loop.journal) < 0:
         return -1
     if poller_open(&loop.poller, use_poll) < 0:
@@ -205,7 +203,7 @@ cdef int64_t room_to_accept(loop_t* loop) noexcept nogil:
             continue
         if is_busy:
             return 0
-        theirs = <int64_t>word_load_relaxed(&row.counters.connections)
+        theirs = <int64_t>word_load_relaxed(&row.connections)
         margin = max(theirs // YIELD_PART, <int64_t>YIELD_LEAST)
         if loop.withheld & HELD_YIELDS:
             margin //= 2        # or it would be there and back with each connection
@@ -429,6 +427,7 @@ cdef int accept_more(loop_t* loop) noexcept nogil:
             return 0
         accept_again(loop, HELD_YIELDS)
     loop.accept_more = NULL
+    loop_look_at_clock(loop)        # or those that come now would have waited since the turn began
     if not loop.accept_budget:
         loop.accept_budget = loop.accept_most
         if loop.shares:
@@ -542,7 +541,7 @@ cdef void expire(loop_t* loop) noexcept nogil:
             connection = loop.deadlines[kind].first
             if connection == NULL or connection.expires_ms > loop.now_ms:
                 break
-            word_count(&loop.counters.expired, 1)
+            word_count(&loop.counters.expired[kind], 1)
             if connection.owner != OWNER_LOOP:
                 connection_give_up(loop, connection)
             elif connection.state == STATE_HEAD:
@@ -661,7 +660,7 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
     else:
         loop.accept_more = NULL
     loop.accept_budget = loop.accept_most
-    loop.now_ms = now_ms()
+    loop_look_at_clock(loop)
     if line_load(&loop.lead.attention):
         line_store(&loop.lead.attention, 0)
     if loop.listens_until_ms and loop.now_ms >= loop.listens_until_ms:
@@ -729,7 +728,7 @@ cdef void loop_drain(loop_t* loop, bint leaves) noexcept nogil:
     """
     cdef connection_t* connection = loop.connections
     cdef connection_t* following
-    loop.now_ms = now_ms()
+    loop_look_at_clock(loop)
     loop.deadlines[<int>DEADLINE_IDLE].duration_ms = DRAIN_IDLE_MS
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DRAIN_LINGER_MS
     leave_listeners(loop, leaves)

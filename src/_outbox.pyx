@@ -12,7 +12,10 @@ from posix.types cimport off_t
 from posix.unistd cimport close, ftruncate
 
 from fastwsgi._buffer cimport buffer_append, buffer_free
-from fastwsgi._platform cimport platform_send, platform_sendfile, platform_temporary_file, platform_would_block, platform_write_all
+from fastwsgi._platform cimport (
+    atomic_word_t, platform_send, platform_sendfile, platform_temporary_file, platform_would_block, platform_write_all,
+    word_count,
+)
 
 cdef enum:
     FILE_PIECE = 1 << 20        # of one sendfile: the others have a turn in between
@@ -93,8 +96,11 @@ cdef inline int send_failed() noexcept nogil:
     return OUTBOX_WAITS if platform_would_block() else OUTBOX_LOST
 
 
-cdef int outbox_send(outbox_t* outbox, int socket, bint one_piece) noexcept nogil:
-    """Send until the socket is full, all is sent or, if one_piece, one read of a file. May block on the disk."""
+cdef int outbox_send(outbox_t* outbox, int socket, bint one_piece, atomic_word_t* octets) noexcept nogil:
+    """Send until the socket is full, all is sent or, if one_piece, one read of a file. May block on the disk.
+
+    octets: a counter of what is sent.
+    """
     cdef ssize_t n
     cdef off_t offset
     cdef bint more = outbox.spool_size > outbox.spool_sent or outbox.file_left > 0
@@ -104,6 +110,7 @@ cdef int outbox_send(outbox_t* outbox, int socket, bint one_piece) noexcept nogi
         if n < 0:
             return send_failed()
         outbox.memory_sent += <size_t>n
+        word_count(octets, n)
     outbox.memory.size = 0
     outbox.memory_sent = 0
     while outbox.spool_sent < outbox.spool_size:
@@ -115,6 +122,7 @@ cdef int outbox_send(outbox_t* outbox, int socket, bint one_piece) noexcept nogi
         if n == 0:
             return OUTBOX_FILE_SHORT
         outbox.spool_sent += <uint64_t>n
+        word_count(octets, n)
         if one_piece and outbox.spool_sent < outbox.spool_size:
             return OUTBOX_WAITS
     if outbox.spool_size:
@@ -130,6 +138,7 @@ cdef int outbox_send(outbox_t* outbox, int socket, bint one_piece) noexcept nogi
         if n == 0:
             return OUTBOX_FILE_SHORT
         outbox.file_left -= <uint64_t>n
+        word_count(octets, n)
     if outbox.file >= 0:
         close(outbox.file)
         outbox.file = -1

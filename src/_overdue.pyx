@@ -10,17 +10,17 @@ from libc.string cimport memcpy
 from fastwsgi._accesslog cimport put_escaped, record_t
 from fastwsgi._buffer cimport span_t
 from fastwsgi._connection cimport (
-    ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_SLOW, TELL_TIMEOUT,
-    TRANSMIT_LOST, connection_close, connection_flush, connection_log, connection_refuse, connection_settle,
-    connection_t, loop_remind, loop_say, loop_t, record_client, request_t, slot_borrow, slot_moved, slot_quiet, slot_t,
-    slot_waiting,
+    ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_ENDED, TELL_SLOW, TELL_TIMEOUT,
+    TRANSMIT_LOST, connection_close, connection_count, connection_flush, connection_log, connection_refuse,
+    connection_settle, connection_t, exchange_times, loop_remind, loop_say, loop_t, record_client, request_t,
+    slot_borrow, slot_moved, slot_quiet, slot_t, slot_waiting,
 )
 from fastwsgi._journal cimport LEVEL_WARNING
 from fastwsgi._platform cimport (
     line_load, line_replace, line_store, platform_now_ns, pointer_store_relaxed, wake_write, word_add, word_count,
     word_load, word_load_relaxed, word_store, word_store_relaxed,
 )
-from fastwsgi._refusals cimport REFUSAL_TIMEOUT
+from fastwsgi._refusals cimport REFUSAL_REVOKED, REFUSAL_TIMEOUT
 
 cdef enum:
     # Octets of a request that are told; slot_t.told has room for them, escaped, and for the rest.
@@ -40,14 +40,13 @@ cdef int64_t pause_ms(const overdue_t* overdue) noexcept nogil:
 
 cdef void overdue_arm(loop_t* loop, const overdue_t* overdue) noexcept nogil:
     """Exchanges may be running on other threads: look after them."""
-    if overdue.timeout_ms or overdue.slow_ms:
-        loop_remind(loop, ALARM_OVERDUE, loop.now_ms + pause_ms(overdue))
+    loop_remind(loop, ALARM_OVERDUE, loop.now_ms + pause_ms(overdue))
 
 
 cdef char* put_start(char* at, const char* data, span_t span, size_t most) noexcept nogil:
     """Write a span, escaped, or only its beginning; an octet takes four at most."""
     cdef size_t size = min(span.length, most)
-    at = put_escaped(at, at + 4 * size, data + span.start, size)
+    at = put_escaped(at, at + 4 * size, data + span.start, size, False)
     if size < span.length:
         memcpy(at, b"...", 3)
         at += 3
@@ -73,7 +72,12 @@ cdef void write_told(slot_t* slot, connection_t* connection, int64_t age_ms) noe
     at = put_start(at + 1, data, request.parser.target, TARGET_SHOWN)
     memcpy(at, b" from ", 6)
     memcpy(at + 6, client, client_size)
-    at[6 + client_size] = 0
+    at += 6 + client_size
+    if record.id_size:
+        memcpy(at, b", request id ", 13)
+        memcpy(at + 13, record.id, record.id_size)
+        at += 13 + record.id_size
+    at[0] = 0
     slot.told_age_ms = age_ms
 
 
@@ -92,13 +96,17 @@ cdef bint tell_slow(loop_t* loop, slot_t* slot, uint64_t number) noexcept nogil:
     return True
 
 
-cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reason) noexcept nogil:
+cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reason, uint64_t tells=0) noexcept nogil:
     """Take an exchange away from its thread: 503 if nothing has left, or else a reset; number 0: whichever it is.
+
+    With tells, a TELL_ word, the main thread says so, and interrupts what runs.
 
     One whose answer is complete, while its close() is running, ends as it would have. False if the thread touches the
     connection at this moment: the leader has to look again.
     """
     cdef connection_t* connection
+    cdef int64_t now_ns = platform_now_ns()
+    cdef int64_t began_ns
     cdef uint64_t duration_ns = 0
     cdef bint is_told = False
     if not slot_borrow(slot):
@@ -108,8 +116,11 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
         slot_quiet(slot)
         return True
     number = slot.number
-    if word_load_relaxed(&slot.shown.began_ns):
-        duration_ns = <uint64_t>platform_now_ns() - word_load_relaxed(&slot.shown.began_ns)
+    began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
+    if began_ns:
+        duration_ns = <uint64_t>(now_ns - began_ns)
+    exchange_times(loop.measures, connection.request, <int64_t>word_load_relaxed(&slot.shown.bound_ns),
+                   began_ns if began_ns else now_ns, now_ns, 0)
     if slot_waiting(slot) and connection_flush(loop, connection, slot) == TRANSMIT_LOST:
         connection.wants_reset = True
     slot.connection = NULL
@@ -121,11 +132,14 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
     word_count(&loop.counters.revoked, 1)
     if reason == REFUSAL_TIMEOUT:
         word_count(&loop.counters.timeouts, 1)
+    if tells:
         is_told = not word_load(&slot.tells)
         if is_told:
             write_told(slot, connection, loop.now_ms - slot.watched_since_ms)
-    if slot.head_sent and not slot.is_logged:
-        connection_log(loop, connection, slot.status, slot.sent, duration_ns)
+    if slot.head_sent:
+        connection_count(loop, connection, slot.status)
+        if not slot.is_logged:
+            connection_log(loop, connection, slot.status, slot.sent, duration_ns)
     if slot.has_ended:
         connection.is_answered = True
         connection.closes = True
@@ -141,10 +155,10 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
     line_store(&slot.word, number << 2 | SLOT_REVOKED)
     slot_moved(slot)
     loop_remind(loop, ALARM_OVERDUE, loop.now_ms + LOST_MS)
-    if reason == REFUSAL_TIMEOUT:
+    if tells:
         word_store(&slot.to_raise, number)
         if is_told:
-            word_store(&slot.tells, number << 2 | TELL_TIMEOUT)
+            word_store(&slot.tells, number << 2 | tells)
         wake_write(&loop.journal.wake)
     return True
 
@@ -172,12 +186,22 @@ cdef void see(slot_t* slot, uint64_t number, int64_t now_ms) noexcept nogil:
     slot.watched_blocks = blocks
 
 
+cdef void ask_for_samples(loop_t* loop, overdue_t* overdue) noexcept nogil:
+    """Have the main thread sample stacks; where the GIL is not to be had, it does so when it gets it."""
+    if loop.now_ms - overdue.sampled_ms < max(overdue.sample_ms, <int64_t>word_load_relaxed(&overdue.pause_ms)):
+        return
+    overdue.sampled_ms = loop.now_ms
+    word_store(&overdue.samples, 1)
+    wake_write(&loop.journal.wake)
+
+
 cdef bint overdue_look(loop_t* loop, overdue_t* overdue) noexcept nogil:
     """See to all exchanges; True while there are some, and the next look is due."""
     cdef slot_t* slot
     cdef uint64_t word, number
     cdef int64_t pause = pause_ms(overdue)
     cdef bint some = False
+    cdef int64_t oldest_ms = 0
     cdef int i
     for i in range(1, slots_end(overdue)):
         slot = &overdue.slots[i]
@@ -192,12 +216,18 @@ cdef bint overdue_look(loop_t* loop, overdue_t* overdue) noexcept nogil:
                 give_up_thread(loop, overdue, slot, number)
             continue
         see(slot, number, loop.now_ms)
-        if overdue.timeout_ms and loop.now_ms - slot.progress_ms >= overdue.timeout_ms:
-            if not exchange_revoke(loop, slot, number, REFUSAL_TIMEOUT):
+        oldest_ms = max(oldest_ms, loop.now_ms - slot.watched_since_ms)
+        if word_load_relaxed(&slot.shown.condemned) == number:
+            if not exchange_revoke(loop, slot, number, REFUSAL_REVOKED, TELL_ENDED):
+                pause = REVOKE_AGAIN_MS
+        elif overdue.timeout_ms and loop.now_ms - slot.progress_ms >= overdue.timeout_ms:
+            if not exchange_revoke(loop, slot, number, REFUSAL_TIMEOUT, TELL_TIMEOUT):
                 pause = REVOKE_AGAIN_MS
         elif overdue.slow_ms and slot.told_number != number and loop.now_ms - slot.watched_since_ms >= overdue.slow_ms:
             if tell_slow(loop, slot, number):
                 slot.told_number = number
     if some:
         loop.alarms[<int>ALARM_OVERDUE] = loop.now_ms + pause
+    if overdue.sample_ms and oldest_ms >= overdue.sample_ms:
+        ask_for_samples(loop, overdue)
     return some

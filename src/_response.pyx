@@ -69,7 +69,7 @@ cdef int head_start(head_t* head, const char* status, size_t size) noexcept nogi
     cdef char* out
     head.lines.size = 0
     head.content_length = 0
-    head.has_content_length = head.has_date = head.has_server = head.closes = 0
+    head.has_content_length = head.has_date = head.has_server = head.has_request_id = head.closes = 0
     if size < 3 or (size > 3 and status[3] != c" "):
         return RESPONSE_BAD_STATUS
     head.status = 0
@@ -116,6 +116,8 @@ cdef int special_field(head_t* head, const char* name, size_t name_size,
         head.has_date = True
     elif name_size == 6 and is_word(name, b"server", 6):
         head.has_server = True
+    elif name_size == 12 and is_word(name, b"x-request-id", 12):
+        head.has_request_id = True
     elif name_size == 14 and is_word(name, b"content-length", 14):
         if head.has_content_length or value_size == 0 or value_size > LENGTH_DIGITS:
             return RESPONSE_BAD_LENGTH
@@ -180,7 +182,7 @@ cdef int head_field(head_t* head, const char* name, size_t name_size,
     if not is_clean(value, value_size):
         return RESPONSE_BAD_VALUE
     # The names that mean something here begin with one of these letters.
-    if (name[0] | 0x20) in (c"c", c"d", c"s", c"t", c"k", c"u", c"p"):
+    if (name[0] | 0x20) in (c"c", c"d", c"s", c"t", c"k", c"u", c"p", c"x"):
         result = special_field(head, name, name_size, value, value_size)
         if result != RESPONSE_OK:
             return result
@@ -277,7 +279,8 @@ cdef int head_finish(const head_t* head, buffer_t* out, framing_t framing, bint 
     return RESPONSE_OK
 
 
-cdef int response_refuse(int reason, bint is_head_request, buffer_t* out, date_t* date, int64_t now) noexcept nogil:
+cdef int response_refuse(int reason, bint is_head_request, const char* request_id, size_t id_size, buffer_t* out,
+                         date_t* date, int64_t now) noexcept nogil:
     """Append the whole answer to a request that is refused for `reason`; the connection closes after it.
 
     Its content tells a client what is wrong with its request, and nothing of what is wrong here.
@@ -286,7 +289,7 @@ cdef int response_refuse(int reason, bint is_head_request, buffer_t* out, date_t
     cdef const char* text = info.text if info.status < 500 else info.phrase
     cdef size_t phrase_size = strlen(info.phrase), text_size = strlen(text)
     cdef char* end
-    if buffer_reserve(out, phrase_size + text_size + TAIL_ROOM) < 0:
+    if buffer_reserve(out, phrase_size + text_size + id_size + TAIL_ROOM) < 0:
         return RESPONSE_NO_MEMORY
     end = put(out.data + out.size, b"HTTP/1.1 ", 9)
     end = put_number(end, <uint64_t>info.status)
@@ -298,6 +301,9 @@ cdef int response_refuse(int reason, bint is_head_request, buffer_t* out, date_t
     end = put_number(end, text_size + 1)
     if reason == REFUSAL_QUEUE_TIMEOUT or reason == REFUSAL_STOPPING:
         end = put(end, b"\r\nRetry-After: 5", 16)
+    if id_size:
+        end = put(end, b"\r\nX-Request-ID: ", 16)
+        end = put(end, request_id, id_size)
     end = put(end, b"\r\nConnection: close\r\n\r\n", 23)
     if not is_head_request:
         end = put(end, text, text_size)
@@ -368,14 +374,14 @@ cdef class ResponseHead:
             buffer_free(&out)
 
 
-def refuse(int reason, *, bint is_head_request=False, int64_t now=0):
+def refuse(int reason, *, bint is_head_request=False, bytes request_id not None=b"", int64_t now=0):
     """The whole answer to a request that is refused for a reason of `_refusals`."""
     cdef buffer_t out
     cdef date_t date
     memset(&out, 0, sizeof(out))
     memset(&date, 0, sizeof(date))
     try:
-        if response_refuse(reason, is_head_request, &out, &date, now) < 0:
+        if response_refuse(reason, is_head_request, request_id, len(request_id), &out, &date, now) < 0:
             raise MemoryError
         return out.data[:out.size]
     finally:

@@ -5,21 +5,26 @@ with the same memory reads it, also when the worker is dead. Knows no socket, no
 """
 
 import mmap
+import time
+from collections import namedtuple
+from typing import NamedTuple
 
 from cpython.buffer cimport PyBUF_CONTIG, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from fastwsgi._platform cimport (
-    platform_now_ns, word_load, word_load_relaxed, word_store, word_store_relaxed, word_store_release, words_load,
-    words_store,
+    platform_now_ns, platform_wall_seconds, word_count, word_load, word_load_relaxed, word_store, word_store_relaxed,
+    word_store_release, words_load, words_store,
 )
+from fastwsgi._refusals cimport refusal_info
 
 cimport cython
 
 cdef enum:
-    LAYOUT = 1                  # counts up when a struct of the .pxd changes
+    LAYOUT = 4                  # counts up when a struct of the .pxd changes
     LINE_BYTES = 64             # rows and threads begin on cache lines of their own
+    LOOKS = 100                 # at sums that change meanwhile
 
 cdef uint64_t MAGIC = <uint64_t>0x6472616f62207766      # "fw board"
 
@@ -27,12 +32,34 @@ cdef uint64_t MAGIC = <uint64_t>0x6472616f62207766      # "fw board"
 cdef tuple PHASE_TEXT = ("in the application", "waiting for its client", "in close()")
 
 
+# Upper bounds of the histograms, in seconds; what is more comes last.
+TIME_BOUNDS = tuple([2.0 ** (i - 16) for i in range(BOUNDS)])
+
+cdef tuple TIME_NAMES = ("all", "head", "content", "queue", "gil", "application", "sending", "delivery")
+cdef tuple METHOD_NAMES = ("other", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+cdef tuple CLASS_NAMES = ("2xx", "3xx", "4xx", "5xx", "other")
+cdef tuple DEADLINE_NAMES = ("none", "head", "content", "sending", "idle", "closing")
+cdef tuple ROW_NAMES = ("starting", "starting", "serving", "leaving")
+
+# What workers have counted, those of now and those before them; see the .pyi.
+Totals = namedtuple("Totals", (
+    "began workers threads busy connections accepted requests statuses times received sent failed refused expired "
+    "lost_clients left_queued queued lead_taken lead_passed timeouts revoked lost_threads yielded lock_waits "
+    "lock_wait_seconds ended"
+))
+
+
 cdef inline size_t in_lines(size_t size) noexcept nogil:
     return (size + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES
 
 
+cdef inline size_t worker_size(int threads) noexcept nogil:
+    """What of a row begins anew with each worker: all but the text of stacks."""
+    return in_lines(sizeof(row_t)) + threads_most(threads) * (in_lines(sizeof(shown_t)) + sizeof(measures_t))
+
+
 cdef inline size_t row_size(int threads) noexcept nogil:
-    return in_lines(sizeof(row_t)) + threads_most(threads) * in_lines(sizeof(shown_t))
+    return worker_size(threads) + threads_most(threads) * <size_t>STACK_SHOWN
 
 
 cdef row_t* board_row(board_t* board, int index) noexcept nogil:
@@ -67,6 +94,46 @@ cdef void shown_text(shown_t* shown, const char* line, size_t line_size, const c
     word_store_release(&shown.sizes, line_size | client_size << 8 | id_size << 16)
 
 
+cdef void shown_stack(Row row, int thread, uint64_t number, const char* text, size_t size) noexcept:
+    """Write where a thread (from 1 on) was in an exchange; one writer at a time."""
+    cdef shown_t* shown = &row.shown[thread - 1]
+    size = min(size, <size_t>STACK_SHOWN)
+    word_store(&shown.stack_ns, 0)
+    words_store(row.stacks + (thread - 1) * (STACK_SHOWN / 8), text, size)
+    word_store_relaxed(&shown.stack_number, number)
+    word_store_relaxed(&shown.stack_size, size)
+    word_store_release(&shown.stack_ns, <uint64_t>platform_now_ns())
+
+
+class Running(NamedTuple):
+    """What a thread serves."""
+
+    thread: int
+    phase: str
+    line: str
+    client: str
+    request_id: str
+    age: float
+    number: int
+    stack: str
+    stack_age: float
+
+
+cdef tuple sampled(Row row, int thread, uint64_t number, int64_t now_ns):
+    """The last sample of an exchange: its text and its age in seconds; nothing and 0 if there is none."""
+    cdef shown_t* shown = &row.shown[thread - 1]
+    cdef char octets[STACK_SHOWN]
+    cdef uint64_t at_ns = word_load(&shown.stack_ns)
+    cdef uint64_t size = word_load_relaxed(&shown.stack_size)
+    if not at_ns or word_load_relaxed(&shown.stack_number) != number or size > STACK_SHOWN:
+        return "", 0.0
+    words_load(octets, row.stacks + (thread - 1) * (STACK_SHOWN / 8), (size + 7) // 8)
+    if word_load_relaxed(&shown.stack_ns) != at_ns:
+        return "", 0.0
+    # The first octets may be the rest of a character that was cut.
+    return (<bytes>octets[:size]).decode("utf-8", "replace"), max(now_ns - <int64_t>at_ns, 0) / 1e9
+
+
 cdef str text_of(atomic_word_t* words, uint64_t size):
     """Octets of a request, for a log: what is not printable ASCII is escaped."""
     cdef char octets[LINE_SHOWN]
@@ -74,8 +141,9 @@ cdef str text_of(atomic_word_t* words, uint64_t size):
     return (<bytes>octets[:size]).decode("latin-1").encode("unicode_escape").decode("ascii")
 
 
-cdef tuple served(shown_t* shown, int thread, int64_t now_ns):
+cdef object served(Row row, int thread, int64_t now_ns):
     """What a thread serves, as Row.running has it; None when it serves nothing, or goes on to the next just now."""
+    cdef shown_t* shown = &row.shown[thread - 1]
     cdef uint64_t number = word_load(&shown.number)
     cdef uint64_t sizes = word_load(&shown.sizes)
     cdef uint64_t phase = word_load_relaxed(&shown.phase)
@@ -94,9 +162,37 @@ cdef tuple served(shown_t* shown, int thread, int64_t now_ns):
     line = text_of(shown.line, line_size)
     client = text_of(shown.client, client_size) or "a unix socket"
     request_id = text_of(shown.request_id, id_size)
+    stack, stack_age = sampled(row, thread, number, now_ns)
     if word_load_relaxed(&shown.number) != number:
         return None
-    return thread, what, line, client, request_id, max(now_ns - since_ns, 0) / 1e9
+    return Running(thread, what, line, client, request_id, max(now_ns - since_ns, 0) / 1e9, number, stack, stack_age)
+
+
+cdef void words_add(atomic_word_t* sums, atomic_word_t* words, size_t size) noexcept nogil:
+    """Add so many octets of words to others, which nobody else writes to."""
+    cdef size_t i
+    for i in range(size // sizeof(atomic_word_t)):
+        word_store_release(&sums[i], word_load(&sums[i]) + word_load(&words[i]))
+
+
+cdef void words_clear(atomic_word_t* words, size_t size) noexcept nogil:
+    cdef size_t i
+    for i in range(size // sizeof(atomic_word_t)):
+        word_store_release(&words[i], 0)
+
+
+cdef void sums_add_row(sums_t* sums, Row row) noexcept:
+    """Add what a worker has counted."""
+    cdef int i
+    words_add(<atomic_word_t*>&sums.counters, <atomic_word_t*>&row.row.counters, sizeof(counters_t))
+    words_add(<atomic_word_t*>&sums.measures, <atomic_word_t*>&row.row.measures, sizeof(measures_t))
+    for i in range(threads_most(row.board.threads)):
+        words_add(<atomic_word_t*>&sums.measures, <atomic_word_t*>&row.measures[i], sizeof(measures_t))
+
+
+cdef inline void change(board_t* board) noexcept nogil:
+    """Before and after what is retired changes."""
+    word_store(&board.changes, word_load(&board.changes) + 1)
 
 
 @cython.final
@@ -123,6 +219,7 @@ cdef class Board:
             board.layout = LAYOUT
             board.workers = <uint64_t>workers
             board.threads = <uint64_t>threads
+            word_store(&board.began, <uint64_t>platform_wall_seconds())
         elif (board.magic != MAGIC or board.layout != LAYOUT or board.workers != <uint64_t>workers
                 or board.threads != <uint64_t>threads):
             raise ValueError("the memory is laid out for another version of fastwsgi, or for other numbers of workers "
@@ -158,7 +255,19 @@ cdef class Board:
         row.index = index
         row.row = board_row(self.board, index)
         row.shown = row_shown(row.row)
+        row.stacks = <atomic_word_t*>(<char*>row.row + worker_size(self.threads))
+        row.measures = <measures_t*>(<char*>row.shown + threads_most(self.threads) * in_lines(sizeof(shown_t)))
         return row
+
+    def inherit(self, Board former not None):
+        """Take over what was counted by workers of another board, which have all ended."""
+        change(self.board)
+        change(former.board)
+        words_add(<atomic_word_t*>&self.board.retired, <atomic_word_t*>&former.board.retired, sizeof(sums_t))
+        words_clear(<atomic_word_t*>&former.board.retired, sizeof(sums_t))
+        word_store(&self.board.began, min(word_load(&self.board.began), word_load(&former.board.began)))
+        change(former.board)
+        change(self.board)
 
 
 @cython.final
@@ -170,8 +279,15 @@ cdef class Row:
         raise TypeError("rows come from Board.row()")
 
     def clear(self):
-        """Make it ready for a new worker; the one before must be dead."""
-        memset(self.row, 0, row_size(self.board.threads))
+        """Make it ready for a new worker; the one before must be dead. The board keeps what it counted."""
+        cdef board_t* board = self.board.board
+        cdef uint64_t state = min(word_load(&self.row.state), <uint64_t>ROW_DRAINING)
+        change(board)
+        if word_load(&self.row.pid):
+            word_count(&board.retired.ended[state], 1)
+        sums_add_row(&board.retired, self)
+        words_clear(<atomic_word_t*>self.row, worker_size(self.board.threads))
+        change(board)
 
     @property
     def pid(self):
@@ -216,22 +332,44 @@ cdef class Row:
     def wants(self, uint64_t value):
         word_store_relaxed(&self.row.wants, value)
 
+    @property
+    def born(self):
+        """When it began: nanoseconds of the monotonic clock."""
+        return word_load_relaxed(&self.row.born)
+
+    @born.setter
+    def born(self, uint64_t value):
+        word_store_relaxed(&self.row.born, value)
+
+    def condemn(self, int thread, uint64_t number):
+        """Have an exchange taken away from its thread, within a second; False if it does not run any more."""
+        if not 1 <= thread <= threads_most(self.board.threads) or not number:
+            return False
+        if word_load(&self.shown[thread - 1].number) != number:
+            return False
+        word_store(&self.shown[thread - 1].condemned, number)
+        return True
+
     def counters(self):
         """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""
         cdef counters_t* counters = &self.row.counters
         cdef int i
-        cdef uint64_t requests = 0, exchanges = 0
+        cdef uint64_t requests = 0, exchanges = 0, refused = 0, expired = 0
         for i in range(threads_most(self.board.threads)):
             requests += word_load_relaxed(&self.shown[i].requests)
             exchanges += word_load_relaxed(&self.shown[i].number) != 0
+        for i in range(REFUSAL_END):
+            refused += word_load_relaxed(&counters.refused[i])
+        for i in range(DEADLINES):
+            expired += word_load_relaxed(&counters.expired[i])
         return {
             "accepted": word_load_relaxed(&counters.accepted),
-            "connections": word_load_relaxed(&counters.connections),
+            "connections": word_load_relaxed(&self.row.connections),
             "requests": requests,
             "exchanges": exchanges,
-            "refused": word_load_relaxed(&counters.refused),
+            "refused": refused,
             "lost_clients": word_load_relaxed(&counters.lost_clients),
-            "expired": word_load_relaxed(&counters.expired),
+            "expired": expired,
             "queued": word_load_relaxed(&counters.queued),
             "lead_taken": word_load_relaxed(&counters.taken),
             "lead_passed": word_load_relaxed(&counters.passed),
@@ -243,18 +381,111 @@ cdef class Row:
         }
 
     def running(self):
-        """What its threads serve: (thread, what it is at, method and target, client, X-Request-ID or "", age).
+        """What its threads serve: a list of `Running`.
 
-        The age is in seconds. Threads that go on to their next exchange at this moment are left out.
+        Threads that go on to their next exchange at this moment are left out.
         """
         cdef int i
         cdef int64_t now_ns = platform_now_ns()
         found = []
         for i in range(threads_most(self.board.threads)):
-            what = served(&self.shown[i], i + 1, now_ns)
+            what = served(self, i + 1, now_ns)
             if what is not None:
                 found.append(what)
         return found
+
+
+cdef list buckets_of(histogram_t* histogram):
+    """Counts by bound, not cumulative, and last of what is beyond them."""
+    counts = [word_load_relaxed(&histogram.counts[i]) for i in range(BUCKETS)]
+    return [*counts[:BOUNDS], sum(counts[BOUNDS:])]
+
+
+cdef tuple histogram_of(sums_t* sums, int time, uint64_t exchanges):
+    """Counts by bound and the sum in seconds. What took no time was not counted (exchange_times)."""
+    counts = buckets_of(&sums.measures.times[time])
+    counts[0] += max(exchanges - sum(counts), 0)
+    return counts, word_load_relaxed(&sums.measures.times[time].sum_ns) / 1e9
+
+
+cdef object totals_of(sums_t* sums, uint64_t began, list rows, uint64_t threads):
+    cdef counters_t* counters = &sums.counters
+    cdef measures_t* measures = &sums.measures
+    cdef Row row
+    cdef int i, j
+    workers = dict.fromkeys(ROW_NAMES, 0)
+    connections = dict.fromkeys(("idle", "head", "content", "queued", "running", "sending", "closing"), 0)
+    busy = 0
+    for row in rows:
+        workers[ROW_NAMES[min(row.state, <int>ROW_DRAINING)]] += 1
+        for i in range(DEADLINE_HEAD, DEADLINES):
+            connections[DEADLINE_NAMES[i]] += word_load_relaxed(&row.row.waits_for[i])
+        connections["queued"] += word_load_relaxed(&row.row.waiting)
+        for i in range(threads_most(row.board.threads)):
+            busy += word_load_relaxed(&row.shown[i].number) != 0
+    connections["running"] = busy
+    exchanges = sum(buckets_of(&measures.times[<int>TIME_ALL]))
+    return Totals(
+        began=began,
+        workers=workers,
+        threads=threads,
+        busy=busy,
+        connections=connections,
+        accepted=word_load_relaxed(&counters.accepted),
+        requests={(METHOD_NAMES[i], CLASS_NAMES[j]): word_load_relaxed(&measures.requests[i][j])
+                  for i in range(METHODS) for j in range(CLASSES)},
+        statuses={(i + 200 if i < STATUSES - 1 else 0): word_load_relaxed(&measures.statuses[i])
+                  for i in range(STATUSES) if word_load_relaxed(&measures.statuses[i])},
+        times={TIME_NAMES[i]: histogram_of(sums, i, exchanges) for i in range(TIMES)},
+        received=word_load_relaxed(&measures.received),
+        sent=word_load_relaxed(&measures.sent),
+        failed=word_load_relaxed(&measures.failed),
+        refused={refusal_info(i).name.decode(): word_load_relaxed(&counters.refused[i])
+                 for i in range(1, REFUSAL_END)},
+        expired={DEADLINE_NAMES[i]: word_load_relaxed(&counters.expired[i]) for i in range(DEADLINE_HEAD, DEADLINES)},
+        lost_clients=word_load_relaxed(&counters.lost_clients),
+        left_queued=word_load_relaxed(&counters.left),
+        queued=word_load_relaxed(&counters.queued),
+        lead_taken=word_load_relaxed(&counters.taken),
+        lead_passed=word_load_relaxed(&counters.passed),
+        timeouts=word_load_relaxed(&counters.timeouts),
+        revoked=word_load_relaxed(&counters.revoked),
+        lost_threads=word_load_relaxed(&counters.lost),
+        yielded=word_load_relaxed(&counters.yielded),
+        lock_waits=word_load_relaxed(&counters.lock_waits),
+        lock_wait_seconds=word_load_relaxed(&counters.lock_wait_ns) / 1e9,
+        ended={name: sum([word_load_relaxed(&sums.ended[i]) for i in range(ROW_STATES) if ROW_NAMES[i] == name])
+               for name in ROW_NAMES[1:]},
+    )
+
+
+def totals(boards):
+    """What the workers of these boards have counted in all, as Totals; those that have ended, too.
+
+    What is counted never becomes less, for the boards of one server that does not lose any.
+    """
+    cdef sums_t sums
+    cdef Board board
+    cdef Row row
+    cdef uint64_t threads = 0
+    boards = list(boards)
+    for _ in range(LOOKS):
+        before = [word_load(&board.board.changes) for board in boards]
+        memset(&sums, 0, sizeof(sums))
+        rows = []
+        for board in boards:
+            words_add(<atomic_word_t*>&sums, <atomic_word_t*>&board.board.retired, sizeof(sums_t))
+            for i in range(board.workers):
+                row = board.row(i)
+                if row.pid:
+                    rows.append(row)
+                    sums_add_row(&sums, row)
+        if before == [word_load(&board.board.changes) for board in boards] and not any(n & 1 for n in before):
+            break
+        time.sleep(0.001)
+    threads = sum([row.board.threads for row in rows])
+    began = min([word_load(&board.board.began) for board in boards], default=0)
+    return totals_of(&sums, began, rows, threads)
 
 
 cdef Row private_row(int threads):

@@ -1,12 +1,15 @@
 """A server in a process of its own, as `python -m fastwsgi` starts it."""
 
+import atexit
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -27,6 +30,10 @@ PYTHONPATH = os.pathsep.join(
         ],
     )
 )
+
+# Where servers have their control sockets: no others are there.
+RUNTIME_DIRECTORY = tempfile.mkdtemp(prefix="fw-")
+atexit.register(shutil.rmtree, RUNTIME_DIRECTORY, ignore_errors=True)
 
 
 def skip_without_ipv6():
@@ -60,6 +67,7 @@ class Process:
                 "PYTHONPATH": PYTHONPATH,
                 "PYTHONUNBUFFERED": "1",
                 "TEST_DIRECTORY": str(directory),
+                "XDG_RUNTIME_DIR": RUNTIME_DIRECTORY,
                 **environment,
             },
         )

@@ -22,6 +22,7 @@ BELOW = {
     "_parser",
     "_proxy",
     "_refusals",
+    "_requestid",
     "_response",
     "_stats",
     "_trust",

@@ -79,3 +79,11 @@ def where(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     answer = b"%d" % os.getpid()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
     return [answer]
+
+
+def compute(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Computes as long as `where` holds its thread."""
+    until = time.monotonic() + (HOLD_SECONDS if environ["PATH_INFO"] == "/hold" else 0)
+    while time.monotonic() < until:
+        pass
+    return hello(environ, start_response)

@@ -110,6 +110,16 @@ def _fastwsgi_log(start: Start) -> Commands:
     return [[*command[:-1], "--access-logfile", str(start.folder / "access.log"), command[-1]]]
 
 
+def _fastwsgi_json(start: Start) -> Commands:
+    [command] = _fastwsgi_log(start)
+    return [[*command[:-1], "--log-format", "json", command[-1]]]
+
+
+def _fastwsgi_id(start: Start) -> Commands:
+    [command] = _fastwsgi(start)
+    return [[*command[:-1], "--request-id", command[-1]]]
+
+
 def _launched(name: str, python: str, start: Start) -> Commands:
     return [[python, LAUNCH, name, start.application, str(start.port)]]
 
@@ -226,6 +236,22 @@ SERVERS = {
             _FASTWSGI_VERSION,
             _FASTWSGI_INSTALL,
             note="with an access log",
+        ),
+        Server(
+            "fastwsgi-json",
+            "ours",
+            _fastwsgi_json,
+            _FASTWSGI_VERSION,
+            _FASTWSGI_INSTALL,
+            note="with an access log of JSON",
+        ),
+        Server(
+            "fastwsgi-id",
+            "ours",
+            _fastwsgi_id,
+            _FASTWSGI_VERSION,
+            _FASTWSGI_INSTALL,
+            note="with ids of requests",
         ),
         Server(
             "bjoern",

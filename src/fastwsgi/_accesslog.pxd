@@ -8,7 +8,8 @@ from fastwsgi._parser cimport parser_t
 
 cdef struct log_atom_t:
     int kind            # one of the ATOM_ values of the .pyx
-    int known           # of a request field: its index in the parser's table of known names, or KNOWN_NONE
+    int known           # of a request field: its index in the parser's table of known names, or KNOWN_NONE; of a time:
+                        # which of record_t
     size_t start        # text[start:start + size] is the literal, or the name in lower case
     size_t size
 
@@ -17,6 +18,7 @@ cdef struct log_format_t:
     log_atom_t* atoms   # owned
     size_t count
     char* text          # owned
+    bint is_json
     bint needs_environ  # it has a %({name}e)s, so accesslog_values() comes before accesslog_line()
 
 
@@ -25,6 +27,20 @@ cdef struct stamp_t:
     int64_t second
     size_t size
     char text[64]
+    char zone[24]       # in JSON: what comes after the fraction
+
+
+# Times of an exchange that have atoms. One that comes has a name in TIMES of the .pyx.
+cdef enum logged_t:
+    LOGGED_WHOLE            # from the call of the application on
+    # Where the time of its request went: time_t of _stats.
+    LOGGED_HEAD
+    LOGGED_CONTENT
+    LOGGED_QUEUE
+    LOGGED_GIL
+    LOGGED_APPLICATION
+    LOGGED_SENDING
+    LOGGED_KINDS
 
 
 cdef struct record_t:
@@ -39,8 +55,10 @@ cdef struct record_t:
     size_t values_size
     int status              # 0: no response
     uint64_t content_bytes  # of the response
-    uint64_t duration_ns
-    int64_t unix_time
+    uint64_t times_ns[LOGGED_KINDS]
+    int64_t wall_ns         # the time of day, since 1970
+    const char* id          # the request's, as the application and the client get it
+    size_t id_size          # 0: it has none that is ours
 
 
 cdef class LogFormat:
@@ -51,4 +69,4 @@ cdef int accesslog_values(const log_format_t* format, dict environ, buffer_t* va
 cdef ssize_t accesslog_line(
     const log_format_t* format, const record_t* record, stamp_t* stamp, char* out, size_t capacity
 ) noexcept nogil
-cdef char* put_escaped(char* at, const char* end, const char* data, size_t size) noexcept nogil
+cdef char* put_escaped(char* at, const char* end, const char* data, size_t size, bint is_json) noexcept nogil

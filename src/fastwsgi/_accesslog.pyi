@@ -4,7 +4,7 @@ DEFAULT_FORMAT: str
 
 @final
 class LogFormat:
-    def __new__(cls, format: str = ...) -> Self: ...
+    def __new__(cls, format: str = ..., *, is_json: bool = False, prefix: bytes = b"") -> Self: ...
     @property
     def needs_environ(self) -> bool: ...
     def line(
@@ -15,7 +15,9 @@ class LogFormat:
         status: int = 0,
         content_bytes: int = 0,
         duration_ns: int = 0,
-        unix_time: int = 0,
+        times_ns: dict[str, int] = {},
+        wall_ns: int = 0,
+        request_id: bytes = b"",
         head: bytes = b"",
         environ: dict[str, Any] | None = None,
         capacity: int = 65536,

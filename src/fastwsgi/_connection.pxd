@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from fastwsgi._accesslog cimport log_format_t, record_t, stamp_t
-from fastwsgi._buffer cimport buffer_t
+from fastwsgi._buffer cimport buffer_t, span_t
 from fastwsgi._chunked cimport chunked_t
 from fastwsgi._content cimport content_t
 from fastwsgi._journal cimport journal_t
@@ -14,11 +14,15 @@ from fastwsgi._networks cimport ADDRESS_ROOM
 from fastwsgi._outbox cimport outbox_t
 from fastwsgi._parser cimport limits_t, parser_t
 from fastwsgi._platform cimport (
-    atomic_head_t, atomic_line_t, atomic_pointer_t, atomic_word_t, cpu_clock_t, event_t, pointer_load_relaxed, poller_t,
-    pthread_cond_t, pthread_mutex_t, sockaddr_storage, wake_t,
+    atomic_head_t, atomic_line_t, atomic_pointer_t, atomic_word_t, cpu_clock_t, event_t, platform_now_ns,
+    pointer_load_relaxed, poller_t, pthread_cond_t, pthread_mutex_t, sockaddr_storage, wake_t,
 )
+from fastwsgi._requestid cimport ID_MADE, ID_MOST, id_source_t
 from fastwsgi._response cimport date_t, head_t
-from fastwsgi._stats cimport board_t, counters_t, row_t, shown_t
+from fastwsgi._stats cimport (
+    DEADLINES, TIME_ALL, TIME_APPLICATION, TIME_CONTENT, TIME_GIL, TIME_HEAD, TIME_QUEUE, TIME_SENDING, board_t,
+    counters_t, measures_t, observe, row_t, shown_t,
+)
 from fastwsgi._trust cimport forwarded_t, trust_t
 
 
@@ -35,16 +39,6 @@ cdef enum state_t:
 
 cdef enum:
     STATES = STATE_CLOSED + 1
-
-# Deadlines of one kind share one duration, so each kind is a queue that is already in order.
-cdef enum deadline_t:
-    DEADLINE_NONE
-    DEADLINE_HEAD       # the whole request head
-    DEADLINE_CONTENT    # between two reads of content
-    DEADLINE_SEND       # without progress
-    DEADLINE_IDLE       # keep-alive
-    DEADLINE_LINGER
-    DEADLINES
 
 # One owner at a time. LOOP: whoever leads. QUEUE: the ready list, the crew's queue, and then the thread that runs the
 # exchange; the word is written by the leader only, so that nobody else's read of it is a race. THREAD: a leader that
@@ -90,6 +84,7 @@ cdef enum alarm_t:
 cdef enum:
     TELL_SLOW = 1       # it takes longer than --log-slow
     TELL_TIMEOUT        # it was revoked: --timeout
+    TELL_ENDED          # it was revoked: an operator wanted that
     TELL_MASK = 3
 
 cdef enum advance_t:
@@ -112,7 +107,7 @@ cdef enum:
     PIPELINE_MOST = 16          # requests of one connection in one turn
     RATE_GRACE_MS = 15000       # of content, before its rate counts
     HALF_CLOSED_MS = 1000       # a request waits for a thread after its client has ended its side
-    TOLD_ROOM = 1400
+    TOLD_ROOM = 1400 + ID_MOST
 
 
 cdef struct request_t:
@@ -129,8 +124,15 @@ cdef struct request_t:
     bint is_inline          # the content, if any, is in the buffer
     int64_t content_began_ms    # when its first part was waited for; 0: not yet
     uint64_t content_received   # octets since then, framing included
+    # When its first octet, its whole head, and all of it was there, by the clock of the turn.
+    int64_t began_ns
+    int64_t head_ns
+    int64_t ready_ns
     bint is_parsing         # the head is not complete
     bint is_complete        # head and content are here
+    span_t id               # of --request-id, a field's value; of no length until it is given, and without that option
+    bint is_id_made         # then it is this, and the span says only how long
+    char made_id[ID_MADE]
     forwarded_t forwarded   # what a trusted peer says of the client of this request, once the head is complete
     int refusal             # what connection_advance said for good: -reason; 0: nothing wrong so far
     int spill_error         # errno of a spill that ended after the lead was taken
@@ -159,6 +161,7 @@ cdef struct connection_t:
     connection_t* earlier       # in its deadline queue
     connection_t* later
     int64_t expires_ms
+    int64_t delivers_since_ns   # in STATE_SENDING; 0: not
     connection_t* before        # in the list of all
     connection_t* after
     request_t* request          # leased; NULL when idle
@@ -194,10 +197,15 @@ cdef struct slot_t:
     buffer_t line               # an access log line is made here
     buffer_t values
     int64_t began_cpu_ns        # 0: not measured
+    int64_t took_ns             # the exchange, with the GIL
+    int64_t ended_ns
+    int64_t sending_ns          # of it
+    bint is_lost                # its client was
     uint8_t cell                # of the averages
     uint64_t sent               # content bytes of this response
     int status
     shown_t* shown              # what others see of it, in the row of the worker; NULL for the loop's own
+    measures_t* measures        # there, too; the row's for the loop's own
     atomic_word_t blocks        # given by applications, and waits for clients that ended, so far
     atomic_word_t in_application    # the number of the exchange while code of the application runs; changed with the GIL
     bint is_raised              # RequestTimeout was raised in it; touched with the GIL
@@ -261,6 +269,7 @@ cdef struct loop_t:
     int accept_most             # of a turn, or of a part of it
     listener_t* accept_more     # has more, or NULL ...
     int accept_more_at          # ... and its turn again at this event
+    int64_t now_ns              # when the poller came back, in each turn
     int64_t now_ms
     listener_t* listeners       # and behind the last one what stands for the kick
     int listener_count
@@ -294,6 +303,7 @@ cdef struct loop_t:
     int spare_request_count
     limits_t limits
     trust_t trust
+    id_source_t ids
     uint64_t content_rate       # least octets of content a second; 0: any
     uint32_t keep_alive_requests
     size_t request_memory
@@ -307,12 +317,14 @@ cdef struct loop_t:
     journal_t journal
     slot_t own                  # for answers of the loop itself
     atomic_word_t draining      # from the call for it on: answers say that the connection is closed
+    bint tells_times            # to clients, in Server-Timing
     bint may_block              # this turn does not hold the GIL
     int64_t alarms[ALARMS]      # when the leader has to look again; 0: never
     int64_t nap_ms              # the longest wait; 0: any
     board_t* board              # borrowed, as all that is in it: this worker among others
     row_t* row
     counters_t* counters        # of the row
+    measures_t* measures
 
 
 cdef connection_t* connection_new(loop_t* loop, int fd, int listener, const sockaddr_storage* peer) noexcept nogil
@@ -338,6 +350,7 @@ cdef void connection_lost(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_give_up(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
                             uint64_t duration_ns=*) noexcept nogil
+cdef void connection_count(loop_t* loop, connection_t* connection, int status) noexcept nogil
 cdef void connection_log(loop_t* loop, connection_t* connection, int status, uint64_t content_bytes,
                          uint64_t duration_ns) noexcept nogil
 cdef void connection_linger(loop_t* loop, connection_t* connection) noexcept nogil
@@ -346,6 +359,7 @@ cdef void connection_post(loop_t* loop, connection_t* connection, uint64_t why) 
 cdef void connection_free(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void request_release(loop_t* loop, request_t* request) noexcept nogil
 cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* connection, const char* detail) noexcept nogil
+cdef void connection_identify(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil
 cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record) noexcept nogil
 cdef int slot_init(slot_t* slot, int index) noexcept nogil
 cdef void slot_free(slot_t* slot) noexcept nogil
@@ -360,15 +374,46 @@ cdef void slot_moved(slot_t* slot) noexcept nogil
 cdef uint64_t slot_waiting(const slot_t* slot) noexcept nogil
 
 
+cdef inline void loop_look_at_clock(loop_t* loop) noexcept nogil:
+    loop.now_ns = platform_now_ns()
+    loop.now_ms = loop.now_ns // 1000000
+
+
+cdef inline void exchange_times(measures_t* measures, const request_t* request, int64_t bound_ns, int64_t began_ns,
+                                int64_t ended_ns, int64_t sending_ns) noexcept nogil:
+    """Where the time of a request went, when its exchange is over; by whoever holds its slot."""
+    if request.head_ns != request.began_ns:
+        observe(measures, TIME_HEAD, request.head_ns - request.began_ns)
+    if request.ready_ns != request.head_ns:
+        observe(measures, TIME_CONTENT, request.ready_ns - request.head_ns)
+    observe(measures, TIME_QUEUE, bound_ns - request.ready_ns)
+    if began_ns != bound_ns:
+        observe(measures, TIME_GIL, began_ns - bound_ns)
+    observe(measures, TIME_APPLICATION, ended_ns - began_ns - sending_ns)
+    if sending_ns:
+        observe(measures, TIME_SENDING, sending_ns)
+    observe(measures, TIME_ALL, ended_ns - request.ready_ns)
+
+
 cdef inline void loop_remind(loop_t* loop, alarm_t alarm, int64_t at_ms) noexcept nogil:
     """The leader has to look at something at that time at the latest."""
     if not loop.alarms[<int>alarm] or at_ms < loop.alarms[<int>alarm]:
         loop.alarms[<int>alarm] = at_ms
 
 
+cdef inline const char* request_id(request_t* request) noexcept nogil:
+    """As long as request.id.length says; borrowed from the request."""
+    return &request.made_id[0] if request.is_id_made else request.buffer.data + request.start + request.id.start
+
+
 cdef inline void record_client(record_t* record, connection_t* connection) noexcept nogil:
-    """The client, as REMOTE_ADDR has it."""
+    """The client, as REMOTE_ADDR has it, and what its request is called."""
     cdef request_t* request = connection.request
+    record.id = NULL
+    record.id_size = 0
+    if request != NULL and request.id.length:
+        record.id = request_id(request)
+        record.id_size = request.id.length
     if request != NULL and not request.is_parsing and request.forwarded.has_client:
         record.peer = request.forwarded.client_text
         record.peer_size = request.forwarded.client_size

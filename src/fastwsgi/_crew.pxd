@@ -82,6 +82,8 @@ cdef class Crew:
     cdef buffer_t records
     cdef size_t written         # of lines
     cdef bint has_untold        # log records were left out, and it was not said yet
+    cdef int write_error        # of the last attempt to write lines: an errno, or 0
+    cdef int told_error         # what was said of it
     cdef public double beat         # `attend` comes back after so many seconds at the latest; 0: any time
     cdef public int watched_fd      # and when this is readable or has ended; -1: none
     cdef bint is_started
@@ -92,4 +94,5 @@ cdef class Crew:
     cdef dict thread_ids        # of the threads that have not ended, by slot; 0: not running yet
 
     cdef int thread_ends(self) noexcept
+    cdef int _tell_of_lines(self, int error, bint is_fresh, uint64_t lost, list records) except -1
     cdef int close(self) noexcept

@@ -49,8 +49,9 @@ class Crew:
         access_fd: int = -1,
         row: Row | None = None,
         kick_fd: int = -1,
+        line_start: bytes = b"",
     ) -> None:
-        """Make ready to serve an application at listeners.
+        """Make ready to serve an application at listeners; line_start: of each access log line.
 
         row: of a board that others have too, cleared; without it the worker is alone. If there are
         others, all have the same listeners (but for those that are `is_own`), and kick_fd, an eventfd

@@ -29,5 +29,6 @@ cdef int journal_open(journal_t* journal) noexcept nogil
 cdef void journal_close(journal_t* journal) noexcept nogil
 cdef void journal_line(journal_t* journal, const char* line, size_t size) noexcept nogil
 cdef void journal_record(journal_t* journal, int level, const char* text) noexcept nogil
+cdef bint journal_is_full(journal_t* journal) noexcept nogil
 cdef bint journal_take(journal_t* journal, buffer_t* lines, buffer_t* records, bint is_last,
                        uint64_t* lost_lines, uint64_t* lost_records) noexcept nogil

@@ -4,6 +4,7 @@ from libc.stdint cimport uint64_t
 from posix.types cimport off_t
 
 from fastwsgi._buffer cimport buffer_t
+from fastwsgi._platform cimport atomic_word_t
 
 
 cdef enum:
@@ -30,4 +31,4 @@ cdef bint outbox_is_empty(const outbox_t* outbox) noexcept nogil
 cdef size_t outbox_add(outbox_t* outbox, const char* data, size_t size, size_t memory_limit,
                        uint64_t spool_limit, const char* directory) noexcept nogil
 cdef void outbox_add_file(outbox_t* outbox, int file, off_t offset, uint64_t size) noexcept nogil
-cdef int outbox_send(outbox_t* outbox, int socket, bint one_piece) noexcept nogil
+cdef int outbox_send(outbox_t* outbox, int socket, bint one_piece, atomic_word_t* octets) noexcept nogil

@@ -11,6 +11,7 @@ cdef enum:
     REVOKE_AGAIN_MS = 5         # when its thread was at the connection at that moment
     LOOKS = 8                   # in the time that is watched for ...
     LOOK_MOST_MS = 1000         # ... but at least one in so long
+    SAMPLE_MS = 1000            # of older exchanges the stacks are sampled, about as often
 
 
 cdef struct overdue_t:
@@ -19,6 +20,10 @@ cdef struct overdue_t:
     atomic_word_t fresh         # threads that were given up and not replaced yet
     int64_t timeout_ms          # without progress; 0: any time
     int64_t slow_ms             # in all; 0: is not told of
+    int64_t sample_ms           # the stacks of those that take longer are sampled; 0: never
+    int64_t sampled_ms          # when that was last asked for
+    atomic_word_t samples       # it is asked for now
+    atomic_word_t pause_ms      # at least until then: as samples take their time, too; the main thread's
 
 
 cdef inline int slots_end(overdue_t* overdue) noexcept nogil:
@@ -28,4 +33,4 @@ cdef inline int slots_end(overdue_t* overdue) noexcept nogil:
 
 cdef void overdue_arm(loop_t* loop, const overdue_t* overdue) noexcept nogil
 cdef bint overdue_look(loop_t* loop, overdue_t* overdue) noexcept nogil
-cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reason) noexcept nogil
+cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reason, uint64_t tells=*) noexcept nogil

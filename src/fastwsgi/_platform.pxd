@@ -57,9 +57,11 @@ cdef extern from "platform/platform.h" nogil:
     enum: SHUT_RDWR
 
     int64_t platform_now_ns() noexcept
+    unsigned int bits_of(uint64_t number) noexcept
     int64_t platform_thread_cpu_ns() noexcept
     int platform_become_subreaper() noexcept
     int64_t platform_wall_seconds() noexcept
+    int64_t platform_wall_ns() noexcept
     cpu_clock_t platform_own_clock() noexcept
     int64_t platform_clock_ns(cpu_clock_t clock) noexcept
     int platform_accept(int listener, sockaddr_storage* address, socklen_t* size) noexcept
@@ -91,6 +93,7 @@ cdef extern from "platform/platform.h" nogil:
     int pthread_mutex_init(pthread_mutex_t* mutex, void* attributes) noexcept
     int pthread_mutex_destroy(pthread_mutex_t* mutex) noexcept
     int pthread_mutex_lock(pthread_mutex_t* mutex) noexcept
+    int pthread_mutex_trylock(pthread_mutex_t* mutex) noexcept
     int pthread_mutex_unlock(pthread_mutex_t* mutex) noexcept
     int pthread_cond_destroy(pthread_cond_t* condition) noexcept
     int pthread_cond_broadcast(pthread_cond_t* condition) noexcept

@@ -30,6 +30,7 @@ cdef struct head_t:
     uint8_t has_content_length
     uint8_t has_date
     uint8_t has_server
+    uint8_t has_request_id
     uint8_t closes          # the application said Connection: close
 
 
@@ -46,7 +47,9 @@ cdef framing_t head_framing(const head_t* head, bint is_head_request, int versio
                             bint size_is_known) noexcept nogil
 cdef int head_finish(const head_t* head, buffer_t* out, framing_t framing, bint length_is_ours, uint64_t length,
                      bint keep_alive, int version_minor, date_t* date, int64_t now) noexcept nogil
-cdef int response_refuse(int reason, bint is_head_request, buffer_t* out, date_t* date, int64_t now) noexcept nogil
+# request_id: to be told to the client; of size 0: none
+cdef int response_refuse(int reason, bint is_head_request, const char* request_id, size_t id_size, buffer_t* out,
+                         date_t* date, int64_t now) noexcept nogil
 cdef int response_probe(head_t* head, int status, bint is_head_request, bint keep_alive, int version_minor,
                         buffer_t* out, date_t* date, int64_t now) noexcept nogil
 cdef size_t chunk_line(char* out, uint64_t size) noexcept nogil

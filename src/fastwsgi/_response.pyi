@@ -21,7 +21,7 @@ class ResponseHead:
     ) -> tuple[bytes, str]:
         """The head and how the content is framed; length: of the content when all of it is at hand."""
 
-def refuse(reason: int, *, is_head_request: bool = False, now: int = 0) -> bytes:
+def refuse(reason: int, *, is_head_request: bool = False, request_id: bytes = b"", now: int = 0) -> bytes:
     """The whole answer to a request that is refused for a reason of `_refusals`."""
 
 def chunk_size_line(size: int) -> bytes:

@@ -1,7 +1,11 @@
+from collections.abc import Iterable
 from enum import IntEnum
-from typing import final
+from typing import NamedTuple, final
 
 from typing_extensions import Buffer
+
+TIME_BOUNDS: tuple[float, ...]
+"""Upper bounds of the histograms, in seconds; what is more comes last."""
 
 class row_state_t(IntEnum):
     """What a worker is at."""
@@ -19,6 +23,25 @@ class wants_t(IntEnum):
     WANTS_MEMORY = 2
     WANTS_LIFETIME = 3
     WANTS_THREADS = 4
+
+class Running(NamedTuple):
+    """What a thread serves."""
+
+    thread: int
+    phase: str
+    line: str
+    """Method and target."""
+    client: str
+    request_id: str
+    """X-Request-ID, or empty."""
+    age: float
+    """Seconds."""
+    number: int
+    """Of the exchange: the next one of the thread has another."""
+    stack: str
+    """Where it was when that was last looked at; empty if it never was."""
+    stack_age: float
+    """How long ago that was, in seconds."""
 
 @final
 class Board:
@@ -42,6 +65,9 @@ class Board:
     def row(self, index: int) -> Row:
         """The row of a worker, from 0 on."""
 
+    def inherit(self, former: Board) -> None:
+        """Take over what was counted by workers of another board, which have all ended."""
+
 @final
 class Row:
     """How a worker is, what it has counted, and what its threads serve; from Board.row()."""
@@ -59,14 +85,67 @@ class Row:
     wants: int
     """Why it should be replaced: one of wants_t."""
 
+    born: int
+    """When it began: nanoseconds of the monotonic clock."""
+
+    def condemn(self, thread: int, number: int) -> bool:
+        """Have an exchange taken away from its thread, within a second; False if it does not run any more."""
+
     def clear(self) -> None:
-        """Make it ready for a new worker; the one before must be dead."""
+        """Make it ready for a new worker; the one before must be dead. The board keeps what it counted."""
 
     def counters(self) -> dict[str, int]:
         """Counts since the start (`requests`) and of now (`connections`, `exchanges`), by name."""
 
-    def running(self) -> list[tuple[int, str, str, str, str, float]]:
-        """What threads serve: (thread, what it is at, method and target, client, X-Request-ID or "", age).
+    def running(self) -> list[Running]:
+        """What its threads serve: a list of `Running`.
 
-        The age is in seconds. Threads that go on to their next exchange at this moment are left out.
+        Threads that go on to their next exchange at this moment are left out.
         """
+
+class Totals(NamedTuple):
+    """What the workers of a server have counted since its start, and how they are now."""
+
+    began: int
+    """When the server started: seconds since 1970."""
+    workers: dict[str, int]
+    """Now: starting, serving, leaving."""
+    threads: int
+    """Now, of the application, in all workers."""
+    busy: int
+    connections: dict[str, int]
+    """Now, by what they are at: idle, head, content, queued, running, sending, closing."""
+    accepted: int
+    requests: dict[tuple[str, str], int]
+    """That are over, by method and class of the status."""
+    statuses: dict[int, int]
+    """The same by status, those that there were; 0: none, or one beyond 599."""
+    times: dict[str, tuple[list[int], float]]
+    """Where the time of exchanges went: counts by TIME_BOUNDS, not cumulative, and the sum in seconds."""
+    received: int
+    sent: int
+    failed: int
+    """The application raised."""
+    refused: dict[str, int]
+    """By reason."""
+    expired: dict[str, int]
+    """Connections that waited too long, by what for."""
+    lost_clients: int
+    left_queued: int
+    queued: int
+    lead_taken: int
+    lead_passed: int
+    timeouts: int
+    revoked: int
+    lost_threads: int
+    yielded: int
+    lock_waits: int
+    lock_wait_seconds: float
+    ended: dict[str, int]
+    """Workers, by what they were at: starting, serving, leaving."""
+
+def totals(boards: Iterable[Board]) -> Totals:
+    """What the workers of these boards have counted in all, as Totals; those that have ended, too.
+
+    What is counted never becomes less, for the boards of one server that does not lose any.
+    """

@@ -125,7 +125,7 @@ def serve(
     with ExitStack() as closing:
         if settings.pid is not None:
             closing.callback(open_pid_file(settings.pid, identity).close)
-        access_log = AccessLog(settings.access_logfile)
+        access_log = AccessLog.of(settings)
         closing.callback(access_log.close)
         closing.callback(lambda: close_all(listeners))
         listeners = open_listeners(settings.bind, settings.backlog)

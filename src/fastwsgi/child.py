@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from fastwsgi import loader, logs, systemd
+from fastwsgi.capture import Output
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
 from fastwsgi.forkguard import ForkGuard
@@ -125,6 +127,18 @@ def nothing(*_: object) -> None:
     """Heed a signal by not heeding it."""
 
 
+def captured(output: Output | None, task: Task) -> Task:
+    """The task, with what it prints going there."""
+    if output is None:
+        return task
+
+    def take_and_do(ending: Ending) -> int:
+        output.take()
+        return task(ending)
+
+    return take_and_do
+
+
 def serve(
     work: Work,
     post: Post,
@@ -138,6 +152,7 @@ def serve(
     worker.
     """
     post.row.pid = os.getpid()
+    post.row.born = time.monotonic_ns()
     settings = work.settings
     hooked = HookedWorker(post.number, os.getppid(), work.hooked.cfg, os.getpid())
     set_title("worker", settings.name)

@@ -22,6 +22,9 @@ APPLICATION_FAILED = 4
 
 USAGE = "fastwsgi [OPTIONS] [MODULE:CALLABLE]"
 
+# First words that speak with a running server.
+CONSOLE = ("top", "stats", "stacks", "reload", "stop")
+
 INTRODUCTION = """\
 Serves a WSGI application.
 
@@ -30,6 +33,16 @@ Serves a WSGI application.
   fastwsgi project.wsgi                   its application, or its app
   fastwsgi -b :8000 --threads 8 app:app   at every address, eight requests at a time
   fastwsgi                                the Django project, app.py, wsgi.py or main.py here
+
+Or speaks with one that runs (see --control-socket):
+
+  fastwsgi top                            what it does right now, on one screen
+  fastwsgi stats [--json]                 the same once, as text
+  fastwsgi stacks [PID]                   where requests are that take longer than a second
+  fastwsgi reload                         load settings and code again, and say how that went
+  fastwsgi stop [--now]                   finish what runs and end; or just end
+
+An application in a module named top or the like is served with its name: fastwsgi top:app.
 """
 
 NOTES = (
@@ -87,6 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     hold_standard_descriptors()
     try:
         arguments = sys.argv[1:] if argv is None else argv
+        if arguments and arguments[0] in CONSOLE:
+            # Here, because it loads much that no server needs.
+            from fastwsgi.console import run
+
+            code, text = run(arguments[0], arguments[1:])
+            return say(text) or code
         wants = parse(arguments).wants
         if wants == "help":
             return say(help_text())

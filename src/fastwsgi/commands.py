@@ -64,7 +64,7 @@ def check(configuration: Configuration) -> str:
 
     Raises ConfigError or AppLoadError for what is wrong.
     """
-    from fastwsgi import loader
+    from fastwsgi import loader, logs
     from fastwsgi._accesslog import LogFormat
     from fastwsgi.listener import parse_address
     from fastwsgi.privileges import Identity
@@ -75,11 +75,12 @@ def check(configuration: Configuration) -> str:
         parse_address(address)
     Identity.find(settings.user, settings.group)
     try:
-        LogFormat(settings.access_logformat)
+        LogFormat(settings.access_logformat, is_json=settings.log_format == "json")
     except ValueError as error:
         raise ConfigError(str(error)) from None
     loader.prepare_environ(settings.env)
     loader.prepare_path(settings.chdir, settings.pythonpath)
+    logs.configure(settings)
     loader.load(str(configuration.application))
     given = sum(where != "default" for where in configuration.origins.values()) - 1
     return (

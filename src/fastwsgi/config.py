@@ -16,9 +16,12 @@ from fastwsgi.kinds import (
     assignments,
     choice,
     count,
+    datagrams,
     duration,
     everywhere,
+    facility,
     field_names,
+    mapping,
     mode,
     name_or_number,
     networks,
@@ -31,6 +34,7 @@ from fastwsgi.kinds import (
     switch_or,
     text,
     word_or,
+    words,
 )
 
 T = TypeVar("T")
@@ -110,6 +114,7 @@ TRUST = "Whom to trust"
 PROCESS = "Processes"
 APPLICATION = "The application"
 LOGS = "Logs"
+WATCHING = "Watching it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,6 +394,20 @@ class Settings:
     error_logfile: str = option(
         "-", text("FILE"), LOGS, "messages and tracebacks; - is the standard error", "--log-file"
     )
+    log_format: str = option(
+        "text",
+        choice("text", "json"),
+        LOGS,
+        "of both logs: lines of text, or a JSON object in each line; with json, every atom of "
+        "--access-logformat is a key",
+    )
+    request_id: bool = option(
+        False,
+        switch(),
+        LOGS,
+        "give each request an id: the X-Request-ID of a peer in --forwarded-allow-ips, or else a new one; "
+        "the application, the client and the logs get it",
+    )
     log_slow: float = option(
         5.0, duration(86400.0), LOGS, "requests that take longer are logged with their Python stack; 0 is off"
     )
@@ -397,6 +416,83 @@ class Settings:
         choice("debug", "info", "warning", "error", "critical"),
         LOGS,
         "the least level that is logged",
+    )
+    capture_output: bool = option(
+        False,
+        switch(),
+        LOGS,
+        "what the application prints, and what C code and other programs write to descriptors 1 and 2 for "
+        "it, goes to the error log, a record for each line",
+    )
+    log_config: str | None = option(
+        None,
+        optional(text("FILE")),
+        LOGS,
+        "configure Python's logging: FILE.toml or FILE.json as for logging.config.dictConfig, any other as "
+        "for fileConfig; messages go where it sends the logger fastwsgi, or else the root logger",
+    )
+    log_config_json: str | None = option(
+        None, optional(text("FILE")), LOGS, "the same as JSON, whatever the name of the file"
+    )
+    log_config_dict: Mapping[str, Any] | None = option(
+        None,
+        optional(mapping()),
+        LOGS,
+        "the same as a table of fastwsgi.toml, a dict of gunicorn.conf.py, or JSON",
+    )
+    log_syslog: bool = option(
+        False,
+        switch(),
+        LOGS,
+        "send messages to syslog, too, and access log lines if --access-logfile is not given",
+    )
+    log_syslog_to: str | None = option(
+        None,
+        optional(text("ADDRESS")),
+        LOGS,
+        "unix:///path, udp://host:port or tcp://host:port; none: /dev/log or /var/run/syslog, or else "
+        "udp://localhost:514",
+    )
+    log_syslog_facility: str = option("user", facility(), LOGS, "the facility of those messages")
+    log_syslog_prefix: str | None = option(
+        None, optional(text("TEXT")), LOGS, "what they begin with; none: --name, or else fastwsgi"
+    )
+    disable_redirect_access_to_syslog: bool = option(
+        False, switch(), LOGS, "with --log-syslog: no access log lines there"
+    )
+    control_socket: str = option(
+        "auto",
+        text("auto|none|FILE"),
+        WATCHING,
+        "the unix socket of `fastwsgi top` and the like, for its owner alone; auto: fastwsgi-PID.sock in "
+        "$XDG_RUNTIME_DIR, or else in /run or the directory for temporary files",
+    )
+    metrics: str | None = option(
+        None,
+        optional(text("ADDRESS")),
+        WATCHING,
+        "an address such as 127.0.0.1:9090 or unix:/path: answers GET /metrics in Prometheus's format",
+    )
+    statsd_host: str | None = option(
+        None,
+        optional(datagrams()),
+        WATCHING,
+        "HOST:PORT or unix:/path of a statsd server, which is sent gunicorn's metrics every second",
+    )
+    statsd_prefix: str | None = option(
+        None, optional(words("PREFIX")), WATCHING, "what their names begin with"
+    )
+    dogstatsd_tags: str | None = option(
+        None,
+        optional(words("TAGS")),
+        WATCHING,
+        "tags for all of them, separated by commas, as DogStatsD has them",
+    )
+    server_timing: bool = option(
+        False,
+        switch(),
+        WATCHING,
+        "tell clients where the time of their request went, in a field Server-Timing; browsers show it",
     )
 
     def __post_init__(self) -> None:

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastwsgi import child, hooks, resources, upgrade
 from fastwsgi._accesslog import LogFormat
 from fastwsgi._stats import Board, Row
+from fastwsgi.capture import Output
 from fastwsgi.child import Work
 from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
@@ -95,6 +97,7 @@ class Generation:
         self.loader_pid = 0
         self.loader_is_ready = False
         self.loader_kill_at = NEVER
+        self.loader_output: Output | None = None  # of its workers, too
 
     @classmethod
     def open(
@@ -113,16 +116,16 @@ class Generation:
         """
         settings = with_activated(configuration.settings)
         try:
-            LogFormat(settings.access_logformat)
+            LogFormat(settings.access_logformat, is_json=settings.log_format == "json")
         except ValueError as error:
             raise ConfigError(str(error)) from None
         identity = Identity.find(settings.user, settings.group)
         workers, why = resources.count_workers(settings.workers, resources.find_cpus())
         place = place_of(settings, origin)
         with ExitStack() as opened, place.visited():
-            access_log = AccessLog(settings.access_logfile)
+            access_log = AccessLog.of(settings)
             opened.callback(access_log.close)
-            error_log = ErrorLog(settings.error_logfile, settings.log_level)
+            error_log = ErrorLog.of(settings)
             opened.callback(error_log.close)
             listeners = open_listeners(
                 settings.bind, settings.backlog, kept=kept, reuse_port=settings.reuse_port
@@ -160,9 +163,9 @@ class Generation:
         place = place_of(settings, Place(kept.directory, kept.umask))
         with suppress(ConfigError):  # it is gone: its workers cannot be started, and say so
             place.enter()
-        error_log = ErrorLog(settings.error_logfile, settings.log_level, kept.error_log)
+        error_log = ErrorLog.of(settings, kept.error_log)
         error_log.use()
-        access_log = AccessLog(None) if kept.access_log is None else AccessLog(*kept.access_log)
+        access_log = AccessLog.restored(kept.access_log, settings)
         work = Work(
             settings,
             kept.application,
@@ -185,7 +188,8 @@ class Generation:
     def fork(self, one: "Child") -> None:
         """Fork a worker, with --preload by the loader, which is ready. Raises `Forked` in the worker."""
         if self.settings.preload == "off":
-            one.pid = child.fork(self._worker(one.row.index, one.number))
+            one.output = self._output()
+            one.pid = fork_with(one.output, self._worker(one.row.index, one.number))
         elif self.loader is not None:
             self.loader.ask(one.row.index, one.number)
 
@@ -201,10 +205,10 @@ class Generation:
         """Fork the process that imports the application and forks the workers. Raises `Forked` in it."""
         line, theirs = child.loader_line()
         self.loader = line
+        self.loader_output = self._output()
+        task = partial(child.preload, self.work, theirs, self._worker, self._say_loaded)
         try:
-            self.loader_pid = child.fork(
-                lambda ending: child.preload(self.work, theirs, self._worker, self._say_loaded, ending)
-            )
+            self.loader_pid = fork_with(self.loader_output, task)
         except OSError:
             self.loader = None
             line.close()
@@ -212,6 +216,10 @@ class Generation:
             raise
         theirs.close()
         return line
+
+    def _output(self) -> Output | None:
+        """With --capture-output: what a new process shall print to."""
+        return Output() if self.settings.capture_output else None
 
     def _worker(self, row: int, number: int, application: "WSGIApplication | None" = None) -> child.Task:
         """What a worker does."""
@@ -270,6 +278,19 @@ def place_of(settings: Settings, origin: Place) -> Place:
     )
 
 
+def fork_with(output: Output | None, task: child.Task) -> int:
+    """Fork, with what the new process prints going to `output`; raise OSError if that is not possible."""
+    try:
+        pid = child.fork(child.captured(output, task))
+    except OSError:
+        if output is not None:
+            output.close()
+        raise
+    if output is not None:
+        output.forked(pid)
+    return pid
+
+
 def open_board(memory: tuple[int, int, int]) -> Board:
     """Map a descriptor of so many rows and threads; raise ValueError if it is laid out in another way."""
     fd, rows, threads = memory
@@ -297,10 +318,12 @@ class Child:
     wears_out: float = NEVER  # --max-worker-lifetime
     marked: str = ""  # why it shall be replaced
     kill_at: float = NEVER
+    output: Output | None = None  # what it prints, if that is captured and no loader has it
     was_told: bool = False  # that it takes long to start
     look_again_at: float = 0.0  # it was not heard of for too long
     finished: int = 0  # what it said at its end: requests while it was stopping
     cut_off: int = 0
+    ended_by_us: str = ""  # we have sent a signal that kills, and why
 
     @property
     def age(self) -> float:
@@ -317,6 +340,11 @@ class Child:
         if self.pid:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+    def kill(self, number: int, why: str) -> None:
+        """Send a signal that ends it, for a reason."""
+        self.ended_by_us = why
+        self.send(number)
 
     def silent_at(self) -> float:
         """When it has not been heard of for --worker-timeout; a second look counts."""

@@ -24,8 +24,12 @@ OURS = {
         for name in (
             "backlog",
             "bind",
+            "capture_output",
             "chdir",
+            "control_socket",
             "daemon",
+            "disable_redirect_access_to_syslog",
+            "dogstatsd_tags",
             "forwarded_allow_ips",
             "forwarder_headers",
             "graceful_timeout",
@@ -39,6 +43,8 @@ OURS = {
             "proxy_protocol",
             "pythonpath",
             "reuse_port",
+            "statsd_host",
+            "statsd_prefix",
             "threads",
             "timeout",
             "umask",
@@ -51,12 +57,19 @@ OURS = {
     "accesslog": "access_logfile",
     "errorlog": "error_logfile",
     "keepalive": "keep_alive",
+    "logconfig": "log_config",
+    "logconfig_dict": "log_config_dict",
+    "logconfig_json": "log_config_json",
     "loglevel": "log_level",
     "pidfile": "pid",
     "preload_app": "preload",
     "proc_name": "name",
     "proxy_allow_ips": "proxy_allow_from",
     "raw_env": "env",
+    "syslog": "log_syslog",
+    "syslog_addr": "log_syslog_to",
+    "syslog_facility": "log_syslog_facility",
+    "syslog_prefix": "log_syslog_prefix",
 }
 
 # Values that ask for nothing.
@@ -84,11 +97,7 @@ NO_TLS = "no TLS yet"
 NO_HTTP2 = "no HTTP/2"
 NO_ASGI = "for ASGI applications"
 NO_DIRTY = "no dirty workers"
-NO_SYSLOG = "no syslog yet"
-NO_STATSD = "no statsd yet"
 NO_RELOADER = "no reloader yet: send HUP"
-NO_LOG_CONFIG = "no log configuration yet"
-NO_CONTROL = "no control socket"
 STRICT = "requests are read strictly"
 
 FOREIGN = {
@@ -96,16 +105,16 @@ FOREIGN = {
     "asgi_lifespan": foreign(NO_ASGI, "--asgi-lifespan", idle=("auto",)),
     "asgi_loop": foreign(NO_ASGI, "--asgi-loop", idle=("auto",)),
     "ca_certs": foreign(NO_TLS, "--ca-certs"),
-    "capture_output": foreign("the output stays where it goes", "--capture-output", value=True),
     "casefold_http_method": foreign(STRICT, "--casefold-http-method", value=True),
     "cert_reqs": foreign(NO_TLS, "--cert-reqs", idle=("0",)),
     "certfile": foreign(NO_TLS, "--certfile"),
     "ciphers": foreign(NO_TLS, "--ciphers"),
-    "control_socket": foreign(NO_CONTROL, "--control-socket"),
     "control_socket_disable": foreign(
-        "there is no control socket", "--no-control-socket", value=True, idle=(True,)
+        "control_socket is none", "--no-control-socket", value=True, idle=(True,)
     ),
-    "control_socket_mode": foreign(NO_CONTROL, "--control-socket-mode"),
+    "control_socket_mode": foreign(
+        "it is for its owner alone", "--control-socket-mode", idle=(0o600, "0600")
+    ),
     "default_proc_name": foreign("proc_name is"),
     "dirty_apps": foreign(NO_DIRTY, "--dirty-app"),
     "dirty_graceful_timeout": foreign(NO_DIRTY, "--dirty-graceful-timeout"),
@@ -115,12 +124,10 @@ FOREIGN = {
     "dirty_worker_exit": foreign(NO_DIRTY),
     "dirty_worker_init": foreign(NO_DIRTY),
     "dirty_workers": foreign(NO_DIRTY, "--dirty-workers"),
-    "disable_redirect_access_to_syslog": foreign(
-        NO_SYSLOG, "--disable-redirect-access-to-syslog", value=True, idle=(True,)
-    ),
     "do_handshake_on_connect": foreign(NO_TLS, "--do-handshake-on-connect", value=True),
-    "dogstatsd_tags": foreign(NO_STATSD, "--dogstatsd-tags"),
-    "enable_backlog_metric": foreign(NO_STATSD, "--enable-backlog-metric", value=True),
+    "enable_backlog_metric": foreign(
+        "requests that wait are always told", "--enable-backlog-metric", value=True
+    ),
     "enable_stdio_inheritance": foreign(
         "output of a daemon is left out", "-R", "--enable-stdio-inheritance", value=True
     ),
@@ -133,9 +140,6 @@ FOREIGN = {
     "http_protocols": foreign(NO_HTTP2, "--http-protocols", idle=("h1", ["h1"])),
     "initgroups": foreign("--user always does that", "--initgroups", value=True, idle=(True,)),
     "keyfile": foreign(NO_TLS, "--keyfile"),
-    "logconfig": foreign(NO_LOG_CONFIG, "--log-config"),
-    "logconfig_dict": foreign(NO_LOG_CONFIG),
-    "logconfig_json": foreign(NO_LOG_CONFIG, "--log-config-json"),
     "logger_class": foreign("it has its own", "--logger-class", idle=("gunicorn.glogging.Logger", "simple")),
     "on_dirty_starting": foreign(NO_DIRTY),
     "paste": foreign("no paste: name the application", "--paste", "--paster"),
@@ -152,14 +156,8 @@ FOREIGN = {
     "sendfile": Foreign("files are always sent by sendfile", ("--no-sendfile",), False, (None, True)),
     "spew": foreign("a debugger does that", "--spew", value=True),
     "ssl_version": foreign(NO_TLS, "--ssl-version"),
-    "statsd_host": foreign(NO_STATSD, "--statsd-host"),
-    "statsd_prefix": foreign(NO_STATSD, "--statsd-prefix"),
     "strip_header_spaces": foreign(STRICT, "--strip-header-spaces", value=True),
     "suppress_ragged_eofs": foreign(NO_TLS, "--suppress-ragged-eofs", value=True, idle=(True,)),
-    "syslog": foreign(NO_SYSLOG, "--log-syslog", value=True),
-    "syslog_addr": foreign(NO_SYSLOG, "--log-syslog-to"),
-    "syslog_facility": foreign(NO_SYSLOG, "--log-syslog-facility", idle=("user",)),
-    "syslog_prefix": foreign(NO_SYSLOG, "--log-syslog-prefix"),
     "tmp_upload_dir": foreign("set TMPDIR in the environment"),
     "uwsgi_allow_ips": foreign("nothing but HTTP is served", "--uwsgi-allow-from"),
     "websocket_max_message_size": foreign(NO_ASGI, "--websocket-max-message-size"),
@@ -290,6 +288,8 @@ def leave(translation: Translation, name: str, value: object, label: str, origin
         if value == "sync":
             # Such an application may count on it. gunicorn itself takes threads where they are asked for.
             translation.fallbacks["threads"] = Setting(1, origin)
+    elif name == "control_socket_disable" and value:
+        translation.settings["control_socket"] = Setting("none", origin)
     if value in row.idle:
         return
     if name in REFUSED:

@@ -1,6 +1,7 @@
 """What values options take: how one is read from text or from a Python value, and how it is shown."""
 
 import ipaddress
+import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -209,6 +210,57 @@ def assignments() -> Kind:
     return Kind("NAME=VALUE", read, lambda value: shlex.join(value) or "none")
 
 
+# RFC 5424, 6.2.1, by the names of syslog(3).
+FACILITIES = {
+    **{
+        name: number
+        for number, name in enumerate(
+            (
+                "kern",
+                "user",
+                "mail",
+                "daemon",
+                "auth",
+                "syslog",
+                "lpr",
+                "news",
+                "uucp",
+                "cron",
+                "authpriv",
+                "ftp",
+            )
+        )
+    },
+    **{f"local{number}": 16 + number for number in range(8)},
+}
+
+
+def facility() -> Kind:
+    """The name of a facility of syslog, perhaps with LOG_ before it."""
+    names = choice(*FACILITIES)
+
+    def read(value: object) -> object:
+        return names.read(value.lower().removeprefix("log_") if isinstance(value, str) else value)
+
+    return Kind("FACILITY", read)
+
+
+def mapping() -> Kind:
+    """A dict, or one as JSON; empty is None."""
+
+    def read(value: object) -> object:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                value = None
+        if not isinstance(value, Mapping):
+            raise ValueError("an object of JSON")
+        return value or None
+
+    return Kind("JSON", read, lambda value: json.dumps(value, default=repr))
+
+
 def text(metavar: str) -> Kind:
     """Any text but none at all."""
 
@@ -218,6 +270,33 @@ def text(metavar: str) -> Kind:
         return value
 
     return Kind(metavar, read)
+
+
+def words(metavar: str) -> Kind:
+    """What stands in a datagram for statsd, or nothing."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"[!-~]*", value) or set(value) & set("|@"):
+            raise ValueError("printable ASCII without spaces, | and @")
+        return value
+
+    return Kind(metavar, read)
+
+
+def datagrams() -> Kind:
+    """Where datagrams go."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str):
+            path = value.removeprefix("unix:").removeprefix("//")
+            if value.startswith("unix:") and path and "\0" not in path:
+                return f"unix:{path}"
+            host, _, port = value.rpartition(":")
+            if host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536:
+                return value
+        raise ValueError("HOST:PORT or unix:/path")
+
+    return Kind("ADDRESS", read)
 
 
 def networks() -> Kind:

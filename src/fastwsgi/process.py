@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import sys
+import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = [
     "daemonize",
     "is_file",
     "leave_terminal",
+    "runtime_directories",
     "set_title",
 ]
 
@@ -162,6 +164,12 @@ def current_umask() -> int:
     return umask
 
 
+def runtime_directories() -> list[str]:
+    """Where sockets of running processes are, the best place first."""
+    own = os.environ.get("XDG_RUNTIME_DIR")
+    return [*([own] if own else []), "/run", tempfile.gettempdir()]
+
+
 def set_title(role: str, name: str | None = None) -> None:
     """Show in `ps` what this process is: its role ("worker"), and the name that the user has given.
 
@@ -231,15 +239,15 @@ def wait_told(fd: int) -> int:
     return code[0]
 
 
-def leave_terminal(keep: Collection[int] = ()) -> None:
+def leave_terminal(keep: Collection[int] = (), captured: Collection[int] = ()) -> None:
     """Point the standard descriptors to /dev/null; in a daemon's processes, each once it has started.
 
-    Those of `keep`, where logs go, stay if they are files. Anything else ends some day, with the terminal or
-    whoever reads from the pipe; and until then it would keep `ssh` waiting.
+    Those of `captured` stay, and those of `keep`, where logs go, if they are files. Anything else ends some
+    day, with the terminal or whoever reads from the pipe; and until then it would keep `ssh` waiting.
     """
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
-        if not (fd in keep and is_file(fd)):
+        if fd not in captured and not (fd in keep and is_file(fd)):
             os.dup2(null, fd)
     if null > 2:
         os.close(null)

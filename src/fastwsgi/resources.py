@@ -58,6 +58,14 @@ class Memory:
         return f"the {self.source} of {show_size(self.size)}"
 
 
+@dataclass(frozen=True, slots=True)
+class OomKills:
+    """The kernel's counter, and of what: the innermost cgroup that has one, or the machine."""
+
+    count: int
+    where: str
+
+
 def find_cpus(root: Path = ROOT) -> Cpus:
     present = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else present
@@ -121,10 +129,22 @@ def rss_from_ps(pid: int) -> int | None:
     path = {"PATH": os.environ.get("PATH", os.defpath)}
     command = ["ps", "-o", "rss=", "-p", str(pid)]
     try:
-        output = subprocess.run(command, env=path, capture_output=True, check=False, timeout=PS_PATIENCE).stdout
+        output = subprocess.run(
+            command, env=path, capture_output=True, check=False, timeout=PS_PATIENCE
+        ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
     return int(output) * KIB if output.strip().isdigit() else None
+
+
+def oom_kills(root: Path = ROOT) -> "OomKills | None":
+    """How many processes the kernel has killed so far because memory was out; None if it does not say."""
+    for group in cgroups("memory", root):
+        text = read(group / "memory.events") or read(group / "memory.oom_control")
+        if found := re.search(r"^oom_kill (\d+)$", text, re.MULTILINE):
+            return OomKills(int(found[1]), "cgroup")
+    found = re.search(r"^oom_kill (\d+)$", read(root / "proc/vmstat"), re.MULTILINE)
+    return OomKills(int(found[1]), "machine") if found else None
 
 
 def show_size(size: float) -> str:

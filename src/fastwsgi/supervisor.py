@@ -13,18 +13,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from enum import Enum
 
-from fastwsgi import __version__, child, loader, resources, systemd, upgrade
+from fastwsgi import __version__, child, loader, logs, resources, systemd, upgrade
 from fastwsgi._stats import row_state_t
-from fastwsgi.blackbox import describe_end, show_age, what_it_served
+from fastwsgi.blackbox import OomCounter, describe_end, show_age, what_it_served
+from fastwsgi.capture import Output
 from fastwsgi.child import HANDLED, Forked
 from fastwsgi.config import Settings
+from fastwsgi.control import View
 from fastwsgi.errors import ConfigError
-from fastwsgi.generation import NEVER, Child, Generation, Lines, State
+from fastwsgi.generation import NEVER, Child, Generation, Lines, State, place_of
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG, AccessLog, error_log_fd
+from fastwsgi.monitor import Helper, Monitor, open_monitors
 from fastwsgi.privileges import Identity
 from fastwsgi.process import (
     Launch,
@@ -39,6 +42,7 @@ from fastwsgi.sources import Configuration, starting_directory
 from fastwsgi.worker import (
     EXIT_PATIENCE,
     INTERRUPT_GRACE,
+    LOG_PAUSE,
     check_backlog,
     leave_terminal,
     open_pid_file,
@@ -51,8 +55,11 @@ from fastwsgi.worker import (
 # The exit code of a start that fails before there is a worker.
 FAILED = 1
 
-# What neither a reload nor an upgrade changes.
-FIXED = ("reuse_port", "user", "group", "pid", "daemon")
+# What neither a reload nor an upgrade changes. (Of --log-config-dict nobody knows whether it is the same.)
+FIXED = (
+    *("reuse_port", "user", "group", "pid", "daemon", "log_config", "log_config_json"),
+    *("control_socket", "metrics", "statsd_host", "statsd_prefix", "dogstatsd_tags"),
+)
 
 # So many crashes within so many seconds may be chance; from there on the pauses between starts grow.
 CRASHES = 5
@@ -99,8 +106,11 @@ class Supervisor:
         self._listeners: list[Listener] = []  # all that are open, those of the trial, too
         self._generation: Generation | None = None
         self._trial: Generation | None = None  # to be adopted once a worker of it serves
-        self._forks: Generation | None = None  # the one of the last process that was forked
+        self._forks: Generation | Helper | None = None  # what the last process that was forked belongs to
+        self._helpers: list[Helper] = []
+        self._began = time.monotonic()
         self._loaders: dict[int, Generation] = {}  # by process number
+        self._outputs: set[Output] = set()  # that may still be printed to
         self._rehearsal = 0  # the process that tries whether a new version of the server starts
         self._is_rehearsed = False  # it does
         self._wanted = 0
@@ -113,6 +123,8 @@ class Supervisor:
         self._start_error = ""  # told already
         self._reload_began = 0.0  # 0: none goes on
         self._reload_again = False
+        self._reloads = 0  # that are over
+        self._reload_failure = ""  # of the last one
         self._stage = Stage.NONE
         self._stage_ends = NEVER
         self._code = 0
@@ -126,6 +138,7 @@ class Supervisor:
         self._origin = Place(starting_directory(), current_umask())
         self._pid_file: PidFile | None = None
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._ooms = OomCounter()
 
     # ---- the turn ----
 
@@ -146,9 +159,16 @@ class Supervisor:
                 self._reap()
                 self._look_after()
                 self._reconcile()
+                self._see_to_helpers()
             self._say_goodbye()
         except Forked:
             self._let_go()
+            for helper in self._helpers:
+                if helper is not self._forks:
+                    helper.let_go()
+            if isinstance(self._forks, Helper):
+                for listener in self._listeners:
+                    listener.socket.close()
             for generation in self._open_generations():
                 if generation is not self._forks:
                     generation.close()
@@ -190,6 +210,8 @@ class Supervisor:
         self._selector.close()
         for fd in (self._life, self._notice, self._alarm, self._alarm_end):
             os.close(fd)
+        for output in self._outputs:
+            output.close()
         for generation in self._open_generations():
             if generation.loader is not None:
                 generation.loader.close()
@@ -202,6 +224,8 @@ class Supervisor:
         self._let_go()
         for listener in self._listeners:
             listener.close()
+        for helper in self._helpers:
+            helper.close()
         if self._pid_file is not None:
             self._pid_file.close()
 
@@ -210,12 +234,16 @@ class Supervisor:
         due = min(self._timers())
         timeout = 0.0 if self._signals else None if due == NEVER else max(0.0, due - time.monotonic())
         for key, _ in self._selector.select(timeout):
-            if key.fd == self._alarm:
+            if isinstance(key.data, Monitor):
+                key.data.is_asked = True
+            elif key.fd == self._alarm:
                 with suppress(BlockingIOError):
                     os.read(self._alarm, 4096)
 
     def _timers(self) -> Iterator[float]:
         """When something has to be looked at."""
+        if logs.advance():
+            yield time.monotonic() + LOG_PAUSE
         yield self._stage_ends
         yield self._memory_look
         yield self._watchdog_at
@@ -228,6 +256,8 @@ class Supervisor:
                 yield one.wears_out
         for generation in self._loaders.values():
             yield generation.loader_kill_at
+        for helper in self._helpers:
+            yield from helper.timers()
 
     # ---- what happened ----
 
@@ -270,6 +300,16 @@ class Supervisor:
                 self._heed(line)
         for generation in self._loaders.values():
             self._hear_loader(generation)
+        for output in list(self._outputs):
+            if not output.read():
+                self._selector.unregister(output)
+                self._outputs.discard(output)
+                output.close()
+
+    def _listen_to(self, output: Output | None) -> None:
+        if output is not None:
+            self._selector.register(output, selectors.EVENT_READ)
+            self._outputs.add(output)
 
     def _heed(self, line: bytes) -> None:
         word, number, *rest = line.split()
@@ -320,31 +360,35 @@ class Supervisor:
                 self._loader_ended(self._loaders.pop(pid), code)
             elif pid == self._rehearsal:
                 self._rehearsed(code)
+            elif helper := next((helper for helper in self._helpers if helper.pid == pid), None):
+                helper.ended("" if code in (0, -signal.SIGTERM) else describe_end(code))
             elif any(not one.pid for one in self._children):
                 self._strays[pid] = code
 
     def _worker_ended(self, one: Child, code: int) -> None:
         requests = one.row.counters()["requests"]
         self._children.remove(one)
+        if one.output in self._outputs:
+            one.output.finish()  # its last words come before what is said of it
         self._requests += requests
         self._finished += one.finished
         self._cut_off += one.cut_off
         if one.state is State.STARTING:
             self._start_failed(
-                one.generation, code, f"Worker {one.pid} {describe_end(code)} before it served"
+                one.generation, code, f"Worker {one.pid} {self._how(one, code)} before it served"
             )
         elif one.state is State.SERVING and not (one.marked and code == 0):
             LOG.error(
                 "Worker %d %s, %s after its start%s",
                 one.pid,
-                describe_end(code),
+                self._how(one, code),
                 show_age(one.age),
                 what_it_served(one.row),
             )
             self._count_crash()
         elif code not in (0, -signal.SIGTERM):
             LOG.warning(
-                "Worker %d %s while it was leaving%s", one.pid, describe_end(code), what_it_served(one.row)
+                "Worker %d %s while it was leaving%s", one.pid, self._how(one, code), what_it_served(one.row)
             )
         elif self._stage is Stage.NONE:
             LOG.info("Worker %d has left after %s", one.pid, plural(requests, "request"))
@@ -352,6 +396,16 @@ class Supervisor:
         one.row.clear()
         self._lines.kick()
         self._close_unused(one.generation)
+
+    def _how(self, one: Child, code: int) -> str:
+        """How a worker ended, and by whom, as far as that is known."""
+        if code >= 0:
+            return describe_end(code)
+        if one.ended_by_us:
+            return f"{describe_end(code)} (sent by fastwsgi, {one.ended_by_us})"
+        if code == -signal.SIGKILL:
+            return f"{describe_end(code)} (not sent by fastwsgi; {self._ooms.verdict()})"
+        return describe_end(code)
 
     def _loader_ended(self, generation: Generation, code: int) -> None:
         was_ready = generation.loader_is_ready
@@ -410,7 +464,7 @@ class Supervisor:
                 self._worker_is_silent(one, now)
             if now >= one.kill_at:
                 LOG.error("Worker %d does not end: SIGKILL%s", one.pid, what_it_served(one.row))
-                one.send(signal.SIGKILL)
+                one.kill(signal.SIGKILL, "as it did not end")
                 one.kill_at = NEVER
         for generation in self._loaders.values():
             if now >= generation.loader_kill_at:
@@ -475,7 +529,7 @@ class Supervisor:
             )
             one.generation.work.hooks.call("worker_abort", one.hooked)
             one.state = State.LEAVING  # another one may come at once
-            one.send(signal.SIGABRT)
+            one.kill(signal.SIGABRT, "after --worker-timeout")
             one.kill_at = now + KILL_PATIENCE
             self._count_crash()
 
@@ -492,6 +546,7 @@ class Supervisor:
         if settings.pid is not None:
             identity = Identity.find(settings.user, settings.group)
             self._pid_file = open_pid_file(settings.pid, identity)
+        self._helpers = open_monitors(settings, self._selector)
         self._trial = self._generate(configuration)
         self._wanted = self._trial.workers
         if not self._call(self._trial, "on_starting"):
@@ -563,6 +618,7 @@ class Supervisor:
             self._retire(one)
         if self._reload_began and self._trial is None and lacking <= 0 and not starting:
             LOG.info("Reloaded in %s", show_age(time.monotonic() - self._reload_began))
+            self._reload_failure = ""
             self._reload_is_over()
         if self._is_rehearsed and self._trial is None and self._stage is Stage.NONE:
             self._upgrade(generation)
@@ -577,6 +633,7 @@ class Supervisor:
         if row is None:
             return
         row.clear()
+        self._ooms.note()
         self._numbers += 1
         one = Child(generation, row, self._numbers)
         self._call(generation, "pre_fork", one.hooked)
@@ -587,6 +644,7 @@ class Supervisor:
             self._not_started(one, str(error))
         else:
             self._start_error = ""
+            self._listen_to(one.output)
 
     def _start_loader(self, generation: Generation) -> None:
         try:
@@ -595,6 +653,7 @@ class Supervisor:
             self._start_later(str(error))
         else:
             self._loaders[generation.loader_pid] = generation
+            self._listen_to(generation.loader_output)
             self._selector.register(line, selectors.EVENT_READ)
 
     def _not_started(self, one: Child, why: str) -> None:
@@ -648,7 +707,7 @@ class Supervisor:
         with suppress(ConfigError):  # the directory was there just now
             generation.work.place.enter()
         set_title("supervisor", settings.name)
-        if settings.error_logfile != former.error_logfile:
+        if settings.error_logfile != former.error_logfile and logs.own_handlers():
             LOG.info("Messages go to %s from now on (--error-logfile)", settings.error_logfile)
             warn_of_lost_messages(settings)
         if settings.backlog != former.backlog:
@@ -712,6 +771,8 @@ class Supervisor:
         if generation not in (self._generation, self._trial) and all(
             one.generation is not generation for one in self._children
         ):
+            if self._generation is not None:
+                self._generation.board.inherit(generation.board)
             generation.close()
 
     def _reopen_logs(self) -> None:
@@ -725,6 +786,35 @@ class Supervisor:
                 os.kill(generation.loader_pid, signal.SIGUSR1)
         for one in self._children:
             one.send(signal.SIGUSR1)
+
+    # ---- who asks how the server is ----
+
+    def _see_to_helpers(self) -> None:
+        """Have processes that tell how the server is, as far as somebody asks, and know how it is now."""
+        view = self._view()
+        latest = self._generation or self._trial
+        for helper in self._helpers:
+            if helper.is_due(view):
+                self._forks = helper
+                helper.start(view, self._lines.life_fd, latest.settings.name if latest is not None else None)
+            helper.see_to(view)
+
+    def _view(self) -> View:
+        generation = self._generation
+        latest = generation or self._trial
+        return View(
+            os.getpid(),
+            latest.work.title if latest is not None else "",
+            tuple(listener.url for listener in self._listeners),
+            self._began,
+            generation.number if generation is not None else 0,
+            tuple(sorted((one.number, one.board) for one in self._open_generations() if one.is_readable)),
+            self._wanted,
+            self._reloads,
+            self._reload_failure,
+            bool(self._reload_began),
+            self._stage is not Stage.NONE,
+        )
 
     # ---- reload ----
 
@@ -772,6 +862,7 @@ class Supervisor:
         return self._trial
 
     def _not_reloaded(self, why: str) -> None:
+        self._reload_failure = why
         LOG.error("Not reloaded, those that serve go on as before: %s", why)
         dropped, self._trial = self._trial, None
         if dropped is not None and self._generation is not None:
@@ -785,6 +876,7 @@ class Supervisor:
 
     def _reload_is_over(self) -> None:
         self._reload_began = 0.0
+        self._reloads += 1
         self._manager.ready()
         if self._reload_again:
             self._reload_again = False
@@ -831,6 +923,8 @@ class Supervisor:
                 # Only now it is known that none has come: the new program would know nothing of it.
                 if not self._signals:
                     LOG.info("Upgrading: process %d becomes the new server, its workers go on", os.getpid())
+                    for helper in self._helpers:
+                        helper.leave()
                     upgrade.hand_on(kept)
         except OSError as error:
             self._not_upgraded(str(error))
@@ -840,13 +934,16 @@ class Supervisor:
         return upgrade.Kept(
             directory=self._origin.directory,
             umask=self._origin.umask,
-            settings=asdict(generation.settings),
+            settings=upgrade.told(generation.settings),
             application=str(generation.work.application),
             generation=generation.number,
             wanted=self._wanted,
             lines=(lines.life_fd, self._life, self._notice, lines.notice_fd, lines.kick_fd),
             listeners=[listener.state for listener in self._listeners],
-            boards={str(one.generation.number): one.generation.memory for one in self._children},
+            boards={
+                str(one.number): one.memory
+                for one in (generation, *(one.generation for one in self._children))
+            },
             children=[
                 upgrade.KeptChild(
                     one.pid, one.number, one.row.index, one.generation.number, one.state.value, one.age
@@ -860,7 +957,9 @@ class Supervisor:
             numbers=self._numbers,
             generations=self._generations,
             counts=(self._requests, self._finished, self._cut_off),
+            outputs=[(output.fileno(), output.pid) for output in self._outputs],
             blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+            monitors=[one.listener.state for one in self._helpers if isinstance(one, Monitor)],
         )
 
     def _resume(self, kept: "upgrade.Kept") -> None:
@@ -869,6 +968,12 @@ class Supervisor:
         If the configuration cannot be had now, that is a reload that has failed.
         """
         configuration, why = self._read_anew()
+        if configuration is not None:
+            try:
+                with place_of(configuration.settings, Place(kept.directory, kept.umask)).visited():
+                    logs.configure(configuration.settings)
+            except ConfigError as error:
+                configuration, why = None, str(error)
         self._restore(kept)
         assert self._generation is not None
         self._reload_began = time.monotonic()
@@ -903,6 +1008,13 @@ class Supervisor:
         for one in self._children:
             if one.state is State.LEAVING:
                 self._expect_end(one)
+        for reader, pid in kept.outputs:
+            self._listen_to(Output(reader, pid))
+        monitors = [Listener.restored(state) for state in kept.monitors]
+        try:
+            self._helpers = open_monitors(latest.settings, self._selector, monitors)
+        except ConfigError as error:
+            LOG.error("%s; requests are served as before", error)
 
     # ---- the end ----
 
@@ -975,6 +1087,8 @@ class Supervisor:
         return [generation for generation in found | set(self._loaders.values()) if generation is not None]
 
     def _say_goodbye(self) -> None:
+        for output in self._outputs:
+            output.finish()
         if self._generation is not None:
             LOG.info("%s", summary(self._requests, self._finished, self._cut_off))
             self._call(self._generation, "on_exit")

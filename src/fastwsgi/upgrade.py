@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
 from fastwsgi import logs, systemd
@@ -49,23 +49,26 @@ class Kept:
     listeners: list[dict[str, Any]]
     boards: dict[str, tuple[int, int, int]]  # by generation: descriptor, rows, threads
     children: list[KeptChild]
-    access_log: tuple[str, int] | None  # file and descriptor, and so the next
-    pid_file: tuple[str, int] | None
+    access_log: tuple[str | None, int] | None  # file, none for syslog, and descriptor
+    pid_file: tuple[str, int] | None  # file and descriptor
     error_log: int  # a descriptor, or -1
     numbers: int
     generations: int
     counts: tuple[int, int, int]
     blocked: list[int]  # signals that were, before the upgrade
+    outputs: list[tuple[int, int]]  # of --capture-output: what is read, and whose it is
+    monitors: list[dict[str, Any]]  # listeners
 
     def descriptors(self) -> list[int]:
         """All that have to stay open."""
-        sockets = [listener["fd"] for listener in self.listeners]
+        sockets = [listener["fd"] for listener in (*self.listeners, *self.monitors)]
         return [
             *sockets,
             *(fd for fd in self.lines if fd >= 0),
             *(memory[0] for memory in self.boards.values()),
             *(kept[1] for kept in (self.access_log, self.pid_file) if kept is not None),
             *(fd for fd in (self.error_log,) if fd > 2),
+            *(reader for reader, _ in self.outputs),
         ]
 
     def known_settings(self) -> Settings:
@@ -75,6 +78,11 @@ class Kept:
             with suppress(ConfigError):
                 known[name] = OPTIONS[name].read(self.settings[name], name)
         return merge(known)
+
+
+def told(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON can tell them: what configures `logging` may have any objects, and is done anew."""
+    return asdict(replace(settings, log_config_dict=None))
 
 
 def command() -> list[str]:
@@ -123,6 +131,7 @@ def hand_on(kept: Kept) -> NoReturn:
         for fd in descriptors:
             os.set_inheritable(fd, True)
         os.chdir(kept.directory)
+        logs.flush()
         os.execve(sys.executable, command(), {**os.environ, VARIABLE: str(memo)})
     finally:
         os.fchdir(here)

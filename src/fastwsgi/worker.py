@@ -24,9 +24,10 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
-from fastwsgi import process, systemd
+from fastwsgi import logs, process, systemd
 from fastwsgi._crew import Crew, start_new_thread
 from fastwsgi._stats import row_state_t
+from fastwsgi.capture import is_captured
 from fastwsgi.config import Settings, merge
 from fastwsgi.errors import ConfigError
 from fastwsgi.listener import Listener, longest_backlog, open_listeners
@@ -60,6 +61,12 @@ SUPERVISED = (
     "max_worker_lifetime",
     "preload",
     "reuse_port",
+    "control_socket",
+    "metrics",
+    "statsd_host",
+    "statsd_prefix",
+    "dogstatsd_tags",
+    "capture_output",
 )
 
 # How long a worker that was sent TERM waits to be heard by the supervisor.
@@ -74,6 +81,9 @@ NO_SUPERVISOR = (
 # from there to their first octets. Others have as long.
 LAST_CALL = 0.1
 
+# How often what has been waiting is offered to a log again.
+LOG_PAUSE = 1.0
+
 # What a new worker may take to answer --health.
 HEALTH_PATIENCE = 10.0
 
@@ -81,8 +91,10 @@ NOT_FOR_SERVERS = {
     "bind": "the address is host and port",
     "chdir": "the application is loaded already",
     "pythonpath": "the application is loaded already",
-    "error_logfile": "set up the logger 'fastwsgi'",
-    "log_level": "set up the logger 'fastwsgi'",
+    **dict.fromkeys(
+        ("error_logfile", "log_level", "log_config", "log_config_json", "log_config_dict"),
+        "set up the logger 'fastwsgi'",
+    ),
     **dict.fromkeys(("user", "group", "umask", "pid", "daemon", "name"), "the process is yours"),
     **dict.fromkeys(("config", "env"), "settings are its arguments, and the environment is yours"),
     **dict.fromkeys(SUPERVISED, "it serves in this process alone"),
@@ -168,10 +180,11 @@ class Worker:
         """
         self._post = post
         self._settings = settings
-        self._access_log = AccessLog(settings.access_logfile) if access_log is None else access_log
+        self._access_log = AccessLog.of(settings) if access_log is None else access_log
         try:
             row, kick_fd = (post.row, post.kick_fd) if post is not None else (None, -1)
-            self._crew = Crew(app, listeners, settings, LOG, self._access_log.fd, row, kick_fd)
+            log = self._access_log
+            self._crew = Crew(app, listeners, settings, LOG, log.fd, row, kick_fd, log.line_start)
         except ValueError as error:
             self._access_log.close()
             raise ConfigError(str(error)) from None
@@ -186,11 +199,12 @@ class Worker:
             self._crew.beat = watchdog
         if post is not None:
             self._crew.last_call = LAST_CALL
-            self._beat = self._crew.beat = settings.worker_timeout / 4
+            self._crew.beat = settings.worker_timeout / 4
             self._crew.watched_fd = post.life_fd
             self._crew.max_requests = jittered(settings.max_requests, settings.max_requests_jitter)
         # Signal handlers must not write to the log: they may have interrupted a write to it.
         self._messages: list[tuple[int, str]] = []
+        self._beat = self._crew.beat
         _workers.add(self)
 
     def after_fork_in_child(self) -> None:
@@ -202,6 +216,7 @@ class Worker:
 
         has_started: called once the threads run, and --health is answered.
         """
+        logs.call_when_waiting(self._wake)
         try:
             probe = self._probe() if self._post is not None else None
             self._crew.start()
@@ -226,6 +241,7 @@ class Worker:
         finally:
             while not self._crew.finished:
                 self._attend()
+            logs.call_when_waiting(lambda: None)
             self._attend()
             if self._manager is not None:
                 self._tell(self._manager)
@@ -269,7 +285,7 @@ class Worker:
     def _look_for_an_answer(self, post: Post) -> None:
         """A supervisor that hangs may not keep this worker from leaving."""
         if post.is_heard:
-            self._asked_at, self._crew.beat = 0.0, self._beat
+            self._asked_at = 0.0
         elif time.monotonic() - self._asked_at > ANSWER_PATIENCE:
             LOG.warning("The supervisor does not answer: this worker finishes what runs, and ends (TERM)")
             self.stop(self._settings.graceful_timeout, leave=self._leaves)
@@ -405,6 +421,12 @@ class Worker:
         messages, self._messages = self._messages, []
         for level, text in (*messages, *records):
             LOG.log(level, text)
+        self._crew.beat = min(self._beat or LOG_PAUSE, LOG_PAUSE) if logs.advance() else self._beat
+
+    def _wake(self) -> None:
+        """Have the thread in `run` look after the logs."""
+        with suppress(OSError):
+            os.write(self._crew.wakeup_fd, b"\0")
 
     def summary(self) -> str:
         """After `run`: one line on how it went."""
@@ -520,7 +542,7 @@ def prepare(settings: Settings) -> None:
     """Do what comes before all opening: the umask, the error log, the limit of open files."""
     if settings.umask is not None:
         os.umask(settings.umask)
-    set_up_error_log(settings.error_logfile, settings.log_level)
+    set_up_error_log(settings)
     check_backlog(settings.backlog)
     raise_open_files()
 
@@ -571,8 +593,9 @@ def with_activated(settings: Settings) -> Settings:
 def leave_terminal(settings: Settings, access_log: AccessLog) -> None:
     """As a daemon: let go of the standard descriptors, where they are not files."""
     if settings.daemon:
-        process.leave_terminal(keep=(1, 2))
-        access_log.follow_output()
+        process.leave_terminal(keep=(1, 2), captured=(1, 2) if is_captured() else ())
+        logs.leave_terminal()
+        access_log.leave_terminal()
 
 
 def warn_of_lost_messages(settings: Settings) -> None:
@@ -659,7 +682,7 @@ os.register_at_fork(after_in_child=leave_to_parent)
 
 
 @contextmanager
-def wakeup(worker: Worker) -> Iterator[None]:
+def wakeup(worker: Worker | Crew) -> Iterator[None]:
     """Have a byte written for a worker at each signal, so that the wait in the main thread ends."""
     # The crew closes its own at its end, and signals may still come: then somebody has to hold the other end.
     reader, writer = worker.open_wakeup()

@@ -46,6 +46,9 @@ static inline int64_t platform_now_ns(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* How many bits a number has, which is not 0. */
+static inline unsigned bits_of(uint64_t number) { return 64 - (unsigned)__builtin_clzll(number); }
+
 /* CPU time of the calling thread; costs a system call. */
 static inline int64_t platform_thread_cpu_ns(void) {
     struct timespec t;
@@ -91,6 +94,13 @@ static inline int64_t platform_wall_seconds(void) {
     clock_gettime(CLOCK_REALTIME, &t);
 #endif
     return (int64_t)t.tv_sec;
+}
+
+/* The time of day, since 1970. */
+static inline int64_t platform_wall_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 static inline int platform_set_nonblocking(int fd) {
@@ -242,26 +252,48 @@ static inline int platform_write_all(int file, const char *data, size_t size, of
     return 0;
 }
 
-/* What fd takes of data: 0 when all is written, or an errno (EINTR: see to the signal first; ETIMEDOUT: nobody has
-   read from the pipe for a while). *written counts what went out. */
+/* How much of data is offered at a time to what is no file: whole lines where there are any, because others may write
+   between two pieces; a datagram has one line. A pipe that is writable takes PIPE_BUF without blocking. */
+static inline size_t platform_piece(const char *data, size_t size, int is_datagram) {
+    size_t end;
+    if (is_datagram) {
+        const char *line_end = memchr(data, '\n', size);
+        return line_end == NULL ? size : (size_t)(line_end - data) + 1;
+    }
+    if (size <= PIPE_BUF) return size;
+    for (end = PIPE_BUF; end > 0 && data[end - 1] != '\n'; end--) {}
+    return end > 0 ? end : PIPE_BUF;
+}
+
+/* What fd takes of data, which is lines: 0 when all is written, or an errno (EINTR: see to the signal first; ETIMEDOUT:
+   nobody has read for a while, or it takes long). *written counts what went out. */
 static inline int platform_write_some(int fd, const char *data, size_t size, size_t *written) {
     struct stat status;
-    int is_file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+    int known = fstat(fd, &status) == 0;
+    int is_file = known && S_ISREG(status.st_mode), is_socket = known && S_ISSOCK(status.st_mode), type = 0;
+    socklen_t room = sizeof type;
+    int64_t until = platform_now_ns() + 200 * 1000000;
+    if (is_socket) getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &room);
     *written = 0;
     while (*written < size) {
         size_t piece = size - *written;
         ssize_t n;
         if (!is_file) {
-            /* A pipe that is writable takes this much without blocking. */
             struct pollfd one = {fd, POLLOUT, 0};
             int ready = poll(&one, 1, 100);
             if (ready < 0) return errno;
-            if (ready == 0) return ETIMEDOUT;
-            if (piece > PIPE_BUF) piece = PIPE_BUF;
+            if (ready == 0 || platform_now_ns() > until) return ETIMEDOUT;
+            piece = platform_piece(data + *written, piece, type == SOCK_DGRAM);
         }
-        n = write(fd, data + *written, piece);
-        if (n < 0 && errno != EAGAIN) return errno;
-        if (n > 0) *written += (size_t)n;
+        if (is_socket) {
+            n = send(fd, data + *written, piece - (type == SOCK_DGRAM), MSG_DONTWAIT | MSG_NOSIGNAL);
+            /* One that is too long for a datagram is left out. */
+            if (type == SOCK_DGRAM && (n >= 0 || errno == EMSGSIZE)) n = (ssize_t)piece;
+        } else {
+            n = write(fd, data + *written, piece);
+        }
+        if (n < 0) return errno == EAGAIN ? ETIMEDOUT : errno;
+        *written += (size_t)n;
     }
     return 0;
 }

@@ -100,7 +100,7 @@ def test_what_a_thread_serves(crewed):
         gate.wait_entered()
         time.sleep(0.05)
         (shown,) = crew.row.running()
-        thread, what, line, peer, request_id, seconds = shown
+        thread, what, line, peer, request_id, seconds = shown[:6]
         assert 1 <= thread <= 4
         assert (what, line) == ("in the application", "GET /some/where?a=%41&b=\\\\")
         assert (peer, request_id) == ("127.0.0.1", "abc-123")
@@ -121,7 +121,8 @@ def test_what_is_long_is_cut(crewed):
             request("/" + "x" * 1000, "POST", fields=[("X-Request-ID", "\u00e9" * 500)], content=b"content")
         )
         gate.wait_entered()
-        ((_, _, line, _, request_id, _),) = crew.row.running()
+        (running,) = crew.row.running()
+        line, request_id = running.line, running.request_id
         assert line == "POST /" + "x" * 194
         assert request_id == "\\xe9" * 64
         gate.open()
@@ -137,8 +138,8 @@ def test_what_is_seen_of_a_request_is_not_seen_of_the_next(crewed):
         ):
             client.send(request(path, fields=fields))
             gate.wait_entered()
-            ((_, _, line, _, request_id, _),) = crew.row.running()
-            assert (line, request_id) == (f"GET {path}", "first" if fields else "")
+            (running,) = crew.row.running()
+            assert (running.line, running.request_id) == (f"GET {path}", "first" if fields else "")
             gate.open()
             client.read_response()
 
@@ -215,7 +216,7 @@ def test_waiting_for_the_gil(crewed):
         seen = ""
         deadline = time.monotonic() + PATIENCE
         while not all(words in seen for words in expected) and time.monotonic() < deadline:
-            seen = repr(crew.row.running())
+            seen = repr([(running.phase, running.line) for running in crew.row.running()])
             time.sleep(0.001)
         return seen
 
@@ -256,10 +257,11 @@ def test_readers_never_see_a_mixture(crewed):
     seen = set()
     deadline = time.monotonic() + 1
     while time.monotonic() < deadline:
-        for _, _, line, _, request_id, _ in crew.row.running():
-            assert line == f"GET /{request_id[0] * 150}"
-            assert request_id == request_id[0] * 60
-            seen.add(request_id[0])
+        for running in crew.row.running():
+            letter = running.request_id[0]
+            assert running.line == f"GET /{letter * 150}"
+            assert running.request_id == letter * 60
+            seen.add(letter)
     stop.set()
     for client in clients:
         client.join(PATIENCE)

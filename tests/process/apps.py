@@ -232,3 +232,35 @@ def patient(environ, start_response):
     while not os.path.exists(os.path.join(HERE, "go")):
         time.sleep(0.01)
     return hello(environ, start_response)
+
+
+def print_in_all_ways(environ, start_response):
+    """Each a line, in order: by Python, by the descriptor, by C, by another program, by logging."""
+    print("one, printed")
+    os.write(1, b"two, to descriptor 1\n")
+    os.write(2, b"three, to descriptor 2\n")
+    libc = ctypes.CDLL(None)
+    libc.dprintf(1, b"four, by C\n")
+    subprocess.run(["sh", "-c", "echo five, by a command; echo six, to its standard error >&2"], check=True)
+    print("seven, ", end="", file=sys.stderr, flush=True)
+    print("in two parts \x1b[31m\xe9", file=sys.stderr, flush=True)
+    logging.getLogger("of.the.application").error("eight, by logging")
+    environ["wsgi.errors"].write("nine, to wsgi.errors\n")
+    os.write(1, b"ten \xff\n\nafter an empty line\n")
+    return hello(environ, start_response)
+
+
+def print_and_die(environ, start_response):
+    if environ["PATH_INFO"] == "/die":
+        print("last words", flush=True)
+        os.write(1, b"and half a line")
+        os.kill(os.getpid(), 9)
+    return hello(environ, start_response)
+
+
+def print_holding_gil(environ, start_response):
+    """Far more than a pipe holds, by C code that does not let go of the GIL."""
+    libc = ctypes.PyDLL(None)
+    for _ in range(4):
+        libc.write(1, b"x" * 99_999 + b"\n", 100_000)
+    return hello(environ, start_response)

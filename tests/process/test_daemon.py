@@ -301,8 +301,12 @@ def test_settings_that_only_a_supervisor_heeds_are_named(start, tmp_path):
     (tmp_path / "gunicorn.conf.py").write_text("preload_app = True\ndef post_fork(server, worker): pass\n")
     server = start(
         *("--workers", "0", "--max-requests", "5", "--shutdown-delay", "1s", "-c", "gunicorn.conf.py"),
+        *("--control-socket", "none", "--metrics", "127.0.0.1:9", "--statsd-host", "127.0.0.1:9"),
         "apps:hello",
     )
-    names = "--max-requests, --preload, --shutdown-delay, the hooks of gunicorn.conf.py"
+    names = (
+        "--max-requests, --preload, --control-socket, --metrics, --statsd-host, --shutdown-delay, "
+        "the hooks of gunicorn.conf.py"
+    )
     server.wait_said(f"Without a supervisor (--workers 0) there is no effect of {names}")
     stop(server)

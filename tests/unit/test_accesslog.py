@@ -1,10 +1,13 @@
 """Access log lines: each atom, what is missing, and that nothing from the network can break a line."""
 
+import base64
 import calendar
+import json
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -42,7 +45,7 @@ def line(format: str, request: bytes | None = REQUEST, **record: object) -> str:
         "status": 200,
         "content_bytes": 1234,
         "duration_ns": 2_034_567_891,
-        "unix_time": MOMENT,
+        "wall_ns": MOMENT * 10**9 + 987_654_321,
         "head": HEAD,
         "environ": ENVIRON,
         **record,
@@ -108,6 +111,9 @@ def zone() -> Iterator[Callable[[str], None]]:
         ("%({path.name}e)s", r"\xe2\x98\x83"),
         ("%({missing}e)s", "-"),
         ("%({a}e)s %({remote_user}e)s %({b}e)s", r"- Zo\xeb -"),
+        ("%({duration}D)s %({duration}L)s %({duration}M)d", "2034567 2.034567 2034"),
+        ("%(target)s", "/some/path%20here?a=1&b=2"),
+        ("%(id)s", "-"),
         ("%(D)d %(s)d %(B)d %(M)d %(T)d", "2034567 200 1234 2034 2"),
         ("100%% of %(s)s%%", "100% of 200%"),
         ("", ""),
@@ -121,7 +127,8 @@ def test_atom(format: str, expected: str) -> None:
         status=200,
         content_bytes=1234,
         duration_ns=2_034_567_891,
-        unix_time=MOMENT,
+        times_ns={"queue": 61_500, "gil": 1_000_000, "application": 2_000_000_000, "sending": 34_567_891},
+        wall_ns=MOMENT * 10**9 + 987_654_321,
         head=HEAD,
         environ=ENVIRON,
     )
@@ -147,7 +154,7 @@ def test_time_is_local(zone: Callable[[str], None], name: str, moment: int) -> N
     local = time.localtime(moment)
     month = calendar.month_abbr[local.tm_mon]
     expected = f"[{local.tm_mday:02}/{month}{time.strftime('/%Y:%H:%M:%S %z', local)}]"
-    assert line("%(t)s", unix_time=moment) == expected
+    assert line("%(t)s", wall_ns=moment * 10**9) == expected
 
 
 def test_without_a_request() -> None:
@@ -276,6 +283,7 @@ def test_whether_the_environ_is_needed() -> None:
         ("%(h)s %({name}x)s", "unknown atom %({name}x)s"),
         ("%({name}h)s", "unknown atom %({name}h)s"),
         ("%(i)s", "unknown atom %(i)s"),
+        ("%({nothing}D)s", "unknown atom %({nothing}D)s"),
         ("%(r)d", "%(r)d is not a number"),
         ("%({host}i)d", "%({host}i)d is not a number"),
         ("%h %l", "'%h %l' begins no atom"),
@@ -297,3 +305,143 @@ def test_a_format_is_text() -> None:
     for wrong in (None, b"%(h)s", 5):
         with pytest.raises(TypeError):
             LogFormat(wrong)
+
+
+# JSON
+
+OBJECT_START = {"level": "info", "logger": "fastwsgi.access", "pid": os.getpid()}
+
+
+def json_line(
+    format: str = DEFAULT_FORMAT, request: bytes | None = REQUEST, **record: object
+) -> dict[str, Any]:
+    """The line as a JSON reader has it; it is ASCII without control characters, each key is there once."""
+    text = LogFormat(format, is_json=True).line(request, **record)
+    assert text is not None
+    assert re.fullmatch(rb"[ -~]*\n", text)
+    keys: list[str] = []
+
+    def noted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys.extend(key for key, _ in pairs)
+        return dict(pairs)
+
+    read = json.loads(text, object_pairs_hook=noted)
+    assert len(keys) == len(set(keys))
+    assert isinstance(read, dict)
+    return read
+
+
+def test_a_json_line(zone: Callable[[str], None]) -> None:
+    zone("IST-5:30")
+    read = json_line(
+        peer=b"192.0.2.7",
+        status=200,
+        content_bytes=1234,
+        duration_ns=2_034_567_891,
+        times_ns={"queue": 61_500, "gil": 1_000_000, "application": 2_000_000_000, "sending": 34_567_891},
+        wall_ns=MOMENT * 10**9 + 987_654_321,
+        request_id=b"4f0c",
+    )
+    assert read == OBJECT_START | {
+        "time": "2001-09-09T07:16:40.987654+05:30",
+        "remote_addr": "192.0.2.7",
+        "user": "Aladdin",
+        "method": "GET",
+        "target": "/some/path%20here?a=1&b=2",
+        "protocol": "HTTP/1.1",
+        "host": "example.org",
+        "status": 200,
+        "bytes": 1234,
+        "duration_us": 2034567,
+        "head_us": 0,
+        "content_us": 0,
+        "queue_us": 61,
+        "gil_us": 1000,
+        "application_us": 2_000_000,
+        "sending_us": 34567,
+        "referer": "http://example.org/before",
+        "user_agent": "Mozilla/5.0 (X11; Linux x86_64)",
+        "request_id": "4f0c",
+    }
+
+
+def test_json_without_a_request() -> None:
+    read = json_line(request=None)
+    assert read["status"] is None
+    assert read["bytes"] == 0
+    names = ("remote_addr", "user", "method", "target", "protocol", "referer", "user_agent", "request_id")
+    assert [read[name] for name in names] == [None] * len(names)
+
+
+def test_each_atom_is_a_key() -> None:
+    format = (
+        '[%(r)s] "%(U)s" %(q)s%% %(b)s %(B)s %(l)s %(p)s %(T)s %(M)s %(L)s %({X-One}i)s %({x-two}i)s'
+        " %({set-cookie}o)s %({x-empty}o)s %({wsgi.url_scheme}e)s %({missing}e)s %({x-one}i)s"
+    )
+    read = json_line(format, head=HEAD, environ=ENVIRON, duration_ns=2_034_567_891)
+    assert read == OBJECT_START | {
+        "request": "GET /some/path%20here?a=1&b=2 HTTP/1.1",
+        "path": "/some/path%20here",
+        "query": "a=1&b=2",
+        "bytes": 0,
+        "duration_s": 2,
+        "duration_ms": 2034,
+        "duration_seconds": 2.034567,
+        "request_header_x_one": "first, second",
+        "request_header_x_two": None,
+        "response_header_set_cookie": "a=1, b=2",
+        "response_header_x_empty": "",
+        "environ_wsgi_url_scheme": "http",
+        "environ_missing": None,
+    }
+    assert json_line("nothing but text") == OBJECT_START
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=60), st.text(st.characters(max_codepoint=0xFF)).map(lambda s: s.encode("latin-1"))
+    )
+)
+def test_json_of_anything(value: bytes) -> None:
+    said = value.decode("latin-1")
+    read = json_line(
+        "%(h)s%({x-any}o)s%({value}e)s%(id)s",
+        peer=b"plain..." + value,
+        head=b"HTTP/1.1 200 OK\r\nX-Any: plain" + value.replace(b"\n", b"") + b"plain\r\n\r\n",
+        environ={"VALUE": said},
+        request_id=value,
+    )
+    assert read["remote_addr"] == "plain..." + said
+    assert read["response_header_x_any"] == f"plain{said}plain".replace("\n", "")
+    assert read["environ_value"] == (said or None)
+    assert read["request_id"] == (said or None)
+
+
+@given(st.binary(max_size=100))
+def test_hostile_requests_in_json(value: bytes) -> None:
+    request = b"GET /" + value + b" HTTP/1.1\r\nHost: a\r\nUser-Agent: " + value + b'\r\nReferer: "' + value
+    json_line(request=request + b"\r\nAuthorization: Basic " + base64.b64encode(value) + b"\r\n\r\n")
+
+
+def test_a_json_line_that_does_not_fit_is_not_written() -> None:
+    compiled = LogFormat(is_json=True)
+    record = {"peer": b'a"b\xff', "status": 404, "head": HEAD, "request_id": b"\0"}
+    whole = compiled.line(REQUEST, **record)
+    assert whole is not None
+    for capacity in range(len(whole)):
+        assert compiled.line(REQUEST, **record, capacity=capacity) is None
+    assert compiled.line(REQUEST, **record, capacity=len(whole)) == whole
+
+
+def test_what_lines_begin_with() -> None:
+    assert LogFormat("%(m)s", prefix=b"<134>web: ").line(REQUEST) == b"<134>web: GET\n"
+    text = LogFormat("%(m)s", prefix=b"<134>web: ", is_json=True).line(REQUEST)
+    assert text is not None
+    assert json.loads(text.removeprefix(b"<134>web: "))["method"] == "GET"
+
+
+def test_the_id_of_a_request() -> None:
+    sent = b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: theirs\r\n\r\n"
+    assert line("%(id)s %({x-request-id}i)s", sent) == "theirs theirs"
+    assert line("%(id)s %({x-request-id}i)s", sent, request_id=b"ours") == "ours ours"
+    assert line("%(id)s %({x-request-id}i)s", None, request_id=b"ours") == "ours -"

@@ -46,7 +46,7 @@ def test_defaults_of_gunicorn_leave_nothing_to_say(monkeypatch):
     """Such as from a file that lists every setting."""
     for name in ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"):
         monkeypatch.delenv(name, raising=False)
-    ignored = ("syslog_addr", "default_proc_name", "control_socket", "ssl_version", "control_socket_mode")
+    ignored = ("syslog_addr", "default_proc_name", "ssl_version")
     given = {
         name: setting.default
         for name, setting in THEIRS.items()
@@ -55,6 +55,12 @@ def test_defaults_of_gunicorn_leave_nothing_to_say(monkeypatch):
     remarks = translate(given, "conf.py").remarks
     named = {remark.split(" ")[0] for remark in remarks}
     assert named <= {*ignored, "asgi_disconnect_grace_period", "uwsgi_allow_ips", "worker_class"}
+
+
+def test_without_its_control_socket_there_is_none_of_ours():
+    translation = translate({"control_socket_disable": True, "control_socket_mode": 0o600}, "conf.py")
+    assert translation.settings["control_socket"].value == "none"
+    assert translation.remarks == []
 
 
 SAME = """
@@ -139,7 +145,7 @@ def test_settings_that_are_ours(tmp_path):
     [
         ({"ssl_context": print}, "ssl_context (no TLS yet)"),
         ({"reload": True}, "reload (no reloader yet: send HUP)"),
-        ({"statsd_host": "localhost:8125"}, "statsd_host = 'localhost:8125' (no statsd yet)"),
+        ({"tmp_upload_dir": "/spool"}, "tmp_upload_dir = '/spool' (set TMPDIR in the environment)"),
         ({"worker_class": "gevent"}, "worker_class = 'gevent' (workers have threads: see --threads)"),
         ({"sendfile": False}, "sendfile (files are always sent by sendfile)"),
         ({"limit_request_line": 0}, "limit_request_line = 0 (1m is the most)"),
@@ -220,7 +226,7 @@ def test_flags_that_both_have():
 
 
 def test_flags_of_gunicorn_alone(tmp_path):
-    words = "-k gevent --reload --worker-tmp-dir /dev/shm --no-sendfile -R --statsd-host=localhost:1 app"
+    words = "-k gevent --reload --worker-tmp-dir /dev/shm --no-sendfile -R --logger-class=x.Y app"
     arguments = parse(words.split())
     assert arguments.application == "app"
     assert arguments.foreign == {
@@ -229,7 +235,7 @@ def test_flags_of_gunicorn_alone(tmp_path):
         "worker_tmp_dir": "/dev/shm",
         "sendfile": False,
         "enable_stdio_inheritance": True,
-        "statsd_host": "localhost:1",
+        "logger_class": "x.Y",
     }
     [notice] = gather(words.split(), {}, str(tmp_path)).notices
     assert notice == (
@@ -239,7 +245,7 @@ def test_flags_of_gunicorn_alone(tmp_path):
         "--worker-tmp-dir = '/dev/shm' (signs of life are in shared memory); "
         "--no-sendfile (files are always sent by sendfile); "
         "-R (output of a daemon is left out); "
-        "--statsd-host = 'localhost:1' (no statsd yet)"
+        "--logger-class = 'x.Y' (it has its own)"
     )
 
 
@@ -331,10 +337,10 @@ def test_a_module_that_is_not_there(tmp_path, modules):
 
 def test_the_settings_as_hooks_see_them():
     config = Config(
-        Settings(threads=2, preload="on", env=["A=b=c"], keep_alive=5), {"statsd_host": "x", "other": 1}, 3
+        Settings(threads=2, preload="on", env=["A=b=c"], keep_alive=5), {"worker_tmp_dir": "x", "other": 1}, 3
     )
     assert (config.workers, config.threads, config.preload_app, config.keepalive) == (3, 2, True, 5)
-    assert (config.env, config.statsd_host, config.reload) == ({"A": "b=c"}, "x", None)
+    assert (config.env, config.worker_tmp_dir, config.reload) == ({"A": "b=c"}, "x", None)
     assert (config.bind, config.proc_name, config.worker_class_str) == (("127.0.0.1:8000",), None, "gthread")
     with pytest.raises(AttributeError, match="gunicorn has no setting 'other'"):
         _ = config.other

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
 from fastwsgi.logs import LOG, AccessLog, set_up_error_log
 
@@ -21,11 +22,15 @@ def restore_logger():
     LOG.setLevel(level)
 
 
-def test_lines_on_standard_error(capsys):
-    set_up_error_log("-", "info")
+def set_up(**options):
+    set_up_error_log(Settings(**options))
+
+
+def test_lines_on_standard_error(capfd):
+    set_up()
     LOG.info("hello %s", "there")
     LOG.debug("not this")
-    line = capsys.readouterr().err
+    line = capfd.readouterr().err
     assert re.fullmatch(
         rf"\[\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{{4}}\] \[{os.getpid()}\] \[INFO\] hello there\n", line
     )
@@ -33,7 +38,7 @@ def test_lines_on_standard_error(capsys):
 
 def test_what_clients_say_cannot_forge_records(tmp_path):
     file = tmp_path / "error.log"
-    set_up_error_log(str(file), "info")
+    set_up(error_logfile=str(file))
     said = "\x1b[2J\x9b1m\x00\x7f\r\n[2026-01-01 00:00:00 +0000] [1] [ERROR] forged\u2028\u202f\ttab"
     try:
         raise ValueError(said)
@@ -48,21 +53,21 @@ def test_what_clients_say_cannot_forge_records(tmp_path):
     assert written.count("\ttab") == 2
 
 
-def test_nothing_twice(capsys):
+def test_nothing_twice(capfd):
     root = logging.StreamHandler()
     logging.getLogger().addHandler(root)
     try:
-        set_up_error_log("-", "info")
-        set_up_error_log("-", "info")
+        set_up()
+        set_up()
         LOG.warning("once")
     finally:
         logging.getLogger().removeHandler(root)
-    assert capsys.readouterr().err.count("once") == 1
+    assert capfd.readouterr().err.count("once") == 1
 
 
 def test_rotated_error_log(tmp_path):
     file = tmp_path / "error.log"
-    set_up_error_log(str(file), "debug")
+    set_up(error_logfile=str(file), log_level="debug")
     LOG.debug("before \udcff")
     file.rename(tmp_path / "old")
     LOG.debug("after")
@@ -115,4 +120,4 @@ def test_files_that_cannot_be_opened(tmp_path):
     with pytest.raises(ConfigError, match=r"^--access-logfile .*/missing/log: No such file or directory$"):
         AccessLog(str(missing))
     with pytest.raises(ConfigError, match=r"^--error-logfile .*/missing/log: No such file or directory$"):
-        set_up_error_log(str(missing), "info")
+        set_up(error_logfile=str(missing))

@@ -124,3 +124,9 @@ def test_another_process_sees_what_is_written():
 def test_rows_come_from_a_board():
     with pytest.raises(TypeError, match="rows come from"):
         Row()
+
+
+def test_nobody_is_condemned_who_does_not_run():
+    row = Board(memory_for(1, 2), 1, 2).row(0)
+    for thread, number in ((1, 1), (1, 0), (0, 1), (-1, 1), (99, 1)):
+        assert not row.condemn(thread, number)
