@@ -191,7 +191,12 @@ def test_another_name(configured):
 def test_what_cannot_change_is_named(configured, tmp_path):
     server = configured.start()
     server.wait_started()
-    for change in ({"reuse_port": True}, {"daemon": True}, {"pid": "pid"}, {"workers": 0}):
+    for change in (
+        *({"reuse_port": True}, {"daemon": True}, {"pid": "pid"}, {"workers": 0}),
+        *({"control_socket": "none"}, {"metrics": "127.0.0.1:0"}, {"statsd_host": "127.0.0.1:9"}),
+        *({"statsd_prefix": "shop"}, {"dogstatsd_tags": "a:b"}),
+        *({"log_config_json": "logs.json"}, {"log_config": "logs.ini"}),
+    ):
         flag = "--" + next(iter(change)).replace("_", "-")
         configured.refuse(flag, **change)
     assert not (tmp_path / "pid").exists()

@@ -403,6 +403,26 @@ def test_a_log_configuration(start, tmp_path, kind):
     assert "Listening" not in server.stderr
 
 
+def test_a_log_configuration_holds_over_an_upgrade(start, tmp_path):
+    """Also one with objects, of which no other program can be told."""
+    log = tmp_path / "all.log"
+    (tmp_path / "gunicorn.conf.py").write_text(
+        "import logging\n"
+        "logconfig_dict = {\n"
+        "    'version': 1,\n"
+        f"    'handlers': {{'file': {{'()': logging.FileHandler, 'filename': {str(log)!r}}}}},\n"
+        "    'loggers': {'fastwsgi': {'handlers': ['file'], 'propagate': False}},\n"
+        "}\n"
+    )
+    server = start("--config", "gunicorn.conf.py", "apps:hello", started=False)
+    wait_until(lambda: log.exists() and "Listening" in log.read_text(), lambda: server.stderr)
+    server.signal(signal.SIGUSR2)
+    wait_until(lambda: "Reloaded in" in log.read_text(), lambda: log.read_text() + server.stderr)
+    server.stop()
+    assert "Stopped after" in log.read_text()
+    assert not server.stderr
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
