@@ -847,7 +847,7 @@ cdef int open_most() except -1:
     return 50000 if files == resource.RLIM_INFINITY else min(50000, max(files * 4 // 5, 1))
 
 
-CUT = b"  ...\n"
+cdef bytes CUT = b"  ...\n"
 
 
 cdef str stack_text(object frame):
