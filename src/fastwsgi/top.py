@@ -206,6 +206,9 @@ def show(server: Server, stats: dict[str, Any]) -> str:
         raise ConfigError("top needs a terminal; fastwsgi stats prints the same once")
     # An arrow begins with Escape: how long to wait for the rest, which is slower over ssh.
     os.environ.setdefault("ESCDELAY", "100")
+    # Where they are exported, as by a program with readline, curses would not see that the size changes.
+    for name in ("LINES", "COLUMNS"):
+        os.environ.pop(name, None)
     screen = Screen(stats)
     try:
         curses.wrapper(lambda window: loop(window, server, screen))
