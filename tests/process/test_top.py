@@ -53,7 +53,7 @@ def test_what_runs_is_seen_and_a_stack_shown(stuck, terminal):
         top.wait(
             "127.0.0.1       id-1       GET /wait_patiently?a=1", "127.0.0.1       -          GET /wait_for"
         )
-        top.resize(80, 24)
+        top.resize(160, 24)  # wherever the tests are, their paths have room
         top.keys("Down", "Down", "Enter")
         screen = top.wait("Esc back", "LOCK.acquire(")
         assert "in wait_for_the_lock" in screen
