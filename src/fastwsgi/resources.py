@@ -121,7 +121,9 @@ def rss_from_ps(pid: int) -> int | None:
     path = {"PATH": os.environ.get("PATH", os.defpath)}
     command = ["ps", "-o", "rss=", "-p", str(pid)]
     try:
-        output = subprocess.run(command, env=path, capture_output=True, check=False, timeout=PS_PATIENCE).stdout
+        output = subprocess.run(
+            command, env=path, capture_output=True, check=False, timeout=PS_PATIENCE
+        ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
     return int(output) * KIB if output.strip().isdigit() else None
