@@ -192,7 +192,7 @@ cdef void locked_call_for_queue(crew_t* crew) noexcept nogil:
 cdef inline void locked_show_queue(crew_t* crew) noexcept nogil:
     """Let the loop know since when the first of the queue waits."""
     if crew.queue.first != NULL:
-        word_store_relaxed(&crew.loop.queued_since_ms, <uint64_t>(crew.queue.first.expires_ms - crew.queue_ms))
+        word_store_relaxed(&crew.loop.queued_since_ms, <uint64_t>crew.queue.first.queued_ms)
 
 
 cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
@@ -206,6 +206,7 @@ cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
         connection = list_take(&crew.loop.ready)
         if connection == NULL:
             break
+        connection.queued_ms = crew.loop.now_ms
         connection.expires_ms = crew.loop.now_ms + crew.queue_ms
         loop_remind(&crew.loop, ALARM_QUEUE, connection.expires_ms)
         connection_keep_watch(&crew.loop, connection)

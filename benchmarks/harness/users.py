@@ -72,8 +72,8 @@ class Users:
 
     def run(self, seconds: float) -> Seen:
         """Ask for so long; then answers are waited for, and nothing is begun."""
-        # Those of a real server are on other machines. These shall not interrupt a server in its work when an
-        # answer comes: how much that takes from it would depend on when it happens to send.
+        # Those of a real server are on other machines. These shall not interrupt a server in its work
+        # whenever an answer comes: how much that takes from it would depend on when it happens to send.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         self._seen = Seen()
         self._poller = select.epoll()

@@ -162,6 +162,7 @@ cdef struct connection_t:
     connection_t* later
     int64_t expires_ms
     int64_t delivers_since_ns   # in STATE_SENDING; 0: not
+    int64_t queued_ms           # since when it is in the queue; the crew's, under its mutex
     connection_t* before        # in the list of all
     connection_t* after
     request_t* request          # leased; NULL when idle

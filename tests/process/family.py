@@ -42,7 +42,8 @@ class Configured:
     def start(self, **settings):
         self.write(**settings)
         self.server = self._start("--config", str(self.file), started=False, PYTHONDONTWRITEBYTECODE="1")
-        wait_for_workers(self.server, self.settings["workers"])
+        loaders = self.settings.get("preload", "off") != "off"
+        wait_for_workers(self.server, self.settings["workers"] + loaders)
         return self.server
 
     def write(self, **settings):

@@ -226,10 +226,10 @@ def test_many_refusals_make_few_records(start):
             client.send("not HTTP\r\n\r\n")
             assert client.read_response().status == 400
     server.stop()
-    # Twenty in a second, and one that says how many more there were.
-    seconds = int(time.monotonic() - begun) + 2
+    # Twenty in a second, and one that says how many more there were; at the end, another one.
+    seconds = int(time.monotonic() - begun) + 2  # of the clock: the first and the last may be parts
     said = server.stderr.count("refused with 400")
     assert 20 <= said <= 20 * seconds
     left_out = re.findall(r"(\d+) more log records were left out", server.stderr)
-    assert len(left_out) <= seconds
+    assert len(left_out) <= seconds + 1
     assert said + sum(map(int, left_out)) == 300

@@ -62,7 +62,7 @@ def test_connections_that_come_at_once_are_shared_evenly(total, poller):
 
 @on_each_poller
 def test_new_connections_do_not_keep_out_those_that_are_there(poller):
-    """Always more come than are accepted in a turn: the application computes for longer than they need."""
+    """Always more come than are accepted in a turn: the application computes longer than they need."""
 
     def application(environ):
         end = time.perf_counter() + 0.001
