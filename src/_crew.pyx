@@ -1163,8 +1163,8 @@ cdef class Crew:
         if error and word_load(&self.crew.ended):
             lost_lines += self.lines.data[self.written:self.lines.size].count(b"\n")
             self.written = self.lines.size
-        elif error == EINTR or error == ETIMEDOUT:
-            # The rest after the signal's handler has run, or when the reader has caught up.
+        elif error == EINTR or error == ETIMEDOUT or not (error or is_fresh):
+            # The rest after the signal's handler has run, or when the reader has caught up; what came while it waited.
             wake_write(&loop.journal.wake)
         self._tell_of_lines(error, is_fresh, lost_lines, records)
         text = self.records.data
@@ -1183,6 +1183,11 @@ cdef class Crew:
             with cython.critical_section(self):
                 self.close()
         return records
+
+    @property
+    def has_lost_reader(self):
+        """The access log could not be written, and not because nobody reads: perhaps nobody is there any more."""
+        return self.write_error not in (0, ETIMEDOUT)
 
     def _sample(self):
         """Let others see where the exchanges are that have been running for long."""
@@ -1216,6 +1221,7 @@ cdef class Crew:
         that waited before was written.
         """
         self.write_error = 0 if error == EINTR else error
+        self.lost_lines += lost
         why = why_not_written(error)
         if self.write_error and error != self.told_error and (error != ETIMEDOUT
                                                               or journal_is_full(&self.crew.loop.journal)):
@@ -1224,9 +1230,12 @@ cdef class Crew:
         if is_fresh and not error and self.told_error:
             why = why_not_written(self.told_error)
             self.told_error = 0
-            records.append((LEVEL_WARNING, f"the access log is written again; {lost} lines were lost: {why}"))
+            records.append((LEVEL_WARNING,
+                            f"the access log is written again; {self.lost_lines} lines were lost: {why}"))
         elif lost:
             records.append((LEVEL_WARNING, f"{lost} access log lines were lost: {why}"))
+        if not self.told_error:
+            self.lost_lines = 0
         return 0
 
     def _tell(self, list records):

@@ -84,6 +84,7 @@ cdef class Crew:
     cdef bint has_untold        # log records were left out, and it was not said yet
     cdef int write_error        # of the last attempt to write lines: an errno, or 0
     cdef int told_error         # what was said of it
+    cdef uint64_t lost_lines    # since that was said
     cdef public double beat         # `attend` comes back after so many seconds at the latest; 0: any time
     cdef public int watched_fd      # and when this is readable or has ended; -1: none
     cdef bint is_started

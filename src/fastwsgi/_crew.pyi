@@ -37,6 +37,8 @@ class Crew:
     """So many are handed to the application, then `row.wants` is WANTS_REQUESTS; 0: any number."""
     row: Row
     """What others see of this worker."""
+    has_lost_reader: bool
+    """The access log could not be written, and not because nobody reads: perhaps nobody is there any more."""
     lost_threads: int
     """After the end: threads that are still in the application."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fastwsgi.errors import ConfigError
 from fastwsgi.outlets import FileOutlet, Outlet, lead_nowhere, open_log, own_description
 from fastwsgi.records import JsonFormatter, SafeFormatter
-from fastwsgi.syslog import Syslog, SyslogOutlet, usual_address
+from fastwsgi.syslog import Peer, Syslog, SyslogOutlet, usual_address
 
 if TYPE_CHECKING:
     from fastwsgi.config import Settings
@@ -333,6 +333,7 @@ class AccessLog:
         """
         self._path = None if file is None or file == "-" else os.path.abspath(file)
         self._syslog = syslog if file is None else None
+        self._peer: Peer | None = None
         self.fd = fd
         if fd >= 0:
             return
@@ -343,7 +344,7 @@ class AccessLog:
                 raise ConfigError("--access-logfile -: the standard output is closed; give a file")
             self.fd = own_description(sys.__stdout__.fileno())
         elif self._syslog is not None:
-            self.fd = self._syslog.connect().detach()
+            self.fd, self._peer = self._syslog.connect()
 
     @classmethod
     def of(cls, settings: "Settings") -> "AccessLog":
@@ -376,7 +377,13 @@ class AccessLog:
         if self._path is not None:
             self._go_on_in(open_log(self._path, "--access-logfile"))
         elif self._syslog is not None:
-            self._go_on_in(self._syslog.connect().detach())
+            fd, self._peer = self._syslog.connect()
+            self._go_on_in(fd)
+
+    def renew(self) -> None:
+        """After an error: whoever has been at the other end may be there again."""
+        if self._peer is not None:
+            self._peer.renew(self.fd)
 
     def leave_terminal(self) -> None:
         """In a daemon: lines for the standard output go nowhere, unless that is a file."""

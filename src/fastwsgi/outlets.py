@@ -111,7 +111,8 @@ class Outlet:
                 return True
             except OSError as error:
                 self._why = error.strerror or str(error)
-                self.reconnect()
+                if self.reconnect():
+                    continue
                 return True
             rest = self._waiting.popleft()[sent:]
             self._size -= sent
@@ -139,8 +140,9 @@ class Outlet:
             raise BlockingIOError
         return os.write(self.fd, piece)
 
-    def reconnect(self) -> None:
-        """After an error: whoever has been at the other end may be there again."""
+    def reconnect(self) -> bool:
+        """After an error: somebody may be at the other end again; True if that is worth a try."""
+        return False
 
     def finish(self) -> None:
         """Wait for a reader, but not for long."""

@@ -1,5 +1,6 @@
 """A syslog daemon: where it is, and how a record for it begins."""
 
+import errno
 import logging
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from fastwsgi.errors import ConfigError
 from fastwsgi.kinds import FACILITIES
@@ -44,14 +46,14 @@ class Syslog:
         severity = next((number for least, number in SEVERITIES if level >= least), DEBUG)
         return f"<{FACILITIES[self.facility] << 3 | severity}>{self.tag}{part}[{os.getpid()}]: ".encode()
 
-    def connect(self) -> socket.socket:
-        """A socket that does not block; raise ConfigError if nobody is there."""
+    def connect(self) -> tuple[int, "Peer"]:
+        """A descriptor that does not block, and whom it leads to; raise ConfigError if nobody is there."""
         try:
             return self._connect()
         except OSError as error:
             raise ConfigError(f"--log-syslog-to {self.address}: {error.strerror or error}") from None
 
-    def _connect(self) -> socket.socket:
+    def _connect(self) -> tuple[int, "Peer"]:
         found = ADDRESS.fullmatch(self.address)
         if not found:
             raise ConfigError(
@@ -61,26 +63,52 @@ class Syslog:
             types = [socket.SOCK_DGRAM, socket.SOCK_STREAM]
             if found["type"]:
                 types = [socket.SOCK_DGRAM if found["type"] == "dgram" else socket.SOCK_STREAM]
-            return connect_first([(socket.AF_UNIX, kind, found["path"]) for kind in types])
+            return connect_first([Peer(socket.AF_UNIX, kind, found["path"]) for kind in types])
         kind = socket.SOCK_DGRAM if found["scheme"] == "udp" else socket.SOCK_STREAM
         host = found["ipv6"] or found["host"] or "localhost"
         rows = socket.getaddrinfo(host, int(found["port"] or PORT), type=kind)
-        return connect_first([(family, kind, address) for family, kind, _, _, address in rows])
+        return connect_first([Peer(family, kind, address) for family, kind, _, _, address in rows])
 
 
-def connect_first(places: list[tuple[int, int, object]]) -> socket.socket:
+class Peer:
+    """Whom a descriptor is connected to, and how: so it can be connected anew."""
+
+    def __init__(self, family: int, kind: int, address: Any) -> None:
+        self._family, self._kind, self._address = family, kind, address
+        self._renew_after = 0.0
+
+    def connect(self) -> int:
+        """A descriptor that does not block; raise OSError if nobody is there."""
+        with socket.socket(self._family, self._kind) as sock:
+            sock.settimeout(CONNECT_PATIENCE)
+            sock.connect(self._address)
+            sock.setblocking(False)
+            return sock.detach()
+
+    def renew(self, fd: int) -> bool:
+        """Connect a descriptor anew, unless that was tried just now; False if it could not even be begun.
+
+        Nothing is waited for: whoever writes to it sees the outcome.
+        """
+        if monotonic() < self._renew_after:
+            return False
+        self._renew_after = monotonic() + CONNECT_PAUSE
+        with suppress(OSError), socket.socket(self._family, self._kind) as fresh:
+            fresh.setblocking(False)
+            if fresh.connect_ex(self._address) in (0, errno.EINPROGRESS):
+                os.dup2(fresh.fileno(), fd, inheritable=False)
+                return True
+        return False
+
+
+def connect_first(peers: list[Peer]) -> tuple[int, Peer]:
     """Connect to the first that can be; raise the last OSError if none can."""
     failed: OSError | None = None
-    for family, kind, address in places:
-        sock = socket.socket(family, kind)
+    for peer in peers:
         try:
-            sock.settimeout(CONNECT_PATIENCE)
-            sock.connect(address)  # type: ignore[arg-type]
-            sock.setblocking(False)
-            return sock
+            return peer.connect(), peer
         except OSError as error:
             failed = error
-            sock.close()
     raise failed or OSError("no address")
 
 
@@ -97,21 +125,16 @@ class SyslogOutlet(Outlet):
 
     def __init__(self, syslog: Syslog) -> None:
         """Connect; raise ConfigError if that fails."""
-        self._syslog = syslog
-        self._connect_after = 0.0
-        super().__init__(syslog.connect().detach())
+        fd, self._peer = syslog.connect()
+        super().__init__(fd)
 
-    def reconnect(self) -> None:
-        if monotonic() < self._connect_after:
-            return
-        self._connect_after = monotonic() + CONNECT_PAUSE
-        assert self._socket is not None
-        family = self._socket.family
-        with suppress(OSError):
-            address = self._socket.getpeername() if family != socket.AF_UNIX else None
-            path = ADDRESS.fullmatch(self._syslog.address)
-            fresh = socket.socket(family, self._socket.type)
-            with fresh:
-                fresh.setblocking(False)
-                fresh.connect_ex(address or (path["path"] if path else ""))
-                os.dup2(fresh.fileno(), self.fd, inheritable=False)
+    def _send(self, record: bytes) -> int:
+        # TCP would take one more after the end of the connection, for nobody.
+        if self._socket is not None and not self._is_datagram:
+            with suppress(BlockingIOError):
+                if not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        return super()._send(record)
+
+    def reconnect(self) -> bool:
+        return self._peer.renew(self.fd)

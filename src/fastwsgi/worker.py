@@ -421,6 +421,8 @@ class Worker:
         messages, self._messages = self._messages, []
         for level, text in (*messages, *records):
             LOG.log(level, text)
+        if self._crew.has_lost_reader:
+            self._access_log.renew()
         self._crew.beat = min(self._beat or LOG_PAUSE, LOG_PAUSE) if logs.advance() else self._beat
 
     def _wake(self) -> None:

@@ -286,7 +286,11 @@ static inline int platform_write_some(int fd, const char *data, size_t size, siz
             piece = platform_piece(data + *written, piece, type == SOCK_DGRAM);
         }
         if (is_socket) {
-            n = send(fd, data + *written, piece - (type == SOCK_DGRAM), MSG_DONTWAIT | MSG_NOSIGNAL);
+            size_t length = piece - (type == SOCK_DGRAM);
+            n = send(fd, data + *written, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+            /* Over UDP that is the answer to an earlier one, and is told once. */
+            if (n < 0 && errno == ECONNREFUSED && type == SOCK_DGRAM)
+                n = send(fd, data + *written, length, MSG_DONTWAIT | MSG_NOSIGNAL);
             /* One that is too long for a datagram is left out. */
             if (type == SOCK_DGRAM && (n >= 0 || errno == EMSGSIZE)) n = (ssize_t)piece;
         } else {

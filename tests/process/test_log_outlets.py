@@ -1,4 +1,4 @@
-"""Logs that are stuck or full, as JSON, to syslog, configured by the logging module; captured output."""
+"""Logs that are stuck or full, as JSON, configured by the logging module; captured output."""
 
 import contextlib
 import json
@@ -243,88 +243,6 @@ def test_colours_on_a_terminal_alone(variables, coloured):
     os.close(ours)
     assert (b"\x1b[33m[WARNING]\x1b[0m The kernel cuts" in said) == coloured
     assert (b"\x1b" in said) == coloured
-
-
-# ---- syslog ----
-
-
-@pytest.fixture(params=["dgram", "stream"])
-def syslog(request, short_path):
-    """Where a syslog daemon listens, and what it has heard."""
-    path, heard = short_path / "log", []
-    kind = socket.SOCK_DGRAM if request.param == "dgram" else socket.SOCK_STREAM
-    server = socket.socket(socket.AF_UNIX, kind)
-    server.bind(str(path))
-    if kind == socket.SOCK_STREAM:
-        server.listen()
-
-    def hear(connection):
-        rest = b""
-        while said := connection.recv(65536):
-            if kind == socket.SOCK_DGRAM:
-                heard.append(said.decode())
-                continue
-            *lines, rest = (rest + said).split(b"\n")
-            heard.extend(line.decode() for line in lines)
-
-    def accept():
-        while True:
-            try:
-                threading.Thread(target=hear, args=(server.accept()[0],), daemon=True).start()
-            except OSError:
-                return
-
-    target, arguments = (hear, (server,)) if kind == socket.SOCK_DGRAM else (accept, ())
-    threading.Thread(target=target, args=arguments, daemon=True).start()
-    yield f"unix://{path}", heard
-    server.close()
-
-
-def test_syslog(start, syslog):
-    address, heard = syslog
-    server = start(
-        *("--log-syslog", "--log-syslog-to", address, "--log-syslog-facility", "local0"),
-        *("--log-syslog-prefix", "shop", "apps:fail"),
-    )
-    for number in range(3):
-        server.ask(f"/{number}")
-    wait_until(lambda: sum(".access[" in each for each in heard) == 3, lambda: heard)
-    server.stop()
-    wait_until(lambda: any("Stopped after" in each for each in heard), lambda: heard)
-    worker = re.search(r"shop\.access\[(\d+)\]", "".join(heard))[1]
-    lines = [each for each in heard if ".access" in each]
-    for number, line in enumerate(lines):
-        assert re.fullmatch(rf'<134>shop\.access\[{worker}\]: 127.*"GET /{number} HTTP/1.1" 500 .*', line)
-    failures = [each for each in heard if "the application failed" in each]
-    assert len(failures) == 3
-    for failure in failures:
-        assert failure.startswith(f"<131>shop[{worker}]: [ERROR] GET /")
-        assert "#012  Traceback" in failure
-        assert "\n" not in failure
-    assert any(re.match(rf"<134>shop\[{server.pid}\]: \[INFO\] Listening", each) for each in heard)
-    # And on the standard error as ever.
-    assert server.stderr.count("the application failed") == 3
-
-
-def test_no_access_lines_to_syslog(start, syslog):
-    address, heard = syslog
-    server = start(
-        *("--log-syslog", "--log-syslog-to", address, "--disable-redirect-access-to-syslog", "apps:hello")
-    )
-    server.ask()
-    server.stop()
-    wait_until(lambda: any("Stopped after 1 request" in each for each in heard), lambda: heard)
-    assert not any(".access" in each for each in heard)
-
-
-@pytest.mark.parametrize(
-    ("address", "reason"),
-    [("unix:///nowhere/log", "No such file or directory"), ("here", "not unix:///path, ")],
-)
-def test_no_syslog_there(start, address, reason):
-    server = start("--log-syslog", "--log-syslog-to", address, "apps:hello", started=False)
-    assert server.wait() == 1
-    assert f"--log-syslog-to {address}: {reason}" in server.stderr
 
 
 # ---- a configuration of Python's logging ----
