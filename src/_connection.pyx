@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove, memset
 from posix.unistd cimport close
 
-from fastwsgi._accesslog cimport LOGGED_WHOLE, accesslog_line, record_t
+from fastwsgi._accesslog cimport LOGGED_WHOLE, accesslog_line, put_escaped, record_t
 from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_reserve
 from fastwsgi._chunked cimport chunked_feed, chunked_reset
 from fastwsgi._content cimport (
@@ -93,14 +93,34 @@ cdef inline size_t smaller(size_t a, size_t b) noexcept nogil:
     return a if a < b else b
 
 
+cdef char* put_start(char* at, const char* data, span_t span, size_t most) noexcept nogil:
+    """Write a span, escaped, or only its beginning; an octet takes four at most."""
+    cdef size_t size = min(span.length, most)
+    at = put_escaped(at, at + 4 * size, data + span.start, size, False)
+    if size < span.length:
+        memcpy(at, b"...", 3)
+        at += 3
+    return at
+
+
+cdef char* put_request(char* at, request_t* request) noexcept nogil:
+    """Write method and target of a request whose head is complete; returns where they end."""
+    cdef const char* data = request.buffer.data + request.start
+    at = put_start(at, data, request.parser.method_name, METHOD_SHOWN)
+    at[0] = c" "
+    return put_start(at + 1, data, request.parser.target, TARGET_SHOWN)
+
+
 cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* connection,
                    const char* detail) noexcept nogil:
-    """A log record: what happened, to whom, while doing what; detail may be NULL."""
-    cdef char line[512]
+    """A log record: what happened, to whom, with which request, while doing what; detail may be NULL."""
+    cdef char line[TOLD_ROOM + 512]
+    cdef char what[TOLD_ROOM]
+    cdef char name[ID_MOST + 16]
     cdef const char* colon = b": "
     cdef const char* client = b"on a unix socket"
-    cdef const char* called = b""
-    cdef char name[ID_MOST + 16]
+    cdef request_t* request = NULL if connection == NULL else connection.request
+    what[0] = name[0] = 0
     if detail == NULL:
         colon = detail = b""
     if connection == NULL:
@@ -108,11 +128,12 @@ cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* conn
     else:
         if connection.peer_size:
             client = connection.peer_text
-        if connection.request != NULL and connection.request.id.length:
-            snprintf(name, sizeof(name), b", request id %.*s", <int>connection.request.id.length,
-                     request_id(connection.request))
-            called = name
-        snprintf(line, sizeof(line), b"%s (client %s%s, while %s)%s%s", text, client, called,
+        if request != NULL and not request.is_parsing:
+            memcpy(what, b", ", 2)
+            put_request(what + 2, request)[0] = 0
+        if request != NULL and request.id.length:
+            snprintf(name, sizeof(name), b", request id %.*s", <int>request.id.length, request_id(request))
+        snprintf(line, sizeof(line), b"%s (client %s%s%s, while %s)%s%s", text, client, what, name,
                  state_text[connection.state], colon, detail)
     journal_record(&loop.journal, level, line)
 

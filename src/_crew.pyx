@@ -1068,6 +1068,7 @@ cdef class Crew:
         platform_name_thread(name.encode())
         slot.clock = platform_own_clock()
         self.thread_ids[index] = get_ident()
+        word_store_relaxed(&slot.shown.ident, self.thread_ids[index])
         try:
             while True:
                 with nogil:

@@ -636,6 +636,7 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     """The application raised: to the log with its traceback, and a 500 if nothing has left yet."""
     cdef slot_t* slot = exchange.slot
     cdef connection_t* connection
+    cdef double took = (platform_now_ns() - <int64_t>word_load_relaxed(&slot.shown.began_ns)) / 1e9
     exchange.has_failed = True
     if exchange.is_lost and isinstance(error, ConnectionError):
         return 0
@@ -644,7 +645,8 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     except ConnectionError:
         # What it was at has been said when it was taken away.
         if not isinstance(error, RequestTimeout):
-            context.log.error("the application failed after its exchange was taken away", exc_info=error)
+            context.log.error("the application failed in thread fastwsgi-%d, after its exchange was taken away",
+                              slot.index, exc_info=error)
         return 0
     try:
         connection = slot.connection
@@ -672,8 +674,8 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     try:
         return exchange.flush()
     finally:
-        context.log.error("%s: the application failed", what, exc_info=error,
-                          extra={"request_id": name} if name else None)
+        context.log.error("%s: the application failed after %.3f s, in thread fastwsgi-%d", what, took, slot.index,
+                          exc_info=error, extra={"request_id": name} if name else None)
 
 
 cdef int exchange_remarks(Context context, Exchange exchange, slot_t* slot) except -1:

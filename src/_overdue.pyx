@@ -7,12 +7,11 @@ GIL, the stack of the thread and the exception in it, is the main thread's, who 
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
-from fastwsgi._accesslog cimport put_escaped, record_t
-from fastwsgi._buffer cimport span_t
+from fastwsgi._accesslog cimport record_t
 from fastwsgi._connection cimport (
     ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_ENDED, TELL_SLOW, TELL_TIMEOUT,
     TRANSMIT_LOST, connection_close, connection_count, connection_flush, connection_log, connection_refuse,
-    connection_settle, connection_t, exchange_times, loop_remind, loop_say, loop_t, record_client, request_t,
+    connection_settle, connection_t, exchange_times, loop_remind, loop_say, loop_t, put_request, record_client,
     slot_borrow, slot_moved, slot_quiet, slot_t, slot_waiting,
 )
 from fastwsgi._journal cimport LEVEL_WARNING
@@ -21,11 +20,6 @@ from fastwsgi._platform cimport (
     word_load, word_load_relaxed, word_store, word_store_relaxed,
 )
 from fastwsgi._refusals cimport REFUSAL_REVOKED, REFUSAL_TIMEOUT
-
-cdef enum:
-    # Octets of a request that are told; slot_t.told has room for them, escaped, and for the rest.
-    METHOD_SHOWN = 16
-    TARGET_SHOWN = 300
 
 
 cdef int64_t pause_ms(const overdue_t* overdue) noexcept nogil:
@@ -43,33 +37,19 @@ cdef void overdue_arm(loop_t* loop, const overdue_t* overdue) noexcept nogil:
     loop_remind(loop, ALARM_OVERDUE, loop.now_ms + pause_ms(overdue))
 
 
-cdef char* put_start(char* at, const char* data, span_t span, size_t most) noexcept nogil:
-    """Write a span, escaped, or only its beginning; an octet takes four at most."""
-    cdef size_t size = min(span.length, most)
-    at = put_escaped(at, at + 4 * size, data + span.start, size, False)
-    if size < span.length:
-        memcpy(at, b"...", 3)
-        at += 3
-    return at
-
-
 cdef void write_told(slot_t* slot, connection_t* connection, int64_t age_ms) noexcept nogil:
     """Method, target and client; with the slot held, and read by the main thread only after `tells`."""
-    cdef request_t* request = connection.request
-    cdef const char* data = request.buffer.data + request.start
     cdef const char* client
     cdef size_t client_size
     cdef record_t record
-    cdef char* at = slot.told
+    cdef char* at
     record_client(&record, connection)
     client = record.peer
     client_size = record.peer_size
     if not client_size:
         client = b"a unix socket"
         client_size = 13
-    at = put_start(at, data, request.parser.method_name, METHOD_SHOWN)
-    at[0] = c" "
-    at = put_start(at + 1, data, request.parser.target, TARGET_SHOWN)
+    at = put_request(slot.told, connection.request)
     memcpy(at, b" from ", 6)
     memcpy(at + 6, client, client_size)
     at += 6 + client_size

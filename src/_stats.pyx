@@ -22,7 +22,7 @@ from fastwsgi._refusals cimport refusal_info
 cimport cython
 
 cdef enum:
-    LAYOUT = 4                  # counts up when a struct of the .pxd changes
+    LAYOUT = 5                  # counts up when a struct of the .pxd changes
     LINE_BYTES = 64             # rows and threads begin on cache lines of their own
     LOOKS = 100                 # at sums that change meanwhile
 
@@ -115,6 +115,7 @@ class Running(NamedTuple):
     request_id: str
     age: float
     number: int
+    ident: int
     stack: str
     stack_age: float
 
@@ -165,7 +166,8 @@ cdef object served(Row row, int thread, int64_t now_ns):
     stack, stack_age = sampled(row, thread, number, now_ns)
     if word_load_relaxed(&shown.number) != number:
         return None
-    return Running(thread, what, line, client, request_id, max(now_ns - since_ns, 0) / 1e9, number, stack, stack_age)
+    return Running(thread, what, line, client, request_id, max(now_ns - since_ns, 0) / 1e9, number,
+                   word_load_relaxed(&shown.ident), stack, stack_age)
 
 
 cdef void words_add(atomic_word_t* sums, atomic_word_t* words, size_t size) noexcept nogil:

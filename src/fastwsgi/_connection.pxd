@@ -107,6 +107,9 @@ cdef enum:
     PIPELINE_MOST = 16          # requests of one connection in one turn
     RATE_GRACE_MS = 15000       # of content, before its rate counts
     HALF_CLOSED_MS = 1000       # a request waits for a thread after its client has ended its side
+    # Octets of a request that a log record has. Escaped, an octet takes four.
+    METHOD_SHOWN = 16
+    TARGET_SHOWN = 300
     TOLD_ROOM = 1400 + ID_MOST
 
 
@@ -359,6 +362,7 @@ cdef void connection_close(loop_t* loop, connection_t* connection) noexcept nogi
 cdef void connection_post(loop_t* loop, connection_t* connection, uint64_t why) noexcept nogil
 cdef void connection_free(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void request_release(loop_t* loop, request_t* request) noexcept nogil
+cdef char* put_request(char* at, request_t* request) noexcept nogil
 cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* connection, const char* detail) noexcept nogil
 cdef void connection_identify(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil
 cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record) noexcept nogil

@@ -82,6 +82,7 @@ cdef struct shown_t:
     atomic_word_t requests      # handed to the application so far
     atomic_word_t sizes         # of line, client and request_id, an octet each
     atomic_word_t condemned     # the number of an exchange that shall be taken away; an operator's
+    atomic_word_t ident         # of the thread, by which faulthandler calls it
     # The last sampled stack, whose text is in the row's `stacks`; the main thread's.
     atomic_word_t stack_ns      # when; 0: there is none, or it changes: what is read while it changes is void
     atomic_word_t stack_number  # of which exchange

@@ -38,6 +38,8 @@ class Running(NamedTuple):
     """Seconds."""
     number: int
     """Of the exchange: the next one of the thread has another."""
+    ident: int
+    """What faulthandler calls the thread."""
     stack: str
     """Where it was when that was last looked at; empty if it never was."""
     stack_age: float

@@ -18,6 +18,9 @@ CODES = {
 }
 
 
+# What faulthandler tells of, once `enable_faulthandler` was called.
+FAULTS = (signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL)
+
 # Several that the kernel kills at a time are reaped one after the other.
 TOGETHER = 5.0
 
@@ -71,13 +74,17 @@ def show_age(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
-def what_it_served(row: "Row") -> str:
-    """The end of a log line: the requests that were running; then where those were that had run for long."""
+def what_it_served(row: "Row", *, has_fault: bool = False) -> str:
+    """The end of a log line: the requests that were running; then where those were that had run for long.
+
+    has_fault: faulthandler has told, or will, where each thread is, and has names of its own for them.
+    """
     served, stacks = [], []
     for one in row.running():
         known_as = f" ({one.request_id})" if one.request_id else ""
         age, looked = show_age(one.age), show_age(one.stack_age)
-        served.append(f"{one.line} for {one.client}{known_as}, in thread {one.thread}, {one.phase} for {age}")
+        thread = f"thread {one.thread} (0x{one.ident:016x})" if has_fault else f"thread {one.thread}"
+        served.append(f"{one.line} for {one.client}{known_as}, in {thread}, {one.phase} for {age}")
         if one.stack:
             stacks.append(f"\nthread {one.thread} was, {looked} ago, at\n{one.stack.rstrip()}")
     return f"; it was serving {'; '.join(served) or 'nothing'}{''.join(stacks)}"

@@ -283,6 +283,7 @@ def stats_text(stats: dict[str, Any]) -> str:
     lines = [
         headline(stats),
         subject(stats),
+        *([f"the last reload has changed nothing: {stats['failure']}"] if stats["failure"] else []),
         f"{sum(stats['times']['counts'])} requests since the start: {latencies(stats)}",
         "",
         f"{'WORKER':>8}  GEN  {'STATE':8}  {'UP':>8}  {'MEMORY':>9}  {'REQUESTS':>9}  {'RUNNING':>7}  "
@@ -363,23 +364,36 @@ def requests_text(requests: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def stacks_text(stats: dict[str, Any], pid: int | None) -> str:
-    """Where the running requests were when their threads were last looked at."""
+    """Where the running requests were when they were last looked at; a place that several share, once."""
     if pid is not None and all(worker["pid"] != pid for worker in stats["workers"]):
         raise ConfigError(f"no worker has the number {pid}; fastwsgi stats lists them")
-    parts = []
+    places: dict[object, list[dict[str, Any]]] = {}
     for one in stats["requests"]:
         if pid in (None, one["worker"]):
-            parts.append(stack_text(one))
+            key = one["stack"] or (one["worker"], one["thread"])
+            places.setdefault(key, []).append(one)
+    parts = [crowd_text(crowd) if len(crowd) > 1 else stack_text(crowd[0]) for crowd in places.values()]
     return "\n".join(parts) if parts else "no requests are running\n"
+
+
+def who_and_how_long(one: dict[str, Any]) -> str:
+    """A request, where it runs, and since when."""
+    known_as = f" ({one['request_id']})" if one["request_id"] else ""
+    return (
+        f"{one['line']} for {one['client']}{known_as}, in thread {one['thread']} of worker {one['worker']}, "
+        f"{one['phase']} for {show_age(one['age'])}"
+    )
+
+
+def crowd_text(crowd: Sequence[dict[str, Any]]) -> str:
+    """Requests that are at the same place, and its stack."""
+    lines = [f"{who_and_how_long(one)}, looked at {show_age(one['stack_age'])} ago" for one in crowd]
+    return plain("\n".join([*lines, f"these {len(crowd)} were at", crowd[0]["stack"].rstrip()])) + "\n"
 
 
 def stack_text(one: dict[str, Any]) -> str:
     """One request, and its stack."""
-    known_as = f" ({one['request_id']})" if one["request_id"] else ""
-    head = (
-        f"{one['line']} for {one['client']}{known_as}, in thread {one['thread']} of worker {one['worker']}, "
-        f"{one['phase']} for {show_age(one['age'])}"
-    )
+    head = who_and_how_long(one)
     if not one["stack"]:
         why = "that is done once a request is older than a second"
         if one["age"] > SOON:

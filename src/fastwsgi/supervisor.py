@@ -18,7 +18,7 @@ from enum import Enum
 
 from fastwsgi import __version__, child, loader, logs, resources, systemd, upgrade
 from fastwsgi._stats import row_state_t
-from fastwsgi.blackbox import OomCounter, describe_end, show_age, what_it_served
+from fastwsgi.blackbox import FAULTS, OomCounter, describe_end, show_age, what_it_served
 from fastwsgi.capture import Output
 from fastwsgi.child import HANDLED, Forked
 from fastwsgi.config import Settings
@@ -374,16 +374,15 @@ class Supervisor:
         self._finished += one.finished
         self._cut_off += one.cut_off
         if one.state is State.STARTING:
-            self._start_failed(
-                one.generation, code, f"Worker {one.pid} {self._how(one, code)} before it served"
-            )
+            when = "" if code == child.APPLICATION_FAILED else " before it served"
+            self._start_failed(one.generation, code, f"Worker {one.pid} {self._how(one, code)}{when}")
         elif one.state is State.SERVING and not (one.marked and code == 0):
             LOG.error(
                 "Worker %d %s, %s after its start%s",
                 one.pid,
                 self._how(one, code),
                 show_age(one.age),
-                what_it_served(one.row),
+                what_it_served(one.row, has_fault=-code in FAULTS),
             )
             self._count_crash()
         elif code not in (0, -signal.SIGTERM):
@@ -525,7 +524,7 @@ class Supervisor:
                 "Worker %d has not been heard of for %s (--worker-timeout) and is ended%s",
                 one.pid,
                 timeout,
-                what_it_served(one.row),
+                what_it_served(one.row, has_fault=True),
             )
             one.generation.work.hooks.call("worker_abort", one.hooked)
             one.state = State.LEAVING  # another one may come at once

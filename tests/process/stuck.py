@@ -36,16 +36,7 @@ def crash_later():
     ctypes.string_at(0)
 
 
-def fill_memory():
-    kept = []
-    while True:
-        kept.append(bytes(range(256)) * (1 << 16))
-
-
-VIEWS = {
-    f"/{view.__name__}": view
-    for view in (wait_for_the_lock, wait_patiently, hold_the_gil, crash_later, fill_memory)
-}
+VIEWS = {f"/{view.__name__}": view for view in (wait_for_the_lock, wait_patiently, hold_the_gil, crash_later)}
 
 
 def application(environ, start_response):

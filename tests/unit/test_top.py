@@ -190,6 +190,33 @@ def test_stacks_of_one_worker():
         stacks_text(told, 7)
 
 
+def test_a_place_that_several_share_is_shown_once():
+    told = stats(
+        running(1, 4.0, "GET /a", stack="  here\n", stack_age=0.5),
+        running(2, 3.0, "GET /b", stack="  there\n", stack_age=0.5),
+        running(3, 2.0, "GET /c", stack="  here\n", stack_age=0.25),
+        running(4, 0.5, "GET /d"),
+        running(5, 0.5, "GET /e"),
+    )
+    first, second, *others = stacks_text(told, None).split("\n\n")
+    assert first.splitlines() == [
+        "GET /a for 127.0.0.1, in thread 1 of worker 100, in the application for 4 s, looked at 0.5 s ago",
+        "GET /c for 127.0.0.1, in thread 3 of worker 100, in the application for 2 s, looked at 0.25 s ago",
+        "these 2 were at",
+        "  here",
+    ]
+    assert second.splitlines()[1] == "  there"
+    assert [other.splitlines()[0].split()[1] for other in others] == ["/d", "/e"]
+
+
+def test_why_the_last_reload_failed():
+    failed = stats_text(stats(failure="Worker 7 could not load the application"))
+    assert failed.splitlines()[2] == (
+        "the last reload has changed nothing: Worker 7 could not load the application"
+    )
+    assert "reload" not in stats_text(stats())
+
+
 def test_help_of_a_command():
     assert tuple(USAGE) == CONSOLE
     assert parse("top", ["--help"]) is None
