@@ -104,7 +104,7 @@ cdef char* put_start(char* at, const char* data, span_t span, size_t most) noexc
 
 
 cdef char* put_request(char* at, request_t* request) noexcept nogil:
-    """Write method and target of a request whose head is complete; returns where they end."""
+    """Write method and target of a request whose request line is complete; returns where they end."""
     cdef const char* data = request.buffer.data + request.start
     at = put_start(at, data, request.parser.method_name, METHOD_SHOWN)
     at[0] = c" "
@@ -128,7 +128,7 @@ cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* conn
     else:
         if connection.peer_size:
             client = connection.peer_text
-        if request != NULL and not request.is_parsing:
+        if request != NULL and request.parser.target.length:
             memcpy(what, b", ", 2)
             put_request(what + 2, request)[0] = 0
         if request != NULL and request.id.length:

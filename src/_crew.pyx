@@ -902,6 +902,7 @@ cdef class Crew:
         self.log = log
         self.access_fd = access_fd
         self.thread_ids = {}
+        self.told_lost = {}
         self.timeout = settings.timeout
         self.watched_fd = -1
         self.context = Context()
@@ -1277,6 +1278,7 @@ cdef class Crew:
     def _replace_lost(self, list records):
         """Start a thread for each that was given up, as long as there are not too many of these."""
         cdef int i
+        given_up = self._given_up()
         while word_load(&self.crew.overdue.fresh) and not word_load(&self.crew.ended):
             for i in range(1, self.crew.most + 1):
                 if i not in self.thread_ids:
@@ -1295,7 +1297,17 @@ cdef class Crew:
             word_add(&self.crew.overdue.fresh, -1)
             if not i and not word_load(&self.crew.stop):
                 self.is_exhausted = True
-            records.append((LEVEL_ERROR, f"a thread does not come back from the application and is given up; {what}"))
+            who = next(given_up, "a thread does not come back from the application")
+            records.append((LEVEL_ERROR, f"{who} and is given up; {what}"))
+
+    def _given_up(self):
+        """Of each thread that was given up, and of which that was not said yet: what it does not come back from."""
+        for one in self.row.running():
+            is_lost = line_load(&self.crew.slots[<int>one.thread].word) & SLOT_MASK == SLOT_LOST
+            if is_lost and self.told_lost.get(one.thread) != one.number:
+                self.told_lost[one.thread] = one.number
+                yield (f"thread fastwsgi-{one.thread} does not come back from {one.line} for {one.client}, "
+                       f"after {one.age:.1f} s,")
 
     cdef int close(self) noexcept:
         """Give back every descriptor; the memory goes with the object. In a critical section."""

@@ -353,7 +353,7 @@ cdef class Row:
         return True
 
     def counters(self):
-        """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""
+        """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`, `waiting`), by name."""
         cdef counters_t* counters = &self.row.counters
         cdef int i
         cdef uint64_t requests = 0, exchanges = 0, refused = 0, expired = 0
@@ -373,6 +373,7 @@ cdef class Row:
             "lost_clients": word_load_relaxed(&counters.lost_clients),
             "expired": expired,
             "queued": word_load_relaxed(&counters.queued),
+            "waiting": word_load_relaxed(&self.row.waiting),
             "lead_taken": word_load_relaxed(&counters.taken),
             "lead_passed": word_load_relaxed(&counters.passed),
             "revoked": word_load_relaxed(&counters.revoked),

@@ -93,6 +93,7 @@ cdef class Crew:
     cdef readonly bint is_exhausted
     cdef double timeout         # seconds, as the log says it
     cdef dict thread_ids        # of the threads that have not ended, by slot; 0: not running yet
+    cdef dict told_lost         # of threads that were given up: the exchange that this was said of, by slot
 
     cdef int thread_ends(self) noexcept
     cdef int _tell_of_lines(self, int error, bint is_fresh, uint64_t lost, list records) except -1

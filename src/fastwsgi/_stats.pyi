@@ -97,7 +97,7 @@ class Row:
         """Make it ready for a new worker; the one before must be dead. The board keeps what it counted."""
 
     def counters(self) -> dict[str, int]:
-        """Counts since the start (`requests`) and of now (`connections`, `exchanges`), by name."""
+        """Counts since the start (`requests`) and of now (`connections`, `exchanges`, `waiting`), by name."""
 
     def running(self) -> list[Running]:
         """What its threads serve: a list of `Running`.

@@ -287,14 +287,14 @@ def stats_text(stats: dict[str, Any]) -> str:
         f"{sum(stats['times']['counts'])} requests since the start: {latencies(stats)}",
         "",
         f"{'WORKER':>8}  GEN  {'STATE':8}  {'UP':>8}  {'MEMORY':>9}  {'REQUESTS':>9}  {'RUNNING':>7}  "
-        f"{'QUEUED':>6}  {'CONNECTIONS':>11}  TIMEOUTS",
+        f"{'WAITING':>7}  {'CONNECTIONS':>11}  TIMEOUTS",
     ]
     for worker in stats["workers"]:
         memory = show_size(worker["memory"]) if worker["memory"] is not None else "?"
         lines.append(
             f"{worker['pid']:8}  {worker['generation']:3}  {worker['state']:8}  "
             f"{show_age(worker['age']):>8}  {memory:>9}  {worker['requests']:9}  {worker['exchanges']:7}  "
-            f"{worker['queued']:6}  {worker['connections']:11}  {worker['timeouts']:8}"
+            f"{worker['waiting']:7}  {worker['connections']:11}  {worker['timeouts']:8}"
         )
     lines.append("")
     if stats["requests"]:

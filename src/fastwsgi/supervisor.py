@@ -387,7 +387,10 @@ class Supervisor:
             self._count_crash()
         elif code not in (0, -signal.SIGTERM):
             LOG.warning(
-                "Worker %d %s while it was leaving%s", one.pid, self._how(one, code), what_it_served(one.row)
+                "Worker %d %s while it was leaving%s",
+                one.pid,
+                self._how(one, code),
+                what_it_served(one.row, has_fault=-code in FAULTS),
             )
         elif self._stage is Stage.NONE:
             LOG.info("Worker %d has left after %s", one.pid, plural(requests, "request"))

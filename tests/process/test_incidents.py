@@ -115,6 +115,8 @@ def test_a_flood_is_told_and_health_is_answered_all_the_while(serve, short_path)
     found = measured()
     assert found["fastwsgi_threads",] == found["fastwsgi_threads_busy",] == 2
     assert found["fastwsgi_connections", "running"] == 2
+    (worker,) = json.loads(ask(server, "/stats").content)["workers"]
+    assert (worker["exchanges"], worker["waiting"]) == (2, 5)
     assert probe.ask("/healthz").status == 200
     for client in waiting:
         assert client.read_response().status == 503
@@ -129,7 +131,7 @@ def test_a_flood_is_told_and_health_is_answered_all_the_while(serve, short_path)
     # Each of them has sent the beginning of a request, or it could be closed for another one.
     crowd = [server.connect() for _ in range(30)]
     for client in crowd:
-        client.send("GET /wait HTTP/1.1\r\n")
+        client.send("GET /crowd HTTP/1.1\r\n")
     server.wait_said("as many connections as --worker-connections allows, and none of them idle: others wait")
     running = json.loads(ask(server, "/stats").content)["requests"]
     assert [one["line"] for one in running] == ["GET /wait?0", "GET /wait?1"]

@@ -10,7 +10,7 @@ from fastwsgi.top import Screen
 
 def worker(pid=100, requests=5, **more):
     return {
-        **dict.fromkeys(("exchanges", "queued", "connections", "timeouts"), 0),
+        **dict.fromkeys(("exchanges", "waiting", "connections", "timeouts"), 0),
         "pid": pid,
         "generation": 1,
         "state": "serving",
