@@ -118,23 +118,24 @@ cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* conn
     cdef char what[TOLD_ROOM]
     cdef char name[ID_MOST + 16]
     cdef const char* colon = b": "
-    cdef const char* client = b"on a unix socket"
-    cdef request_t* request = NULL if connection == NULL else connection.request
+    cdef record_t record
     what[0] = name[0] = 0
     if detail == NULL:
         colon = detail = b""
     if connection == NULL:
         snprintf(line, sizeof(line), b"%s%s%s", text, colon, detail)
     else:
-        if connection.peer_size:
-            client = connection.peer_text
-        if request != NULL and request.parser.target.length:
+        record_client(&record, connection)
+        if not record.peer_size:
+            record.peer = b"on a unix socket"
+            record.peer_size = 16
+        if connection.request != NULL and connection.request.parser.target.length:
             memcpy(what, b", ", 2)
-            put_request(what + 2, request)[0] = 0
-        if request != NULL and request.id.length:
-            snprintf(name, sizeof(name), b", request id %.*s", <int>request.id.length, request_id(request))
-        snprintf(line, sizeof(line), b"%s (client %s%s%s, while %s)%s%s", text, client, what, name,
-                 state_text[connection.state], colon, detail)
+            put_request(what + 2, connection.request)[0] = 0
+        if record.id_size:
+            snprintf(name, sizeof(name), b", request id %.*s", <int>record.id_size, record.id)
+        snprintf(line, sizeof(line), b"%s (client %.*s%s%s, while %s)%s%s", text, <int>record.peer_size, record.peer,
+                 what, name, state_text[connection.state], colon, detail)
     journal_record(&loop.journal, level, line)
 
 
