@@ -6,6 +6,7 @@ import re
 import resource
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -269,6 +270,7 @@ def test_an_oom_kill_is_told_from_others_with_what_ran(serve_by, memory_cgroup):
     stop(server)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits another process")
 def test_a_request_for_more_memory_than_ulimit_allows_fails_alone(serve):
     server = serve()
     size = psutil.Process(server.worker).memory_info().vms

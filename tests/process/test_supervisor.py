@@ -385,15 +385,6 @@ def test_a_worker_that_ends_by_itself_is_told_of_and_replaced(start_site, target
     stop(server)
 
 
-def test_a_segmentation_fault_shows_the_stack(start_site):
-    server = start_site()
-    with server.connect() as client:
-        client.send(request("/segfault"))
-        expect_lost(client)
-    server.wait_said("in segfault")
-    stop(server)
-
-
 def test_a_worker_that_hangs_is_shown_and_replaced(start_site):
     server = start_site("--worker-timeout", "2s")
     before = wait_for_workers(server, 2)
