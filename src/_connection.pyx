@@ -1009,6 +1009,7 @@ cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil
     """Drop the request that was answered; what is behind it in the buffer is the next one."""
     cdef request_t* request = connection.request
     connection.is_answered = False
+    connection.state = STATE_HEAD       # for the log: it may be refused before it has entered any
     request.start += request.end
     request.is_parsing = True
     request.is_complete = False

@@ -155,6 +155,25 @@ def send_much(client, size):
     client.half_close()
 
 
+def test_the_log_names_what_was_refused_as_far_as_it_was_there(serve):
+    server = serve(text(), limit_request_body=1000)
+    for data, told in (
+        (request("/a?b=\\", "POST", [("Content-Length", "2000")]), ", POST /a?b=\\\\, while"),
+        (request("/" + "x" * 400, "POST", [("Content-Length", "2000")]), f", POST /{'x' * 299}..., while"),
+        (b"GET /half HTTP/1.1\r\nHost : x\r\n\r\n", ", GET /half, while"),
+        (b"G@T / HTTP/1.1\r\n\r\n", ", while"),
+        # It is not that of the request before.
+        (request("/well") + b"G@T / HTTP/1.1\r\n\r\n", ", while"),
+    ):
+        with server.connect() as client:
+            client.send(data)
+            if b"/well" in data:
+                assert client.read_response().status == 200
+            assert client.read_response().status in (400, 413)
+            client.expect_end()
+        server.log.expect(f"(client 127.0.0.1{told} receiving the request head): ")
+
+
 def test_a_refused_head_request_has_no_content(serve):
     server = serve(text())
     server.log.allow("refused with")

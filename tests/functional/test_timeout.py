@@ -197,6 +197,7 @@ def test_a_thread_that_does_not_come_back_is_replaced(serve):
     assert client.read_response().status == 503
     server.log.expect("the application gave nothing for --timeout")
     server.log.expect("made no progress")
+    server.log.expect("does not come back from GET /stuck for 127.0.0.1, after")
     server.log.expect("takes its place")
     assert server.count("lost_threads") == 1
     clients = [server.connect() for _ in range(20)]
