@@ -387,7 +387,7 @@ def test_captured_output(start, short_path, preload):
     server = start(
         *("--capture-output", "--log-format", "json", "--log-level", "error", "--access-logfile", "-"),
         *(["--preload"] if preload else []),
-        *("--bind", f"unix:{short_path}/s", "apps:print_in_all_ways"),
+        *("--bind", f"unix:{short_path}/s", "--workers", "1", "apps:print_in_all_ways"),
         started=False,
         PYTHONUNBUFFERED="",
     )
