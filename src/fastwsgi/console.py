@@ -283,6 +283,7 @@ def stats_text(stats: dict[str, Any]) -> str:
     lines = [
         headline(stats),
         subject(stats),
+        host(stats["host"]),
         f"{sum(stats['times']['counts'])} requests since the start: {latencies(stats)}",
         "",
         f"{'WORKER':>8}  GEN  {'STATE':8}  {'UP':>8}  {'MEMORY':>9}  {'REQUESTS':>9}  {'RUNNING':>7}  "
@@ -324,6 +325,18 @@ def headline(stats: dict[str, Any]) -> str:
 def subject(stats: dict[str, Any]) -> str:
     """What it serves, and where."""
     return f"generation {stats['generation']}: {stats['application']} at {', '.join(stats['addresses'])}"
+
+
+def host(host: dict[str, Any]) -> str:
+    """What it may use, and what is used."""
+    memory = f"{show_size(host['memory'])} of memory"
+    if host["used"] is not None:
+        used, cache = show_size(host["used"] - host["cache"]), show_size(host["cache"])
+        memory += f" ({used} used, {cache} of page cache)"
+    words = [f"may use {host['cpus']:.3g} CPUs", memory]
+    if host["waited"] is not None:
+        words.append(f"waited for memory {host['waited']:.1%} of the last 10 s")
+    return ", ".join(words)
 
 
 def latencies(stats: dict[str, Any], since: dict[str, Any] | None = None) -> str:
