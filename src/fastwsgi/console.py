@@ -329,14 +329,16 @@ def subject(stats: dict[str, Any]) -> str:
 
 def host(host: dict[str, Any]) -> str:
     """What it may use, and what is used."""
-    memory = f"{show_size(host['memory'])} of memory"
+    words = []
     if host["used"] is not None:
-        used, cache = show_size(host["used"] - host["cache"]), show_size(host["cache"])
-        memory += f" ({used} used, {cache} of page cache)"
-    words = [f"may use {host['cpus']:.3g} CPUs", memory]
+        words += [
+            f"{show_size(host['used'] - host['cache'])} used",
+            f"{show_size(host['cache'])} of page cache",
+        ]
     if host["waited"] is not None:
-        words.append(f"waited for memory {host['waited']:.1%} of the last 10 s")
-    return ", ".join(words)
+        words.append(f"waited for {host['waited']:.1%} of the last 10 s")
+    memory = f"memory {show_size(host['memory'])}{': ' if words else ''}{', '.join(words)}"
+    return f"CPUs {host['cpus']:.3g}, {memory}"
 
 
 def latencies(stats: dict[str, Any], since: dict[str, Any] | None = None) -> str:

@@ -28,6 +28,8 @@ LONGEST_PAUSE = 3600.0
 FORGOTTEN = 3600.0
 # So many workers are named.
 NAMED = 5
+# And what others have, if it is so much of the limit.
+OTHERS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,9 @@ class Pressure:
         ]
         if len(workers) > NAMED:
             sizes.append(f"{len(workers) - NAMED} more have less")
+        rest = shortage.needed - sum(one.now for one in workers)
+        if rest > OTHERS * shortage.limit:
+            sizes.append(f"{show_size(rest)} is not the workers'")
         LOG.error(
             "Memory stays short, and other workers do not help (--memory-pressure): %s; %s. What helps is a "
             "higher memory limit, fewer --workers, or --preload; --max-worker-memory bounds each",

@@ -774,13 +774,13 @@ class Supervisor:
 
     def _announce_limits(self, generation: Generation) -> None:
         quota, memory = resources.find_cpus().quota, resources.find_memory()
-        limits = [] if quota is None else [f"{quota:.3g} CPUs"]
+        limits = [] if quota is None else [f"a CPU quota of {quota:.3g}"]
         if memory.is_limit:
             limits.append(f"{show_size(memory.size)} of memory")
         share = generation.settings.memory_pressure
         then = f"; from {share} of that on the largest worker is replaced (--memory-pressure)"
         if limits:
-            LOG.info("Its cgroup may use %s%s", " and ".join(limits), then if generation.pressure else "")
+            LOG.info("Limits of its cgroup: %s%s", ", ".join(limits), then if generation.pressure else "")
 
     def _retire(self, one: Child) -> None:
         """Let a worker finish what it has, while others go on."""

@@ -127,7 +127,7 @@ def test_workers_are_as_many_as_the_quota_lets_run(start_contained, container):
     container.limit("cpu", {"cpu.cfs_quota_us": 100_000, "cpu.max": "100000 100000"})
     server = start_contained()
     assert first_line(server) == ("1", f"{CPUS} CPUs, quota of 1"), server.stderr
-    assert "Its cgroup may use 1 CPUs\n" in server.stderr
+    assert "Limits of its cgroup: a CPU quota of 1\n" in server.stderr
     wait_for_workers(server, 1)
     stop(server)
 
@@ -166,7 +166,7 @@ def expect_no_other(server, container):
 def test_the_largest_worker_makes_room_for_another(start_contained, container, options):
     container.limit_memory(400 * MIB)
     server = start_contained("--workers", "2", "--log-level", "debug", *options)
-    assert "Its cgroup may use 400 MiB of memory; from 90% of that on the largest worker" in server.stderr
+    assert "Limits of its cgroup: 400 MiB of memory; from 90% of that on the largest" in server.stderr
     before = wait_for_workers(server, 2)
     with load(server.address, clients=10) as running:
         running.wait_answers()

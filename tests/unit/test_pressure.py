@@ -175,8 +175,8 @@ def test_it_is_told_again_when_it_has_been_well_for_long(told):
 
 
 def test_only_the_largest_are_named(told):
-    Pressure(0.9, []).choose(SHORT, sizes(*range(10, 20), fresh=20), 0)
+    Pressure(0.9, []).choose(SHORT, sizes(*range(1, 11), fresh=20), 0)
     [text] = told()
-    assert "worker 10 has 19 MiB (20 MiB when new), worker 9 has" in text
+    assert "worker 10 has 10 MiB (20 MiB when new), worker 9 has" in text
     assert "worker 5 " not in text
-    assert ", 5 more have less." in text
+    assert ", 5 more have less, 40 MiB is not the workers'. " in text

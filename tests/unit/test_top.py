@@ -150,11 +150,10 @@ def test_latencies_since_the_start():
 
 
 def test_what_the_host_has():
-    assert stats_text(stats()).splitlines()[2] == "may use 1.5 CPUs, 512 MiB of memory"
+    assert stats_text(stats()).splitlines()[2] == "CPUs 1.5, memory 512 MiB"
     host = {"cpus": 2, "memory": 512 << 20, "used": 412 << 20, "cache": 12 << 20, "waited": 0.1234}
     assert stats_text(stats(host=host)).splitlines()[2] == (
-        "may use 2 CPUs, 512 MiB of memory (400 MiB used, 12 MiB of page cache), waited for memory 12.3% of "
-        "the last 10 s"
+        "CPUs 2, memory 512 MiB: 400 MiB used, 12 MiB of page cache, waited for 12.3% of the last 10 s"
     )
 
 
