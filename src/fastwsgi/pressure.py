@@ -7,6 +7,7 @@
 Content of files does not count: the kernel takes that back before it lacks memory.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,17 @@ SIGNS_FROM = 0.8
 # Processes that have to wait so much of the time are too slow.
 WAITS = 0.1
 
-# After a worker was replaced, in seconds, for what the kernel says to become true again. It doubles for each
-# that does not help, once all have had their turn.
+# Seconds between two looks; less if memory grows so fast that it would be short before.
+LOOK_PAUSE = 5.0
+SOONEST_LOOK = 0.5
+
+# After a worker was replaced, for what the kernel says to become true again. Doubled for each that does not help,
+# once all have had their turn.
 PAUSE = 30.0
 LONGEST_PAUSE = 3600.0
+# None is made where the limit would be reached within so many seconds, for so many turns of all workers.
+URGENT = 10.0
+URGENT_TURNS = 5
 # After so many seconds without a shortage one is told of anew.
 FORGOTTEN = 3600.0
 # So many workers are named.
@@ -40,6 +48,11 @@ class Shortage:
     limit: int
     enough: int
     sign: str = ""  # what the kernel says beside it
+    left: float = math.inf  # in so many seconds the limit is reached, if it goes on like that
+
+    @property
+    def is_urgent(self) -> bool:
+        return self.left < URGENT
 
     def __str__(self) -> str:
         sizes = f"{show_size(self.needed)} of {show_size(self.limit)}"
@@ -62,8 +75,9 @@ class Pressure:
         """share: of the limit, from which on memory is short."""
         self._share = share
         self._groups = groups
-        self._hits: dict[Path, int] = {}
-        self._looked_at = 0.0
+        self._before: dict[Path, MemoryUse] = {}
+        self._looked_at = -math.inf
+        self.look_pause = LOOK_PAUSE  # until the next look
         self._pause = PAUSE
         self._again_at = 0.0
         self._is_replacing = False
@@ -79,9 +93,13 @@ class Pressure:
 
     def look(self, now: float) -> Shortage | None:
         """The innermost cgroup that is short of memory; what it counts is compared with the last look."""
-        uses = [(group, memory_use(group)) for group in self._groups]
-        found = [self._judge(group, use, now) for group, use in uses if use is not None]
-        self._looked_at = now
+        self.look_pause = LOOK_PAUSE
+        uses = {group: use for group in self._groups if (use := memory_use(group)) is not None}
+        found = [
+            self._judge(use, self._before.get(group, use), now - self._looked_at)
+            for group, use in uses.items()
+        ]
+        self._before, self._looked_at = uses, now
         return next((shortage for shortage in found if shortage is not None), None)
 
     def choose(self, shortage: Shortage | None, workers: Sequence[Size], now: float) -> Size | None:
@@ -99,7 +117,8 @@ class Pressure:
         if now - self._short_at > FORGOTTEN:
             self._was_told = False
         self._short_at = now
-        if now < self._again_at or not workers:
+        is_urgent = shortage.is_urgent and self._replaced < URGENT_TURNS * len(workers)
+        if not workers or (now < self._again_at and not is_urgent):
             return None
         gain = sum(max(0, one.now - one.fresh) for one in workers)
         is_in_vain = shortage.needed - gain >= shortage.enough
@@ -109,29 +128,33 @@ class Pressure:
         if is_in_vain:
             self._again_at = now + PAUSE
             return None
-        if is_futile:
+        if is_futile and not is_urgent:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         self._replaced, self._is_replacing = self._replaced + 1, True
         return max(workers, key=lambda one: one.now)
 
-    def _judge(self, group: Path, use: MemoryUse, now: float) -> Shortage | None:
-        hits = use.hits - self._hits.get(group, use.hits)
-        self._hits[group] = use.hits
+    def _judge(self, use: MemoryUse, before: MemoryUse, passed: float) -> Shortage | None:
+        """Compare with what it was so many seconds before."""
         if use.limit is None:
             return None
         enough = int(self._share * use.limit)
+        growth = max(0.0, (use.needed - before.needed) / passed)
+        left = (use.limit - use.needed) / growth if growth else math.inf
+        if growth:
+            goal = enough if use.needed < enough else use.limit
+            self.look_pause = min(self.look_pause, max(SOONEST_LOOK, (goal - use.needed) / growth))
         if use.needed >= enough:
-            return Shortage(use.needed, use.limit, enough)
+            return Shortage(use.needed, use.limit, enough, "", left)
         enough = int(SIGNS_FROM * enough)
         if use.needed < enough:
             return None
         if use.wait is not None and use.wait.share >= WAITS:
             sign = f", and processes have waited for memory {use.wait.share:.0%} of the last 10 s"
-        elif hits > 0:
-            sign = f", and has hit that limit {hits} times in the last {now - self._looked_at:.0f} s"
+        elif use.hits > before.hits:
+            sign = f", and has hit that limit {use.hits - before.hits} times in the last {passed:.1f} s"
         else:
             return None
-        return Shortage(use.needed, use.limit, enough, sign)
+        return Shortage(use.needed, use.limit, enough, sign, left)
 
     def _tell(self, shortage: Shortage, workers: Sequence[Size]) -> None:
         if self._was_told:

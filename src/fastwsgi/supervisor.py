@@ -538,15 +538,17 @@ class Supervisor:
 
     def _look_for_shortage(self, pressure: Pressure, now: float) -> None:
         shortage = pressure.look(now)
+        self._memory_look = min(self._memory_look, now + pressure.look_pause)
         if self._stage is not Stage.NONE or not all(self._is_settled(one) for one in self._children):
             return  # it will be another matter soon
         workers = {one.pid: one for one in self._children} if shortage is not None else {}
         sizes = [Size(pid, resources.pss(pid) or 0, one.fresh) for pid, one in workers.items()]
         largest = pressure.choose(shortage, sizes, now)
-        if largest is not None:
+        if shortage is not None and largest is not None:
             size = show_size(largest.now)
             why = f"is the largest, {size}, and memory is short (--memory-pressure; {shortage})"
-            workers[largest.pid].wear = Wear(why, now + SHORT_PATIENCE, logging.WARNING, shortage)
+            until = now if shortage.is_urgent else now + SHORT_PATIENCE
+            workers[largest.pid].wear = Wear(why, until, logging.WARNING, shortage)
 
     def _is_settled(self, one: Child) -> bool:
         """It serves and goes on to."""

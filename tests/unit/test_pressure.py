@@ -5,7 +5,17 @@ from itertools import pairwise
 
 import pytest
 
-from fastwsgi.pressure import FORGOTTEN, LONGEST_PAUSE, PAUSE, Pressure, Shortage, Size
+from fastwsgi.pressure import (
+    FORGOTTEN,
+    LONGEST_PAUSE,
+    LOOK_PAUSE,
+    PAUSE,
+    SOONEST_LOOK,
+    URGENT_TURNS,
+    Pressure,
+    Shortage,
+    Size,
+)
 
 MIB = 2**20
 LIMIT = 100 * MIB
@@ -48,7 +58,7 @@ def test_content_of_files_does_not_count(group):
     assert pressure.look(0) is None
     tell(group, stat=f"inactive_file {5 * MIB}\nactive_file {4 * MIB}")
     shortage = pressure.look(5)
-    assert shortage == Shortage(91 * MIB, LIMIT, 90 * MIB)
+    assert shortage == Shortage(91 * MIB, LIMIT, 90 * MIB, left=22.5)
     assert str(shortage) == "its cgroup needs 91 MiB of 100 MiB, 91%"
 
 
@@ -72,7 +82,7 @@ def test_the_limit_is_hit(group):
     assert pressure.look(105) is None
     tell(group, events="high 0\nmax 9\noom_kill 0")
     assert str(pressure.look(110)) == (
-        "its cgroup needs 80 MiB of 100 MiB, 80%, and has hit that limit 2 times in the last 5 s"
+        "its cgroup needs 80 MiB of 100 MiB, 80%, and has hit that limit 2 times in the last 5.0 s"
     )
     assert pressure.look(115) is None
     # When the page cache is what fills it, it is hit all the time.
@@ -90,6 +100,33 @@ def test_limits_may_change(group, tmp_path_factory):
     assert pressure.look(10) is None
     tell(group, max=52 * MIB)
     assert pressure.look(15).limit == 52 * MIB
+
+
+def test_what_grows_is_looked_at_before_it_is_too_much(group):
+    pressure = Pressure(0.9, [group])
+    pressure.look(0)
+    assert pressure.look_pause == LOOK_PAUSE
+    for now, current, pause in ((5, 60, LOOK_PAUSE), (10, 75, 5), (15, 85, 2.5), (20, 89, 1.25), (25, 20, 5)):
+        tell(group, current=current * MIB)
+        assert pressure.look(now) is None
+        assert pressure.look_pause == pytest.approx(pause)
+
+
+def test_how_long_it_takes_until_the_limit(group):
+    pressure = Pressure(0.9, [group])
+    tell(group, current=92 * MIB)
+    assert not pressure.look(0).is_urgent
+    tell(group, current=94 * MIB)
+    shortage = pressure.look(5)
+    assert (shortage.left, shortage.is_urgent) == (15, False)
+    tell(group, current=97 * MIB)
+    shortage = pressure.look(10)
+    assert (shortage.left, shortage.is_urgent) == (5, True)
+    tell(group, current=99 * MIB)
+    assert pressure.look(11).is_urgent
+    assert pressure.look_pause == SOONEST_LOOK
+    tell(group, current=93 * MIB)
+    assert not pressure.look(12).is_urgent
 
 
 # Which one, and when
@@ -159,6 +196,17 @@ def test_where_it_does_not_help_it_is_done_less_and_less_often(told):
     # All have their turn; the successor serves by the next look.
     assert pauses[:5] == [PAUSE + 5, PAUSE + 5, 2 * PAUSE + 5, 4 * PAUSE + 5, 8 * PAUSE + 5]
     assert pauses[-1] == LONGEST_PAUSE + 5
+    assert len(told()) == 1
+
+
+def test_where_it_is_urgent_there_is_no_pause_but_not_for_ever(told):
+    pressure = Pressure(0.9, [])
+    urgent = Shortage(95 * MIB, LIMIT, 90 * MIB, left=3)
+    times = [now for now in range(0, 600, 5) if pressure.choose(urgent, sizes(45, 40), now)]
+    assert [then - before for before, then in pairwise(times)][: 2 * URGENT_TURNS - 1] == [5] * (
+        2 * URGENT_TURNS - 1
+    )
+    assert times[2 * URGENT_TURNS] - times[2 * URGENT_TURNS - 1] == PAUSE + 5
     assert len(told()) == 1
 
 
