@@ -25,8 +25,8 @@ WAITS = 0.1
 LOOK_PAUSE = 5.0
 SOONEST_LOOK = 0.5
 
-# After a worker was replaced, for what the kernel says to become true again. Doubled for each that does not help,
-# once all have had their turn.
+# After a worker was replaced, for what the kernel says to become true again. It doubles with each one that is
+# of no help, once all have had their turn.
 PAUSE = 30.0
 LONGEST_PAUSE = 3600.0
 # None is made where the limit would be reached within so many seconds, for so many turns of all workers.
@@ -123,8 +123,10 @@ class Pressure:
         gain = sum(max(0, one.now - one.fresh) for one in workers)
         is_in_vain = shortage.needed - gain >= shortage.enough
         is_futile = self._replaced >= len(workers)
-        if is_in_vain or is_futile:
-            self._tell(shortage, workers)
+        if is_in_vain:
+            self._tell("stays short, and new workers would need as much", shortage, workers)
+        elif is_futile:
+            self._tell("is short again soon after workers were replaced", shortage, workers)
         if is_in_vain:
             self._again_at = now + PAUSE
             return None
@@ -156,7 +158,7 @@ class Pressure:
             return None
         return Shortage(use.needed, use.limit, enough, sign, left)
 
-    def _tell(self, shortage: Shortage, workers: Sequence[Size]) -> None:
+    def _tell(self, what: str, shortage: Shortage, workers: Sequence[Size]) -> None:
         if self._was_told:
             return
         self._was_told = True
@@ -170,8 +172,9 @@ class Pressure:
         if rest > OTHERS * shortage.limit:
             sizes.append(f"{show_size(rest)} is not the workers'")
         LOG.error(
-            "Memory stays short, and other workers do not help (--memory-pressure): %s; %s. What helps is a "
-            "higher memory limit, fewer --workers, or --preload; --max-worker-memory bounds each",
+            "Memory %s (--memory-pressure): %s; %s. What helps is a higher memory limit, fewer --workers or "
+            "--preload; where they leak, --max-worker-memory",
+            what,
             shortage,
             ", ".join(sizes),
         )

@@ -519,7 +519,8 @@ class Supervisor:
     def _has_to_make_room(self, one: Child, shortage: Shortage) -> bool:
         """Others serve meanwhile, or clients wait in the kernel's queue."""
         has_others = any(other.state is State.SERVING and other is not one for other in self._children)
-        return has_others or shortage.needed + one.fresh > shortage.limit
+        # While it is imported, an application takes more than afterwards.
+        return has_others or shortage.needed + 2 * one.fresh > shortage.limit
 
     def _watch_memory(self, generation: Generation) -> None:
         is_watched = generation.memory_limit is not None or generation.pressure is not None
