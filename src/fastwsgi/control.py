@@ -105,11 +105,12 @@ def describe(view: View) -> dict[str, Any]:
 
 
 def describe_host(root: Path = ROOT) -> dict[str, Any]:
-    """What this host or container has, and uses of it, where the kernel says so."""
-    use, wait = resources.find_memory_use(root), resources.find_memory_wait(root)
+    """What this host or container has; where there is a limit, what is used of it, too."""
+    memory, wait = resources.find_memory(root), resources.find_memory_wait(root)
+    use = resources.find_memory_use(root) if memory.is_limit else None
     return {
         "cpus": resources.find_cpus(root).cores,
-        "memory": resources.find_memory(root).size,
+        "memory": memory.size,
         "used": use.used if use is not None else None,
         "cache": use.cache if use is not None else None,
         "waited": wait.share if wait is not None else None,

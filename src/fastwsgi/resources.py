@@ -117,8 +117,9 @@ def find_memory(root: Path = ROOT) -> Memory:
 
 
 def find_memory_use(root: Path = ROOT) -> MemoryUse | None:
-    """Of the innermost cgroup that tells."""
-    return next((use for group in cgroups("memory", root) if (use := memory_use(group)) is not None), None)
+    """Of the cgroup with the lowest limit, the innermost if there is none; None if no cgroup tells."""
+    uses = [use for group in cgroups("memory", root) if (use := memory_use(group)) is not None]
+    return min(uses, key=lambda use: math.inf if use.limit is None else use.limit, default=None)
 
 
 def find_memory_wait(root: Path = ROOT) -> MemoryWait | None:

@@ -202,9 +202,13 @@ def test_what_a_cgroup_of_version_2_uses(tree):
     tree.write(f"{group}/memory.stat", f"anon 1\nfile 9\ninactive_file {20 * MIB}\nactive_file {10 * MIB}")
     tree.write(f"{group}/memory.events", "low 0\nhigh 3\nmax 4\noom 1\noom_kill 1")
     tree.write(f"{group}/memory.pressure", WAIT)
+    tree.write("sys/fs/cgroup/memory.current", str(95 * MIB))
+    tree.write("sys/fs/cgroup/memory.max", str(101 * MIB))
     use = find_memory_use(tree.root)
     assert use == MemoryUse(100 * MIB, 90 * MIB, 30 * MIB, MemoryWait(0.1234, 0.044949), 7)
     assert use.needed == 60 * MIB
+    tree.write("sys/fs/cgroup/memory.max", str(99 * MIB))
+    assert find_memory_use(tree.root) == MemoryUse(99 * MIB, 95 * MIB, 0, None, 0)
 
 
 def test_what_a_cgroup_of_version_1_uses(tree):
