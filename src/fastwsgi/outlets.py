@@ -168,8 +168,11 @@ class Outlet:
         return self.fd
 
     def close(self) -> None:
-        with suppress(OSError):
-            os.close(self.detach())
+        """Close it, once: its number may be that of something else by the next call."""
+        fd, self.fd = self.detach(), -1
+        if fd >= 0:
+            with suppress(OSError):
+                os.close(fd)
 
 
 class FileOutlet(Outlet):

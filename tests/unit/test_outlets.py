@@ -202,6 +202,18 @@ def test_a_fifo(tmp_path):
     os.close(reader)
 
 
+def test_what_has_its_number_next_stays_open(tmp_path):
+    outlet = FileOutlet(str(tmp_path / "log"), "--error-logfile")
+    outlet.close()
+    reader, writer = os.pipe()
+    assert outlet.fd not in (reader, writer)
+    outlet.close()
+    os.write(writer, b"x")
+    assert os.read(reader, 2) == b"x"
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_forked_child_does_not_write_what_waits(pipe):
     reader, writer = pipe
     outlet = Outlet(own_description(writer))
