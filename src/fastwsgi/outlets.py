@@ -168,7 +168,7 @@ class Outlet:
         return self.fd
 
     def close(self) -> None:
-        """Close it, once: its number may be that of something else by the next call."""
+        """May be called again: the number may be of another file by then."""
         fd, self.fd = self.detach(), -1
         if fd >= 0:
             with suppress(OSError):
