@@ -98,7 +98,7 @@ def test_what_waits_is_named_with_its_line(serve):
 def test_a_flood_is_told_and_health_is_answered_all_the_while(serve, short_path):
     """More requests than threads; then more connections than there may be, of which idle ones are closed."""
     server = serve(
-        *("--threads", "2", "--queue-timeout", "2s", "--worker-connections", "12", "--health", "/healthz"),
+        *("--threads", "2", "--queue-timeout", "4s", "--worker-connections", "12", "--health", "/healthz"),
         *("--metrics", f"unix:{short_path}/metrics"),
     )
     probe = server.connect()
