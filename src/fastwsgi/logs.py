@@ -80,8 +80,11 @@ class OutletHandler(logging.Handler):
         with self.lock:  # type: ignore[union-attr]
             self.outlet.finish()
 
-    def close(self) -> None:
-        super().close()
+    def give_up(self) -> None:
+        """Close it and its outlet. `close` is for `logging`: an application that configures that anew has it close
+        every handler that there is, and those that are still in use go on.
+        """
+        self.close()
         self.outlet.close()
 
 
@@ -145,7 +148,7 @@ class ErrorLog:
             if handler not in self._handlers:
                 LOG.removeHandler(handler)
                 handler.flush()
-                handler.close()
+                handler.give_up()
         LOG.setLevel(self._level)
         # What the application does with the root logger shall not print our messages twice.
         LOG.propagate = False
@@ -154,7 +157,7 @@ class ErrorLog:
         """If it is not the one that is used."""
         for handler in self._handlers:
             if handler not in LOG.handlers:
-                handler.close()
+                handler.give_up()
 
 
 def open_handler(file: str, is_json: bool, fd: int) -> OutletHandler:

@@ -1,6 +1,7 @@
 """The two logs: where they go, rotation, and that nothing is printed twice."""
 
 import logging
+import logging.config
 import os
 import re
 
@@ -8,7 +9,7 @@ import pytest
 
 from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
-from fastwsgi.logs import LOG, AccessLog, set_up_error_log
+from fastwsgi.logs import LOG, AccessLog, OutletHandler, set_up_error_log
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +18,8 @@ def restore_logger():
     yield
     for handler in LOG.handlers[:]:
         LOG.removeHandler(handler)
-        handler.close()
+        if isinstance(handler, OutletHandler):
+            handler.give_up()
     LOG.handlers[:], LOG.propagate = handlers, propagate
     LOG.setLevel(level)
 
@@ -121,3 +123,11 @@ def test_files_that_cannot_be_opened(tmp_path):
         AccessLog(str(missing))
     with pytest.raises(ConfigError, match=r"^--error-logfile .*/missing/log: No such file or directory$"):
         set_up(error_logfile=str(missing))
+
+
+def test_an_application_that_configures_logging_anew(tmp_path):
+    """It has `logging` close all handlers that there are."""
+    set_up(error_logfile=str(tmp_path / "log"))
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+    LOG.warning("still here")
+    assert (tmp_path / "log").read_text().endswith("[WARNING] still here\n")
