@@ -55,7 +55,8 @@ from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_
 from fastwsgi._requestid cimport id_source_set
 from fastwsgi._stats cimport (
     DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_SEND, PHASE_APPLICATION, STACK_SHOWN, WANTS_NOTHING,
-    WANTS_REQUESTS, Row, count_answer, private_row, shown_stack, shown_text, threads_most,
+    WANTS_REQUESTS, Row, count_answer, private_row, shown_line, shown_stack, shown_text,
+    threads_most,
 )
 from fastwsgi._trust cimport trust_set
 from fastwsgi.errors import RequestTimeout
@@ -1059,6 +1060,7 @@ cdef class Crew:
         cdef crew_t* crew = self.crew
         cdef slot_t* slot = &crew.slots[index]
         cdef int work
+        cdef int64_t sample = 0
         cdef bint leads = False, had_gil
         name = f"fastwsgi-{index}"
         thread = threading.current_thread()
@@ -1079,6 +1081,8 @@ cdef class Crew:
                 while work == WORK_RUN:
                     measure_start(crew, slot, had_gil)
                     had_gil = True
+                    if self.context.survivors is not None:
+                        sample = self.context.survivors.begin(<int64_t>word_load_relaxed(&slot.shown.began_ns))
                     try:
                         exchange_run(self.context, slot)
                     except BaseException as error:
@@ -1086,6 +1090,9 @@ cdef class Crew:
                         with suppress(BaseException):
                             sys.stderr.write(f"fastwsgi: an exchange could not be logged: {error!r}\n")
                     measure_end(crew, slot)
+                    if sample:
+                        self.context.survivors.end(sample, shown_line(slot.shown))
+                        sample = 0
                     if line_load(&slot.word) & SLOT_MASK == SLOT_BUSY:
                         with nogil:     # the leader sends from it, perhaps from a slow disk
                             slot_rest(slot)
@@ -1333,6 +1340,15 @@ cdef class Crew:
     @max_requests.setter
     def max_requests(self, uint64_t number):
         self.crew.max_requests = number
+
+    @property
+    def survivors(self):
+        """What samples the memory that exchanges leave behind, or None. Set before `start`."""
+        return self.context.survivors
+
+    @survivors.setter
+    def survivors(self, survivors):
+        self.context.survivors = survivors
 
     @property
     def tick(self):
