@@ -1091,7 +1091,8 @@ cdef class Crew:
                             sys.stderr.write(f"fastwsgi: an exchange could not be logged: {error!r}\n")
                     measure_end(crew, slot)
                     if sample:
-                        self.context.survivors.end(sample, shown_line(slot.shown))
+                        if self.context.survivors.end(sample):
+                            self.context.survivors.label(shown_line(slot.shown))
                         sample = 0
                     if line_load(&slot.word) & SLOT_MASK == SLOT_BUSY:
                         with nogil:     # the leader sends from it, perhaps from a slow disk
@@ -1381,6 +1382,8 @@ cdef class Crew:
         if self.is_closed:
             return
         self.context.is_forked = True
+        if self.context.survivors is not None:
+            self.context.survivors.close()
         while connection != NULL:
             if connection.fd >= 0:
                 close(connection.fd)

@@ -62,12 +62,13 @@ cdef enum:
     PLACES = 1 << 13            # slots; full at three quarters
     DEPTH_MOST = 64             # frames that are looked at for a line of the application
     FREE_LIST_MOST = 2000       # objects in one of Python's free lists
-    TUPLES_MOST = 20            # tuples of fewer items have free lists
+    KINDS = 23                  # of objects with free lists: lists, dicts, floats, tuples of 1 to 20 items
     GC_HEAD = 16                # octets before an object that may be in cycles
 
 cdef int64_t PAUSE_NS = 20000000            # between two samples
-cdef int64_t SHARE = 100                    # one of so many nanoseconds may be spent
-cdef int64_t NOTE_NS = 300                  # what it takes to note a block, about
+cdef int64_t SHARE = 200                    # one of so many nanoseconds may be spent
+cdef int64_t NOTE_NS = 100                  # what it takes to note a block, about
+cdef int64_t STEP_NS = 30                   # and to look at a frame
 cdef int64_t PATIENCE_NS = 5000000000       # for the end of a sample, if another one could begin
 
 
@@ -201,6 +202,7 @@ cdef uint16_t current_place(watch_t* watch) noexcept nogil:
     for i in range(DEPTH_MOST):
         if frame == NULL:
             break
+        watch.steps += 1
         place = place_of(watch, frame)
         if i == 0:
             found = place
@@ -351,7 +353,7 @@ cdef object new_object(int kind):
     if kind == 0:
         return []
     if kind == 1:
-        return {None: None}
+        return {"": None}
     if kind == 2:
         return 0.5 * kind
     one = PyTuple_New(kind - 2)
@@ -391,7 +393,7 @@ cdef class Survivors:
     def close(self):
         """Put back Python's allocators."""
         self.next_ns = INT64_MAX
-        self.watch.thread = 0
+        self.give_up()
         unwrap(PYMEM_DOMAIN_OBJ, &self.watch.hooks[1])
         unwrap(PYMEM_DOMAIN_MEM, &self.watch.hooks[0])
         if self.collecting in gc.callbacks:
@@ -403,87 +405,111 @@ cdef class Survivors:
         if phase == "stop" and info["generation"] == 2:
             self.collections += 1
 
-    cdef int64_t begin(self, int64_t now_ns) except -1:
+    cdef int64_t begin(self, int64_t now_ns) noexcept:
         """A number for `end`, if this thread is sampled from here on; 0 if it is not."""
         cdef watch_t* watch = self.watch
-        cdef int64_t spent_ns
+        cdef int64_t began_ns
         if now_ns < self.next_ns or not self.unused:
             return 0
         if watch.thread:
             if now_ns - self.began_ns < PATIENCE_NS:
                 return 0
-            watch.thread = 0        # it waits, or streams, for long: given up
-            table_close(&watch.fresh)
-        spent_ns = platform_thread_cpu_ns()
+            self.give_up()      # it waits, or streams, for long
+        began_ns = platform_thread_cpu_ns()
         if not table_open(&watch.fresh, FRESH_FIRST):
             return 0
         self.serial += 1
         self.began_ns = now_ns
-        self.name = None
         watch.is_too_large = watch.is_inside = False
         watch.drains = True
+        watch.seen = watch.steps = 0
         watch.thread = PyThread_get_thread_ident()
-        watch.seen = 0
         PyObject_Free(PyObject_Malloc(1))
         if not watch.seen:
-            watch.thread = 0
+            self.give_up()
             self.is_blind = True
             self.next_ns = INT64_MAX
             return 0
-        # Or what the exchange takes from free lists would not be seen, and what refills them would seem to be kept.
-        self.held = []
-        self.drain(self.held, False)
-        watch.seen = 0
+        try:
+            # Or what the exchange takes from free lists would not be seen, and what refills them would seem to be kept.
+            self.held = []
+            self.drain(self.held, False)
+        except MemoryError:
+            self.give_up()
+            return 0
+        self.name = None
+        watch.seen = watch.steps = 0
         watch.older = 0
         watch.drains = False
-        self.spent_ns = platform_thread_cpu_ns() - spent_ns
+        self.spent_ns = platform_thread_cpu_ns() - began_ns
         return self.serial
 
     cdef bint is_sampled(self) noexcept:
         """This thread is."""
         return is_watched(self.watch)
 
-    cdef int end(self, int64_t serial, bytes line) except -1:
-        """The exchange of `begin` is over, and all that it need not keep is dropped; line: what it was."""
+    cdef bint end(self, int64_t serial) noexcept:
+        """The exchange of `begin` is over, and what it need not keep is dropped; True if `label` is wanted."""
         cdef watch_t* watch = self.watch
-        cdef sample_t* sample
-        cdef block_t* block
-        cdef size_t i, step, number = 0
-        cdef uint64_t seen = watch.seen
-        cdef int64_t spent_ns = platform_thread_cpu_ns()
+        cdef int64_t began_ns = platform_thread_cpu_ns()
+        cdef bint is_followed = False
         if serial != self.serial or not is_watched(watch):
-            return 0
+            return False
+        # What comes from here on is no part of it.
         watch.drains = True
-        taken = []
-        self.drain(taken, True)
-        step = (watch.fresh.count + FOLLOWED - 1) // FOLLOWED
+        began_ns -= <int64_t>watch.seen * NOTE_NS + <int64_t>watch.steps * STEP_NS
+        try:
+            taken = []
+            self.drain(taken, True)
+            is_followed = self.follow()
+        except MemoryError:
+            pass
+        self.give_up()
+        self.next_ns = platform_now_ns() + max(
+            PAUSE_NS, SHARE * (platform_thread_cpu_ns() - began_ns + self.spent_ns))
+        return is_followed
+
+    cdef bint follow(self) except -1:
+        """Follow the blocks that are left; False if that cannot be."""
+        cdef watch_t* watch = self.watch
+        cdef size_t step = (watch.fresh.count + FOLLOWED - 1) // FOLLOWED
+        cdef size_t i, number = 0
+        cdef block_t* block
+        cdef sample_t* sample
         if watch.is_too_large:
             self.too_large += 1
-        elif watch.kept.count + FOLLOWED > KEPT_SLOTS // 2:
+            return False
+        if watch.kept.count + FOLLOWED > KEPT_SLOTS // 2:
             self.is_full = True
-        else:
-            index = self.unused.pop()
-            sample = &watch.samples[<int>index]
-            memset(sample, 0, sizeof(sample_t))
-            sample.blocks = <uint32_t>watch.fresh.count
-            sample.older = watch.older
-            for i in range(watch.fresh.mask + 1):
-                block = &watch.fresh.blocks[i]
-                if block.address != NULL:
-                    sample.octets += block.size
-                    if number % step == 0:
-                        sample.followed += 1
-                        sample.alive += 1
-                        block.sample = <uint16_t><int>index
-                        table_add(&watch.kept, block[0])
-                    number += 1
-            self.over.append((index, line, self.name))
-        watch.thread = 0
-        table_close(&watch.fresh)
-        self.held = self.name = None
-        spent_ns = platform_thread_cpu_ns() - spent_ns + self.spent_ns + <int64_t>seen * NOTE_NS
-        self.next_ns = platform_now_ns() + max(PAUSE_NS, SHARE * spent_ns)
+            return False
+        self.latest = self.unused.pop()
+        sample = &watch.samples[self.latest]
+        memset(sample, 0, sizeof(sample_t))
+        sample.blocks = <uint32_t>watch.fresh.count
+        sample.older = watch.older
+        for i in range(watch.fresh.mask + 1):
+            block = &watch.fresh.blocks[i]
+            if block.address != NULL:
+                sample.octets += block.size
+                if number % step == 0:
+                    sample.followed += 1
+                    sample.alive += 1
+                    block.sample = <uint16_t>self.latest
+                    table_add(&watch.kept, block[0])
+                number += 1
+        return True
+
+    cdef int label(self, bytes line) except -1:
+        """Say what the sample was that has just ended."""
+        self.over.append((self.latest, line, self.name))
+        self.name = None
         return 0
+
+    cdef void give_up(self) noexcept:
+        """No thread is sampled any more."""
+        self.watch.thread = 0
+        table_close(&self.watch.fresh)
+        self.held = None
 
     cdef int drain(self, list taken, bint forgets) except -1:
         """Take what is in Python's free lists; forgets: it was freed by the sample, and is not left by it."""
@@ -491,7 +517,7 @@ cdef class Survivors:
         cdef uint64_t seen
         cdef char* address
         cdef int kind, i
-        for kind in range(TUPLES_MOST + 2):
+        for kind in range(KINDS):
             for i in range(FREE_LIST_MOST):
                 seen = watch.seen
                 one = new_object(kind)

@@ -17,7 +17,7 @@ cdef extern from "Python.h" nogil:
 
 
 cdef enum:
-    SAMPLES_MOST = 4096         # that are followed at a time; each has a number below
+    SAMPLES_MOST = 8192         # that are followed at a time; each has a number below
     FOLLOWED = 64               # blocks of a sample
     DOMAINS = 2                 # of Python's allocators: MEM and OBJ
 
@@ -65,6 +65,7 @@ cdef struct watch_t:
     bint collects               # cyclic garbage is being collected
     bint is_too_large           # the sample had more blocks than can be followed
     uint64_t seen               # blocks that the thread has allocated
+    uint64_t steps              # frames that were looked at for that
     uint32_t older
     table_t fresh               # blocks of the sample that runs
     table_t kept                # those that were left by samples
@@ -95,10 +96,14 @@ cdef class Survivors:
     cdef int64_t began_ns       # that one, or the last
     cdef int64_t next_ns        # the next may
     cdef int64_t spent_ns       # at its beginning
+    cdef int latest             # number of the last sample that is followed
     cdef object name            # of its route, by the application
 
-    cdef int64_t begin(self, int64_t now_ns) except -1
+    cdef int64_t begin(self, int64_t now_ns) noexcept
     cdef bint is_sampled(self) noexcept
-    cdef int end(self, int64_t serial, bytes line) except -1
+    cdef bint end(self, int64_t serial) noexcept
+    cdef bint follow(self) except -1
+    cdef int label(self, bytes line) except -1
+    cdef void give_up(self) noexcept
     cdef int drain(self, list taken, bint forgets) except -1
     cdef int forget_block(self, void* address) except -1

@@ -23,7 +23,7 @@ from fastwsgi.logs import LOG
 from fastwsgi.resources import show_size
 
 # Samples of a route that are followed, the latest ones.
-SAMPLES = 64
+SAMPLES = 128
 # So many, looked at after a full collection, say something.
 ENOUGH = 12
 # Routes with a line of their own.
@@ -41,9 +41,11 @@ SHARE = 0.05
 SURE = 3.0
 
 # Of the time, at most one of so many parts for looking, and for collecting garbage.
-LOOK_SHARE = 100
-COLLECT_SHARE = 200
+LOOK_SHARE = 400
+COLLECT_SHARE = 400
 PAUSE = 1.0
+# Growth that routes do not explain is told of from here on, and again when it has doubled.
+UNEXPLAINED = 32 << 20
 # Requests before the size of the process is noted: what is imported and filled at first is no leak.
 WARM = 100
 
@@ -219,6 +221,7 @@ class Leaks:
         self._look_at = self._collect_at = 0.0
         self._told: dict[str, float] = {}  # in all, by route
         self._warm: tuple[int, int] | None = None  # requests and size of the process then
+        self._unexplained: float = UNEXPLAINED
         self._was_blind = False
 
     def look(self) -> None:
@@ -235,7 +238,9 @@ class Leaks:
         self._tell(ends=False)
         if self.survivors.is_blind and not self._was_blind:
             self._was_blind = True
-            LOG.warning("No more samples for --leak-report: tracemalloc or the like has undone how they are taken")
+            LOG.warning(
+                "No more samples for --leak-report: tracemalloc or the like has undone how they are taken"
+            )
         self._look_at = time.monotonic() + max(PAUSE, LOOK_SHARE * (time.monotonic() - began))
 
     def close(self) -> None:
@@ -344,20 +349,33 @@ class Leaks:
                 for one in verdicts
             ],
         }
-        growth = ""
+        growth, unexplained = "", 0.0
+        kept = sum(one.total for one in leaking)
         if self._warm is not None and requests > self._warm[0]:
             since, before = requests - self._warm[0], self._warm[1]
             known["growth"] = {"requests": since, "before": before, "now": size}
-            growth = f"; in {since} requests it went from {show_size(before)} to {show_size(size)}"
+            growth = f"in {since} requests this worker went from {show_size(before)} to {show_size(size)}"
+            unexplained = size - before - kept
         self._row.leaks = fitting(known, self._row.leaks_most)
         is_news = any(
-            one.total >= MORE * self._told.get(one.route, LEAST / MORE) for one in leaking if one.total >= LEAST
+            one.total >= MORE * self._told.get(one.route, LEAST / MORE)
+            for one in leaking
+            if one.total >= LEAST
         )
         if is_news or (ends and leaking):
             self._told = {one.route: one.total for one in leaking}
-            total = show_size(sum(one.total for one in leaking))
-            lines = [f"Requests have kept about {total} of memory in this worker{growth} (--leak-report)"]
-            LOG.warning("%s", "\n".join((*lines, *(f"  {one}" for one in leaking))))
+            head = f"Requests have kept about {show_size(kept)}"
+            if growth:
+                head += f"; {growth}"
+            LOG.warning("%s", "\n".join((f"{head} (--leak-report)", *(f"  {one}" for one in leaking))))
+        if unexplained >= max(self._unexplained, kept):
+            self._unexplained = 2 * unexplained
+            LOG.warning(
+                "%s, and what requests keep as Python's memory explains %s of it: the rest is C code's, of threads "
+                "of the application, or freed but not given back (--leak-report)",
+                growth[0].upper() + growth[1:],
+                show_size(kept),
+            )
 
 
 def fitting(known: dict[str, Any], most: int) -> str:

@@ -19,7 +19,7 @@ def small_leak(number):
 
 
 def sometimes(number):
-    if number % 4 == 0:
+    if number % 2 == 0:
         TABLE[number, time.monotonic()] = bytes(20_000)
 
 

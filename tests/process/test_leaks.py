@@ -77,7 +77,7 @@ def test_what_leaks_is_named_and_nothing_else(start, threads, clients):
     names = ["leak", "clean", "once", "garbage", "lru", "last", "produce", "consume", "wait", "named"]
     routes = {*(f"GET /{name}/*" for name in names if name != "named"), "the named one"}
     with asking(server, names, clients):
-        server.wait_said("of memory in this worker")
+        server.wait_said("Requests have kept about")
         report = wait_for_samples(server, routes, 30)
     assert leaking(report) == {"GET /leak/*", "the named one"}, report
     kept = report["GET /leak/*"]

@@ -15,7 +15,12 @@ from fastwsgi.leaks import OTHERS, ROUTES, VALUES, Left, Routes, fitting, is_val
     [
         *("1", "42", "4711.json", "-3", "2025-11-23", "20251123T101112Z", "10:30", "3.14"),
         *("de305d54-75b4-431b-adb2-eb6b9e546014", "deadbeef1", "9e107d9d372bb6826bd81d3542a419d6"),
-        *("dGhpcyBpcyBhIHRlc3Q0", "me@example.org", "a%20b", "a-title-of-many-words-which-is-longer-than-what-people-type"),
+        *(
+            "dGhpcyBpcyBhIHRlc3Q0",
+            "me@example.org",
+            "a%20b",
+            "a-title-of-many-words-which-is-longer-than-what-people-type",
+        ),
     ],
 )
 def test_values(segment):
@@ -23,7 +28,8 @@ def test_values(segment):
 
 
 @pytest.mark.parametrize(
-    "segment", ["", "orders", "v1", "api2", "search", "deadbeef", "oauth2callback", "two-words", "index.html", "s3"]
+    "segment",
+    ["", "orders", "v1", "api2", "search", "deadbeef", "oauth2callback", "two-words", "index.html", "s3"],
 )
 def test_words(segment):
     assert not is_value(segment)
