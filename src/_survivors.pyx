@@ -553,7 +553,7 @@ cdef class Survivors:
         return one.blocks, one.octets, one.followed, one.alive, one.collected, one.older
 
     def places(self, samples):
-        """Where the blocks were allocated that these samples have left and that are there: file, function, line, octets."""
+        """Where what these samples have left was allocated, if it is there: file, function, line, octets."""
         cdef bytearray wanted = bytearray(SAMPLES_MOST)
         cdef char* is_wanted = wanted
         cdef table_t* kept = &self.watch.kept

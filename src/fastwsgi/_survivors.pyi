@@ -28,7 +28,7 @@ class Survivors:
         """What is known of a sample: see `Left` in leaks.py."""
 
     def places(self, samples: Iterable[int]) -> list[tuple[str, str, int, int]]:
-        """Where the blocks were allocated that these samples have left and that are there: file, function, line, octets."""
+        """Where what these samples have left was allocated, if it is there: file, function, line, octets."""
 
     def forget(self, sample: int) -> None:
         """Follow the blocks of a sample no more."""

@@ -499,7 +499,8 @@ class Settings:
         False,
         switch(),
         WATCHING,
-        "find out which routes keep memory, and where they allocate it: to the error log, and `fastwsgi leaks`",
+        "find out which routes keep memory, and the lines that allocate it: in the error log, and by "
+        "`fastwsgi leaks`",
     )
 
     def __post_init__(self) -> None:

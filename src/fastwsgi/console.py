@@ -409,21 +409,19 @@ def leaks_text(workers: Sequence[dict[str, Any]]) -> str:
     routes: dict[str, dict[str, Any]] = {}
     for _, report in reports:
         for one in report["routes"]:
-            all_of_it = routes.setdefault(
-                one["route"], {"requests": 0, "total": 0, "samples": 0, "where": {}}
-            )
-            for name in ("requests", "total", "samples"):
-                all_of_it[name] += one[name] if name != "total" or one["leaks"] else 0
-            all_of_it["where"].update(dict.fromkeys(one["where"]))
+            sums = routes.setdefault(one["route"], {"requests": 0, "samples": 0, "total": 0, "where": {}})
+            sums["requests"] += one["requests"]
+            sums["samples"] += one["samples"]
+            if one["leaks"]:
+                sums["total"] += one["total"]
+                sums["where"].update(dict.fromkeys(one["where"]))
     lines += ["", f"{'A REQUEST':>10}  {'SO FAR':>10}  {'REQUESTS':>9}  {'SAMPLES':>7}  ROUTE"]
     for route, one in sorted(routes.items(), key=lambda item: -item[1]["total"]):
-        kept = (
-            (show_size(one["total"] / one["requests"]), show_size(one["total"]))
-            if one["total"]
-            else ("-", "-")
-        )
-        where = f", allocated at {', '.join(one['where'])}" if one["total"] and one["where"] else ""
-        lines.append(f"{kept[0]:>10}  {kept[1]:>10}  {one['requests']:9}  {one['samples']:7}  {route}{where}")
+        each = total = "-"
+        if one["total"]:
+            each, total = show_size(one["total"] / max(one["requests"], 1)), show_size(one["total"])
+        where = f", allocated at {', '.join(one['where'])}" if one["where"] else ""
+        lines.append(f"{each:>10}  {total:>10}  {one['requests']:9}  {one['samples']:7}  {route}{where}")
     if not routes:
         lines.append("no route has enough samples yet")
     return plain("\n".join(lines)) + "\n"

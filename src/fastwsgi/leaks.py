@@ -1,7 +1,7 @@
 """Which routes keep memory, and where it was allocated: what --leak-report says.
 
-`_survivors` samples exchanges and follows the blocks that they leave behind. Here samples get the names of their
-routes, and what is still there after a full collection of garbage becomes what a request keeps.
+`_survivors` samples exchanges and follows the blocks that they leave behind. Here samples get the names of
+their routes, and what is still there after a full collection of garbage is what a request keeps.
 """
 
 import gc
@@ -49,7 +49,7 @@ UNEXPLAINED = 32 << 20
 # Requests before the size of the process is noted: what is imported and filled at first is no leak.
 WARM = 100
 
-SEGMENT_MOST = 60
+SEGMENT_MOST = 50
 NAME_MOST = 120
 SHOWN_MOST = 3
 
@@ -239,7 +239,7 @@ class Leaks:
         if self.survivors.is_blind and not self._was_blind:
             self._was_blind = True
             LOG.warning(
-                "No more samples for --leak-report: tracemalloc or the like has undone how they are taken"
+                "--leak-report: no more samples; tracemalloc or the like has undone how they are taken"
             )
         self._look_at = time.monotonic() + max(PAUSE, LOOK_SHARE * (time.monotonic() - began))
 
@@ -276,21 +276,22 @@ class Leaks:
         collections = self.survivors.collections
         for route in self._routes:
             fresh = [number for number, before in route.samples if before >= collections]
-            if len(fresh) >= ENOUGH and 4 * len(fresh) >= len(route.samples):
-                kept = [Left(*self.survivors.left(number)).kept for number in fresh]
-                if robust(kept)[0] > 0:
-                    return True
+            if len(fresh) >= ENOUGH and 4 * len(fresh) >= len(route.samples) and self._may_keep(fresh):
+                return True
         return False
+
+    def _may_keep(self, samples: Iterable[int]) -> bool:
+        return robust([Left(*self.survivors.left(number)).kept for number in samples])[0] > 0
 
     def verdicts(self, requests: int) -> list[Verdict]:
         """What routes keep, those with most first; of routes with enough samples."""
         found = []
         for route in self._routes:
-            looked_at = [
-                number
-                for number, before in route.samples
-                if before < self.survivors.collections or not gc.isenabled()
-            ]
+            looked_at = [number for number, _ in route.samples]
+            if len(looked_at) >= ENOUGH and gc.isenabled() and self._may_keep(looked_at):
+                # Some of it may be garbage.
+                collections = self.survivors.collections
+                looked_at = [number for number, before in route.samples if before < collections]
             if len(looked_at) < ENOUGH:
                 continue
             left = [Left(*self.survivors.left(number)) for number in looked_at]
@@ -357,11 +358,8 @@ class Leaks:
             growth = f"in {since} requests this worker went from {show_size(before)} to {show_size(size)}"
             unexplained = size - before - kept
         self._row.leaks = fitting(known, self._row.leaks_most)
-        is_news = any(
-            one.total >= MORE * self._told.get(one.route, LEAST / MORE)
-            for one in leaking
-            if one.total >= LEAST
-        )
+        large = [one for one in leaking if one.total >= LEAST]
+        is_news = any(one.total >= MORE * self._told.get(one.route, LEAST / MORE) for one in large)
         if is_news or (ends and leaking):
             self._told = {one.route: one.total for one in leaking}
             head = f"Requests have kept about {show_size(kept)}"
@@ -371,8 +369,8 @@ class Leaks:
         if unexplained >= max(self._unexplained, kept):
             self._unexplained = 2 * unexplained
             LOG.warning(
-                "%s, and what requests keep as Python's memory explains %s of it: the rest is C code's, of threads "
-                "of the application, or freed but not given back (--leak-report)",
+                "%s, and what requests keep explains %s of it: the rest is C code's, or of threads of the "
+                "application, or freed but not given back (--leak-report)",
                 growth[0].upper() + growth[1:],
                 show_size(kept),
             )

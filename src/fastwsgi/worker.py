@@ -206,11 +206,11 @@ class Worker:
             self._crew.max_requests = jittered(settings.max_requests, settings.max_requests_jitter)
         self._leaks: Leaks | None = None
         if settings.leak_report:
-            from fastwsgi.leaks import PAUSE, Leaks  # much that nobody else needs
+            from fastwsgi import leaks  # nobody else needs it
 
-            self._leaks = Leaks(self._crew.row)
+            self._leaks = leaks.Leaks(self._crew.row)
             self._crew.survivors = self._leaks.survivors
-            self._crew.beat = min(self._crew.beat or PAUSE, PAUSE)
+            self._crew.beat = min(self._crew.beat or leaks.PAUSE, leaks.PAUSE)
         # Signal handlers must not write to the log: they may have interrupted a write to it.
         self._messages: list[tuple[int, str]] = []
         self._beat = self._crew.beat
