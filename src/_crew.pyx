@@ -1090,10 +1090,9 @@ cdef class Crew:
                         with suppress(BaseException):
                             sys.stderr.write(f"fastwsgi: an exchange could not be logged: {error!r}\n")
                     measure_end(crew, slot)
-                    if sample:
-                        if self.context.survivors.end(sample):
+                    if sample and self.context.survivors.end(sample):
+                        with suppress(MemoryError):
                             self.context.survivors.label(shown_line(slot.shown))
-                        sample = 0
                     if line_load(&slot.word) & SLOT_MASK == SLOT_BUSY:
                         with nogil:     # the leader sends from it, perhaps from a slow disk
                             slot_rest(slot)

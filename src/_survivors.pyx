@@ -17,8 +17,10 @@ from libc.string cimport memset, strlen, strncmp, strstr
 from fastwsgi._platform cimport platform_now_ns, platform_thread_cpu_ns
 
 cdef extern from "Python.h" nogil:
-    ctypedef struct PyThreadState
-    ctypedef struct PyFrameObject
+    ctypedef struct PyThreadState:
+        pass
+    ctypedef struct PyFrameObject:
+        pass
     ctypedef struct PyCodeObject:
         PyObject* co_filename
         PyObject* co_name
@@ -157,6 +159,7 @@ cdef uint16_t place_of(watch_t* watch, PyFrameObject* frame) noexcept nogil:
     cdef int offset = PyFrame_GetLasti(frame)
     cdef uint64_t mix = (<uint64_t>code ^ <uint64_t>offset << 48) * <uint64_t>0x9E3779B97F4A7C15
     cdef size_t i = mix >> 51
+    cdef const char* filename
     cdef place_t* place
     # The frame has it, too.
     survivors_let_go(code)
@@ -165,7 +168,7 @@ cdef uint16_t place_of(watch_t* watch, PyFrameObject* frame) noexcept nogil:
         place = &watch.places[i]
         if place.code == NULL:
             break
-        if (place.code == code and place.offset == offset and place.filename == code.co_filename
+        if (place.code == <void*>code and place.offset == offset and place.filename == code.co_filename
                 and place.first_line == code.co_firstlineno):
             return <uint16_t>i
         i += 1
