@@ -56,6 +56,15 @@ cdef struct sample_t:
     uint32_t older              # blocks that it has freed and that were there before it
 
 
+cdef struct watch_t
+
+
+cdef struct hook_t:
+    # An allocator of Python's, as it was before it was wrapped.
+    PyMemAllocatorEx base
+    watch_t* watch
+
+
 cdef struct watch_t:
     # All of it is touched with the GIL only.
     hook_t hooks[DOMAINS]
@@ -74,11 +83,6 @@ cdef struct watch_t:
     const char* library         # where Python's own modules are; borrowed
     const char* ours
     sample_t samples[SAMPLES_MOST]
-
-
-cdef struct hook_t:
-    PyMemAllocatorEx base
-    watch_t* watch
 
 
 cdef class Survivors:
