@@ -45,8 +45,8 @@ cdef extern from "Python.h" nogil:
     void PyErr_Clear()
 
 cdef extern from "Python.h":
-    object PyTuple_New(Py_ssize_t size)
-    void PyTuple_SET_ITEM(object row, Py_ssize_t index, object item)
+    PyObject* PyTuple_New(Py_ssize_t size)
+    int _PyTuple_Resize(PyObject** row, Py_ssize_t size)
 
 cdef extern from *:
     # Without a look at types: what has a reference count.
@@ -64,7 +64,8 @@ cdef enum:
     PLACES = 1 << 13            # slots; full at three quarters
     DEPTH_MOST = 64             # frames that are looked at for a line of the application
     FREE_LIST_MOST = 2000       # objects in one of Python's free lists
-    KINDS = 23                  # of objects with free lists: lists, dicts, floats, tuples of 1 to 20 items
+    KINDS = 3                   # of objects with free lists: lists, dicts, floats; and
+    TUPLE_MOST = 20             # tuples of so many items
     GC_HEAD = 16                # octets before an object that may be in cycles
 
 cdef int64_t PAUSE_NS = 20000000            # between two samples
@@ -350,20 +351,12 @@ cdef void unwrap(PyMemAllocatorDomain domain, hook_t* hook) noexcept:
 # ---- samples ----
 
 cdef object new_object(int kind):
-    """One of those that come from free lists, which are not seen as allocated."""
-    cdef object one
-    cdef int i
+    """One of those that come from free lists, where they are not seen as allocated."""
     if kind == 0:
         return []
     if kind == 1:
         return {"": None}
-    if kind == 2:
-        return 0.5 * kind
-    one = PyTuple_New(kind - 2)
-    for i in range(kind - 2):
-        Py_INCREF(None)
-        PyTuple_SET_ITEM(one, i, None)
-    return one
+    return 0.5 * kind
 
 
 cdef class Survivors:
@@ -389,6 +382,8 @@ cdef class Survivors:
 
     def open(self):
         """Begin: from here on each free() is looked at, and exchanges are sampled."""
+        # It empties the free lists, which have thousands of tuples after all the imports.
+        gc.collect()
         wrap(self.watch, PYMEM_DOMAIN_MEM, &self.watch.hooks[0])
         wrap(self.watch, PYMEM_DOMAIN_OBJ, &self.watch.hooks[1])
         gc.callbacks.append(self.collecting)
@@ -517,24 +512,42 @@ cdef class Survivors:
     cdef int drain(self, list taken, bint forgets) except -1:
         """Take what is in Python's free lists; forgets: it was freed by the sample, and is not left by it."""
         cdef watch_t* watch = self.watch
+        cdef PyObject* row
         cdef uint64_t seen
-        cdef char* address
         cdef int kind, i
         for kind in range(KINDS):
             for i in range(FREE_LIST_MOST):
                 seen = watch.seen
                 one = new_object(kind)
-                seen = watch.seen - seen
-                if forgets:
-                    address = <char*><PyObject*>one
-                    self.forget_block(address)
-                    self.forget_block(address - GC_HEAD)
-                    if kind == 1:
-                        self.forget_block((<PyDictObject*>address).ma_keys)
                 # A dict has a free list for itself and one for its keys.
-                if seen >= (2 if kind == 1 else 1):
+                if watch.seen - seen >= (2 if kind == 1 else 1):
                     break
+                if forgets:
+                    self.forget_object(<PyObject*>one)
+                    if kind == 1:
+                        self.forget_block((<PyDictObject*><PyObject*>one).ma_keys)
                 taken.append(one)
+        for kind in range(1, TUPLE_MOST + 1):
+            for i in range(FREE_LIST_MOST):
+                seen = watch.seen
+                row = PyTuple_New(kind)
+                if row == NULL:
+                    raise MemoryError
+                if watch.seen != seen:
+                    # Larger ones have no free list: these would become longer with each sample.
+                    if _PyTuple_Resize(&row, TUPLE_MOST + 1) == 0:
+                        survivors_let_go(row)
+                    break
+                if forgets:
+                    self.forget_object(row)
+                taken.append(<object>row)
+                survivors_let_go(row)
+        return 0
+
+    cdef int forget_object(self, PyObject* one) except -1:
+        """It is no block of the sample."""
+        self.forget_block(one)
+        self.forget_block(<char*>one - GC_HEAD)
         return 0
 
     cdef int forget_block(self, void* address) except -1:

@@ -110,4 +110,5 @@ cdef class Survivors:
     cdef int label(self, bytes line) except -1
     cdef void give_up(self) noexcept
     cdef int drain(self, list taken, bint forgets) except -1
+    cdef int forget_object(self, PyObject* one) except -1
     cdef int forget_block(self, void* address) except -1

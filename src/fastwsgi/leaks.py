@@ -366,7 +366,7 @@ class Leaks:
             if growth:
                 head += f"; {growth}"
             LOG.warning("%s", "\n".join((f"{head} (--leak-report)", *(f"  {one}" for one in leaking))))
-        if unexplained >= max(self._unexplained, kept):
+        if unexplained >= max(self._unexplained, kept) and not self._needs_collection():
             self._unexplained = 2 * unexplained
             LOG.warning(
                 "%s, and what requests keep explains %s of it: the rest is C code's, or of threads of the "

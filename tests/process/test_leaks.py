@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from process.operators import ask, command
-from support import Client, wait_until
+from support import PATIENCE, Client, wait_until
 
 LEAKY = Path(__file__).with_name("leaky.py")
 
@@ -64,7 +64,7 @@ def wait_for_samples(server, routes, least):
         enough = all(name in report and report[name]["samples"] >= least for name in routes)
         return report if enough else None
 
-    return wait_until(there, lambda: f"samples: {report_of(server)}; {server.stderr}")
+    return wait_until(there, lambda: f"samples: {report_of(server)}; {server.stderr}", 4 * PATIENCE)
 
 
 def leaking(report):
@@ -77,8 +77,8 @@ def test_what_leaks_is_named_and_nothing_else(start, threads, clients):
     names = ["leak", "clean", "once", "garbage", "lru", "last", "produce", "consume", "wait", "named"]
     routes = {*(f"GET /{name}/*" for name in names if name != "named"), "the named one"}
     with asking(server, names, clients):
+        report = wait_for_samples(server, routes, 12)
         server.wait_said("Requests have kept about")
-        report = wait_for_samples(server, routes, 30)
     assert leaking(report) == {"GET /leak/*", "the named one"}, report
     kept = report["GET /leak/*"]
     assert kept["where"] == [f"{line_of('is kept')} (leak)"]
@@ -96,7 +96,7 @@ def test_what_leaks_is_named_and_nothing_else(start, threads, clients):
 def test_leaks_that_are_small_or_rare(start):
     server = start("--threads", "1", "--leak-report", "leaky:application")
     with asking(server, ["small", "clean"]):
-        report = wait_for_samples(server, ["GET /small/*", "GET /clean/*"], 30)
+        report = wait_for_samples(server, ["GET /small/*", "GET /clean/*"], 20)
     assert leaking(report) == {"GET /small/*"}, report
     assert 40 <= report["GET /small/*"]["kept"] <= 80
     assert report["GET /small/*"]["where"] == [f"{line_of('KEPT.append([])')} (small_leak)"]
