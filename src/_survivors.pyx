@@ -430,7 +430,7 @@ cdef class Survivors:
             return 0
         try:
             # Or what the exchange takes from free lists would not be seen, and what refills them would seem to be kept.
-            self.held = []
+            self.held, self.taken = [], []
             self.drain(self.held, False)
         except MemoryError:
             self.give_up()
@@ -457,8 +457,7 @@ cdef class Survivors:
         watch.drains = True
         began_ns -= <int64_t>watch.seen * NOTE_NS + <int64_t>watch.steps * STEP_NS
         try:
-            taken = []
-            self.drain(taken, True)
+            self.drain(self.taken, True)
             is_followed = self.follow()
         except MemoryError:
             pass
@@ -507,7 +506,7 @@ cdef class Survivors:
         """No thread is sampled any more."""
         self.watch.thread = 0
         table_close(&self.watch.fresh)
-        self.held = None
+        self.held = self.taken = None
 
     cdef int drain(self, list taken, bint forgets) except -1:
         """Take what is in Python's free lists; forgets: it was freed by the sample, and is not left by it."""
@@ -519,14 +518,16 @@ cdef class Survivors:
             for i in range(FREE_LIST_MOST):
                 seen = watch.seen
                 one = new_object(kind)
-                # A dict has a free list for itself and one for its keys.
-                if watch.seen - seen >= (2 if kind == 1 else 1):
-                    break
+                seen = watch.seen - seen
                 if forgets:
                     self.forget_object(<PyObject*>one)
                     if kind == 1:
                         self.forget_block((<PyDictObject*><PyObject*>one).ma_keys)
+                # The last one, too: it would be in the free list again.
                 taken.append(one)
+                # A dict has a free list for itself and one for its keys.
+                if seen >= (2 if kind == 1 else 1):
+                    break
         for kind in range(1, TUPLE_MOST + 1):
             for i in range(FREE_LIST_MOST):
                 seen = watch.seen

@@ -91,7 +91,8 @@ cdef class Survivors:
     cdef bytes ours
     cdef list unused            # numbers of samples
     cdef list over              # samples that have ended: (number, line, name)
-    cdef list held              # what the sample that runs found in free lists
+    cdef list held              # what was in free lists before the sample that runs
+    cdef list taken             # what it has left there
     cdef readonly int collections       # full ones, so far
     cdef readonly bint is_blind         # somebody has put back the allocators of before
     cdef readonly bint is_full          # a sample could not be followed: forget some
