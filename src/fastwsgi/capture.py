@@ -15,6 +15,8 @@ from fastwsgi.logs import LOG
 
 # Of one read; a line that is longer is cut into several.
 MOST = 64 << 10
+# Reads of what is left: a program that the process has started may go on writing.
+LAST_READS = 64
 
 _is_captured = False
 
@@ -74,8 +76,9 @@ class Output:
 
     def finish(self) -> None:
         """Log what is left, the beginning of a line too; its process has ended."""
-        while select.select([self._reader], [], [], 0)[0] and self.read():
-            pass
+        for _ in range(LAST_READS):
+            if not select.select([self._reader], [], [], 0)[0] or not self.read():
+                break
         if self._rest:
             self._log(self._rest)
             self._rest = b""

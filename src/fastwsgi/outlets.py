@@ -168,8 +168,11 @@ class Outlet:
         return self.fd
 
     def close(self) -> None:
-        with suppress(OSError):
-            os.close(self.detach())
+        """May be called again: the number may be of another file by then."""
+        fd, self.fd = self.detach(), -1
+        if fd >= 0:
+            with suppress(OSError):
+                os.close(fd)
 
 
 class FileOutlet(Outlet):

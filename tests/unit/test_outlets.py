@@ -223,3 +223,14 @@ def test_a_daemon_keeps_no_pipe(pipe):
     assert not read_all(reader)
     assert stat.S_ISCHR(os.fstat(outlet.fd).st_mode)
     outlet.close()
+
+
+def test_closing_twice_closes_nothing_of_others(tmp_path):
+    outlet = FileOutlet(str(tmp_path / "log"), "--error-logfile")
+    outlet.close()
+    reader, writer = os.pipe()  # one of them has the number now
+    outlet.close()
+    assert os.write(writer, b"x") == 1
+    assert os.read(reader, 1) == b"x"
+    os.close(reader)
+    os.close(writer)
