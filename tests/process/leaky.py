@@ -1,6 +1,7 @@
 """Routes that keep memory, and routes that only look as if they did."""
 
 import functools
+import os
 import threading
 import time
 
@@ -63,6 +64,14 @@ def own(number):
     time.sleep(0.002)
 
 
+def fork(number):
+    child = os.fork()
+    if not child:
+        words = [str(i) for i in range(10_000)]
+        os._exit(0 if len(words) == 10_000 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 VIEWS = {
     "leak": leak,
     "small": small_leak,
@@ -76,6 +85,7 @@ VIEWS = {
     "consume": consume,
     "named": named,
     "wait": own,
+    "fork": fork,
 }
 
 

@@ -7,6 +7,7 @@ import random
 import re
 import threading
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -51,59 +52,75 @@ def asking(server, names, clients=1):
 
 
 def report_of(server):
-    """What the only worker knows: its routes by name."""
+    """What the only worker knows."""
     (worker,) = json.loads(ask(server, "/stats").content)["workers"]
-    return {one["route"]: one for one in (worker["leaks"] or {"routes": []})["routes"]}
+    return worker["leaks"] or {"samples": 0, "routes": []}
 
 
-def wait_for_samples(server, routes, least):
-    """Wait until so many samples of each route were looked at; return the report."""
+def sample(server, names, number, clients=1):
+    """Have so many samples taken."""
+    with asking(server, names, clients):
+        wait_until(
+            lambda: report_of(server)["samples"] >= number,
+            lambda: f"samples: {report_of(server)}; {server.stderr}",
+            4 * PATIENCE,
+        )
 
-    def there():
-        report = report_of(server)
-        enough = all(name in report and report[name]["samples"] >= least for name in routes)
-        return report if enough else None
 
-    return wait_until(there, lambda: f"samples: {report_of(server)}; {server.stderr}", 4 * PATIENCE)
-
-
-def leaking(report):
-    return {name for name, one in report.items() if one["leaks"]}
+def last_report(server):
+    """What the log says at the end: for each route that keeps memory how much, and where."""
+    server.stop()
+    _, _, report = server.stderr.rpartition("Requests have kept about")
+    found = re.findall(r"^ +(.*) keeps (\S+ \w+) a request, .*, allocated at (.*)$", report, re.MULTILINE)
+    return {route: (size, where) for route, size, where in found}
 
 
 @pytest.mark.parametrize(("threads", "clients"), [(1, 1), (4, 6)])
 def test_what_leaks_is_named_and_nothing_else(start, threads, clients):
     server = start("--threads", str(threads), "--leak-report", "leaky:application")
-    names = ["leak", "clean", "once", "garbage", "lru", "last", "produce", "consume", "wait", "named"]
-    routes = {*(f"GET /{name}/*" for name in names if name != "named"), "the named one"}
-    with asking(server, names, clients):
-        report = wait_for_samples(server, routes, 12)
-        server.wait_said("Requests have kept about")
-    assert leaking(report) == {"GET /leak/*", "the named one"}, report
-    kept = report["GET /leak/*"]
-    assert kept["where"] == [f"{line_of('is kept')} (leak)"]
-    assert 10_000 < kept["kept"] < 16_000
-    assert 3000 < report["the named one"]["kept"] < 3300
-    said = command(server, "leaks").stdout
-    assert f"GET /leak/*, allocated at {line_of('is kept')} (leak)" in said
-    assert re.search(r" - +- +\d+ +\d+  GET /clean/\*\n", said)
-    server.stop()
-    # At the end once more, with what was known then.
-    assert "(--leak-report)" in server.lines[-2] or "(--leak-report)" in server.stderr.split("Stopp")[-1]
+    leaking = ["leak", "named"]
+    others = ["clean", "once", "garbage", "lru", "last", "produce", "consume", "wait"]
+    sample(server, [*leaking, *leaking, *others], 240, clients)
+    assert last_report(server) == {
+        "GET /leak/*": ("11.7 KiB" if threads == 1 else ANY, f"{line_of('is kept')} (leak)"),
+        "the named one": ("2.99 KiB", f"{line_of('bytearray(3000)')} (named)"),
+    }, server.stderr
 
 
-def test_leaks_that_are_small_or_rare(start):
+def test_a_list_that_was_used_before(start):
     server = start("--threads", "1", "--leak-report", "leaky:application")
-    with asking(server, ["small", "clean"]):
-        report = wait_for_samples(server, ["GET /small/*", "GET /clean/*"], 20)
-    assert leaking(report) == {"GET /small/*"}, report
-    assert 40 <= report["GET /small/*"]["kept"] <= 80
-    assert report["GET /small/*"]["where"] == [f"{line_of('KEPT.append([])')} (small_leak)"]
-    with asking(server, ["sometimes"]):
-        report = wait_for_samples(server, ["GET /sometimes/*"], 60)
-    assert "GET /sometimes/*" in leaking(report)
-    assert report["GET /sometimes/*"]["where"] == [f"{line_of('bytes(20_000)')} (sometimes)"]
+    sample(server, ["small", "clean"], 50)
+    where = f"{line_of('KEPT.append([])')} (small_leak)"
+    assert last_report(server) == {"GET /small/*": ("56 bytes", where)}, server.stderr
+
+
+def test_what_leaks_in_every_second_request(start):
+    server = start("--threads", "1", "--leak-report", "leaky:application")
+    sample(server, ["sometimes"], 60)
+    ((route, (_, where)),) = last_report(server).items()
+    assert route == "GET /sometimes/*"
+    assert where == f"{line_of('bytes(20_000)')} (sometimes)"
+
+
+def test_it_is_told_while_the_server_runs(start):
+    server = start("--leak-report", "leaky:application")
+    with asking(server, ["leak"]):
+        server.wait_said("Requests have kept about")
+        said = command(server, "leaks").stdout
+    assert re.match(r"worker \d+: \d+ samples(; from [\d.]+ MiB to [\d.]+ MiB in \d+ requests?)?\n\n", said)
+    (row,) = re.findall(r"^.* GET /leak/\*.*$", said, re.MULTILINE)
+    assert row.endswith(f"GET /leak/*, allocated at {line_of('is kept')} (leak)")
     server.stop()
+
+
+def test_a_child_that_the_application_forks_goes_on(start):
+    server = start("--leak-report", "leaky:application")
+    sample(server, ["leak"], 20)
+    with asking(server, ["leak"]):
+        for _ in range(20):
+            assert server.ask("/fork/1").text == "ok"
+    server.stop()
+    assert "Traceback" not in server.stderr
 
 
 def test_without_the_option_there_is_a_clear_line(start):
