@@ -60,7 +60,8 @@ cdef extern from *:
 cdef enum:
     FRESH_FIRST = 1 << 12       # slots for the blocks of a sample at first
     FRESH_MOST = 1 << 18        # and at most; they are full with half as many
-    KEPT_SLOTS = 1 << 15
+    KEPT_FIRST = 1 << 8         # for those that are followed: few, so that each free() finds them in the cache
+    KEPT_MOST = 1 << 15
     PLACES = 1 << 13            # slots; full at three quarters
     DEPTH_MOST = 64             # frames that are looked at for a line of the application
     FREE_LIST_MOST = 2000       # objects in one of Python's free lists
@@ -129,19 +130,18 @@ cdef void table_remove(table_t* table, block_t* block) noexcept nogil:
     table.count -= 1
 
 
-cdef bint table_has_room(table_t* table) noexcept nogil:
-    """For one more, in a larger table if need be; False if that would be too large."""
+cdef bint table_has_room(table_t* table, size_t more, size_t most) noexcept nogil:
+    """For so many more, in a larger table if need be; False if that would have more slots than `most`."""
     cdef table_t larger
     cdef size_t i
-    if table.count <= table.mask // 2:
-        return True
-    if table.mask + 1 >= FRESH_MOST or not table_open(&larger, (table.mask + 1) * 2):
-        return False
-    for i in range(table.mask + 1):
-        if table.blocks[i].address != NULL:
-            table_add(&larger, table.blocks[i])
-    table_close(table)
-    table[0] = larger
+    while table.count + more > table.mask // 2 + 1:
+        if table.mask + 1 >= most or not table_open(&larger, (table.mask + 1) * 2):
+            return False
+        for i in range(table.mask + 1):
+            if table.blocks[i].address != NULL:
+                table_add(&larger, table.blocks[i])
+        table_close(table)
+        table[0] = larger
     return True
 
 
@@ -246,7 +246,7 @@ cdef void note_allocated(watch_t* watch, void* address, size_t size) noexcept no
     block.size = <uint32_t>min(size, <size_t>UINT32_MAX)
     block.sample = 0
     if not watch.is_too_large:
-        if table_has_room(&watch.fresh):
+        if table_has_room(&watch.fresh, 1, FRESH_MOST):
             table_add(&watch.fresh, block)
         else:
             watch.is_too_large = True
@@ -369,7 +369,7 @@ cdef class Survivors:
         self.unused = list(range(SAMPLES_MOST))
         self.over = []
         self.watch = <watch_t*>calloc(1, sizeof(watch_t))
-        if self.watch == NULL or not table_open(&self.watch.kept, KEPT_SLOTS):
+        if self.watch == NULL or not table_open(&self.watch.kept, KEPT_FIRST):
             raise MemoryError
         self.watch.places = <place_t*>calloc(PLACES, sizeof(place_t))
         if self.watch.places == NULL:
@@ -476,7 +476,7 @@ cdef class Survivors:
         if watch.is_too_large:
             self.too_large += 1
             return False
-        if watch.kept.count + FOLLOWED > KEPT_SLOTS // 2:
+        if not table_has_room(&watch.kept, FOLLOWED, KEPT_MOST):
             self.is_full = True
             return False
         self.latest = self.unused.pop()
