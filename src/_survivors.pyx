@@ -7,6 +7,7 @@ Knows no request and no route. With the GIL throughout, as what it wraps; not fo
 
 import gc
 import os
+import sys
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
@@ -265,6 +266,7 @@ cdef void note_freed(watch_t* watch, void* address) noexcept nogil:
         if block != NULL:
             sample = &watch.samples[block.sample]
             sample.alive -= 1
+            sample.octets -= block.size
             sample.collected += watch.collects
             table_remove(&watch.kept, block)
     # Garbage is not what this request has let go of.
@@ -296,9 +298,11 @@ cdef void note_moved(watch_t* watch, void* before, void* address, size_t size) n
 
 cdef void* hook_malloc(void* ctx, size_t size) noexcept nogil:
     cdef hook_t* hook = <hook_t*>ctx
-    cdef void* address = hook.base.malloc(hook.base.ctx, size)
-    if hook.watch.thread:
-        note_allocated(hook.watch, address, size)
+    cdef void* address
+    if not hook.watch.thread:
+        return hook.base.malloc(hook.base.ctx, size)
+    address = hook.base.malloc(hook.base.ctx, size)
+    note_allocated(hook.watch, address, size)
     return address
 
 
@@ -367,6 +371,7 @@ cdef class Survivors:
         self.library = os.fsencode(os.path.join(os.path.dirname(os.__file__), ""))
         self.ours = os.fsencode(os.path.join(os.path.dirname(os.path.abspath(__file__)), ""))
         self.unused = list(range(SAMPLES_MOST))
+        self.keys_size = sys.getsizeof({"": None}) - sys.getsizeof({})
         self.over = []
         self.watch = <watch_t*>calloc(1, sizeof(watch_t))
         if self.watch == NULL or not table_open(&self.watch.kept, KEPT_FIRST):
@@ -487,14 +492,29 @@ cdef class Survivors:
         for i in range(watch.fresh.mask + 1):
             block = &watch.fresh.blocks[i]
             if block.address != NULL:
-                sample.octets += block.size
                 if number % step == 0:
                     sample.followed += 1
                     sample.alive += 1
+                    sample.octets += block.size
                     block.sample = <uint16_t>self.latest
+                    if self.comes_from_free_list(block):
+                        block.place |= UNSURE
                     table_add(&watch.kept, block[0])
                 number += 1
         return True
+
+    cdef bint comes_from_free_list(self, const block_t* block) noexcept:
+        """An object of a kind for which that may be: then another one had it before, from the line that is noted."""
+        cdef PyObject** words = <PyObject**>block.address
+        cdef PyObject* kind
+        if block.size == self.keys_size or block.size < 24:
+            return block.size == self.keys_size
+        if block.size == 24:
+            return words[1] == <PyObject*>float
+        if block.size < 40:
+            return False
+        kind = words[GC_HEAD / 8 + 1]
+        return kind == <PyObject*>list or kind == <PyObject*>dict or kind == <PyObject*>tuple
 
     cdef int label(self, bytes line) except -1:
         """Say what the sample was that has just ended."""
@@ -567,7 +587,7 @@ cdef class Survivors:
     def left(self, int sample):
         """What is known of a sample: see `Left` in leaks.py."""
         cdef sample_t* one = &self.watch.samples[sample]
-        return one.blocks, one.octets, one.followed, one.alive, one.collected, one.older
+        return one.blocks, one.followed, one.alive, one.octets, one.collected, one.older
 
     def places(self, samples):
         """Where what these samples have left was allocated, if it is there: file, function, line, octets."""
@@ -580,12 +600,14 @@ cdef class Survivors:
         cdef int sample
         for sample in samples:
             is_wanted[sample] = 1
-        octets = {}
+        sure, unsure = {}, {}
         for i in range(kept.mask + 1):
             block = &kept.blocks[i]
             if block.address != NULL and is_wanted[block.sample]:
-                key = block.place
+                octets = unsure if block.place & UNSURE else sure
+                key = block.place & ~UNSURE
                 octets[key] = octets.get(key, 0) + block.size
+        octets = sure or unsure
         found = []
         for key, size in octets.items():
             place = &self.watch.places[<int>key]

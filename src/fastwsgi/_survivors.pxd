@@ -19,6 +19,7 @@ cdef extern from "Python.h" nogil:
 cdef enum:
     SAMPLES_MOST = 8192         # that are followed at a time; each has a number below
     FOLLOWED = 64               # blocks of a sample
+    UNSURE = 1 << 15            # in block_t.place: perhaps another object had the block before, in the same request
     DOMAINS = 2                 # of Python's allocators: MEM and OBJ
 
 
@@ -49,9 +50,9 @@ cdef struct place_t:
 
 cdef struct sample_t:
     uint32_t blocks             # left at its end
-    uint64_t octets             # in these
-    uint32_t followed           # of these blocks
+    uint32_t followed           # of these
     uint32_t alive              # of the followed
+    uint64_t octets             # in those that are alive
     uint32_t collected          # of the followed: they were garbage in cycles
     uint32_t older              # blocks that it has freed and that were there before it
 
@@ -101,6 +102,7 @@ cdef class Survivors:
     cdef int64_t began_ns       # that one, or the last
     cdef int64_t next_ns        # the next may
     cdef int64_t spent_ns       # at its beginning
+    cdef uint32_t keys_size     # of the smallest dict that is not empty
     cdef int latest             # number of the last sample that is followed
     cdef object name            # of its route, by the application
 
@@ -108,6 +110,7 @@ cdef class Survivors:
     cdef bint is_sampled(self) noexcept
     cdef bint end(self, int64_t serial) noexcept
     cdef bint follow(self) except -1
+    cdef bint comes_from_free_list(self, const block_t* block) noexcept
     cdef int label(self, bytes line) except -1
     cdef void give_up(self) noexcept
     cdef int drain(self, list taken, bint forgets) except -1

@@ -58,9 +58,9 @@ class Left(NamedTuple):
     """What a sample has left, and what became of it."""
 
     blocks: int  # at its end
-    octets: int  # in these
     followed: int  # of the blocks
     alive: int  # of the followed ones, now
+    octets: int  # in these
     collected: int  # of the followed ones: they were garbage
     older: int  # blocks of before that it has freed
 
@@ -299,7 +299,7 @@ class Leaks:
             # What a cache will let go of is still there in the later ones.
             half = len(left) // 2
             alive = sum(one.alive * one.blocks / one.followed for one in left[:half] if one.followed)
-            octets = sum(one.octets * one.alive / one.followed for one in left[:half] if one.followed)
+            octets = sum(one.octets * one.blocks / one.followed for one in left[:half] if one.followed)
             is_sure = blocks > SURE * error and alive > 0
             found.append(
                 Verdict(

@@ -19,6 +19,13 @@ def small_leak(number):
     KEPT.append([])  # from a list of free ones, if there is any
 
 
+def reuse(number):
+    for _ in range(3):
+        words = [str(number)]  # is free for the next, and for what is kept
+        del words
+    KEPT.append([number])
+
+
 def sometimes(number):
     if number % 2 == 0:
         TABLE[number, time.monotonic()] = bytes(20_000)
@@ -75,6 +82,7 @@ def fork(number):
 VIEWS = {
     "leak": leak,
     "small": small_leak,
+    "reuse": reuse,
     "sometimes": sometimes,
     "clean": clean,
     "once": once,

@@ -80,7 +80,7 @@ def test_what_leaks_is_named_and_nothing_else(start, threads, clients):
     server = start("--threads", str(threads), "--leak-report", "leaky:application")
     leaking = ["leak", "named"]
     others = ["clean", "once", "garbage", "lru", "last", "produce", "consume", "wait"]
-    sample(server, [*leaking, *leaking, *others], 240, clients)
+    sample(server, [*leaking, *leaking, *others], 180, clients)
     assert last_report(server) == {
         "GET /leak/*": (ANY, f"{line_of('is kept')} (leak)"),
         "the named one": ("2.99 KiB", f"{line_of('bytearray(3000)')} (named)"),
@@ -92,6 +92,13 @@ def test_a_list_that_was_used_before(start):
     sample(server, ["small", "clean"], 50)
     where = f"{line_of('KEPT.append([])')} (small_leak)"
     assert last_report(server) == {"GET /small/*": ("56 bytes", where)}, server.stderr
+
+
+def test_a_list_whose_memory_was_used_in_the_same_request(start):
+    server = start("--threads", "1", "--leak-report", "leaky:application")
+    sample(server, ["reuse"], 30)
+    ((route, (_, where)),) = last_report(server).items()
+    assert (route, where) == ("GET /reuse/*", f"{line_of('KEPT.append([number])')} (reuse)")
 
 
 def test_what_leaks_in_every_second_request(start):

@@ -94,12 +94,12 @@ def test_the_mean_does_not_see_single_jumps():
 @pytest.mark.parametrize(
     ("left", "kept"),
     [
-        (Left(10, 1000, 10, 10, 0, 0), 10),  # all of it
-        (Left(10, 1000, 10, 0, 10, 0), 0),  # garbage, collected
-        (Left(10, 1000, 10, 10, 0, 10), 0),  # in place of others
-        (Left(10, 1000, 10, 4, 0, 0), 4),  # others have let go of it
-        (Left(128, 1000, 64, 32, 32, 0), 64),  # half of the blocks were followed
-        (Left(13, 1000, 13, 5, 8, 3), 2),  # garbage, a full cache, and two
+        (Left(10, 10, 10, 1000, 0, 0), 10),  # all of it
+        (Left(10, 10, 0, 1000, 10, 0), 0),  # garbage, collected
+        (Left(10, 10, 10, 1000, 0, 10), 0),  # in place of others
+        (Left(10, 10, 4, 1000, 0, 0), 4),  # others have let go of it
+        (Left(128, 64, 32, 1000, 32, 0), 64),  # half of the blocks were followed
+        (Left(13, 13, 5, 1000, 8, 3), 2),  # garbage, a full cache, and two
         (Left(0, 0, 0, 0, 0, 3), -3),
     ],
 )
