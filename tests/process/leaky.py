@@ -21,9 +21,9 @@ def small_leak(number):
 
 def reuse(number):
     for _ in range(3):
-        words = [str(number)]  # is free for the next, and for what is kept
+        words = [str(number)]  # whose memory the next one has, and then the one below
         del words
-    KEPT.append([number])
+    KEPT.append(["this one"])
 
 
 def sometimes(number):

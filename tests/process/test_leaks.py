@@ -98,7 +98,7 @@ def test_a_list_whose_memory_was_used_in_the_same_request(start):
     server = start("--threads", "1", "--leak-report", "leaky:application")
     sample(server, ["reuse"], 30)
     ((route, (_, where)),) = last_report(server).items()
-    assert (route, where) == ("GET /reuse/*", f"{line_of('KEPT.append([number])')} (reuse)")
+    assert (route, where) == ("GET /reuse/*", f"{line_of('this one')} (reuse)")
 
 
 def test_what_leaks_in_every_second_request(start):
