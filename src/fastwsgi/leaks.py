@@ -192,15 +192,23 @@ def show_route(key: tuple[str, ...]) -> str:
 # ---- what is kept ----
 
 
+def tenth(values: Sequence[float]) -> int:
+    return max(1, len(values) // 10)
+
+
+def usual(values: Sequence[float]) -> list[int]:
+    """Which of them are neither among the largest nor the smallest tenth."""
+    cut = tenth(values)
+    return sorted(sorted(range(len(values)), key=lambda i: values[i])[cut:-cut])
+
+
 def robust(values: Sequence[float]) -> tuple[float, float]:
     """The mean without the largest and the smallest tenth, and its standard error (of a trimmed mean).
 
     One that imports something, or fills a cache once, is left out that way.
     """
-    number = len(values)
-    cut = max(1, number // 10)
-    row = sorted(values)
-    inner = row[cut:-cut]
+    number, cut = len(values), tenth(values)
+    inner = sorted(values)[cut:-cut]
     mean = sum(inner) / len(inner)
     # The ends drawn in to the first value that is left.
     drawn = [*[inner[0]] * cut, *inner, *[inner[-1]] * cut]
@@ -295,11 +303,14 @@ class Leaks:
             if len(looked_at) < ENOUGH:
                 continue
             left = [Left(*self.survivors.left(number)) for number in looked_at]
-            blocks, error = robust([one.kept for one in left])
-            # What a cache will let go of is still there in the later ones.
-            half = len(left) // 2
-            alive = sum(one.alive * one.blocks / one.followed for one in left[:half] if one.followed)
-            octets = sum(one.octets * one.blocks / one.followed for one in left[:half] if one.followed)
+            kept = [one.kept for one in left]
+            blocks, error = robust(kept)
+            # The earlier ones: what a cache will let go of is still there in the later ones.
+            chosen = usual(kept)
+            chosen = chosen[: len(chosen) // 2]
+            followed = [left[i] for i in chosen if left[i].followed]
+            alive = sum(one.alive * one.blocks / one.followed for one in followed)
+            octets = sum(one.octets * one.blocks / one.followed for one in followed)
             is_sure = blocks > SURE * error and alive > 0
             found.append(
                 Verdict(
@@ -308,7 +319,7 @@ class Leaks:
                     max(blocks, 0.0) * octets / alive if alive else 0.0,
                     requests * route.count / self._taken,
                     is_sure,
-                    tuple(self._places(looked_at[:half])) if is_sure else (),
+                    tuple(self._places([looked_at[i] for i in chosen])) if is_sure else (),
                 )
             )
         found.sort(key=lambda one: -one.total)

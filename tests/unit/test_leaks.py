@@ -7,7 +7,7 @@ import pytest
 from fastwsgi.config import Settings
 from fastwsgi.console import leaks_text
 from fastwsgi.errors import ConfigError
-from fastwsgi.leaks import OTHERS, ROUTES, VALUES, Left, Routes, fitting, is_value, robust, short
+from fastwsgi.leaks import OTHERS, ROUTES, VALUES, Left, Routes, fitting, is_value, robust, short, usual
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,7 @@ def test_the_mean_does_not_see_single_jumps():
     assert 0.3 < error < 0.5
     mean, error = robust([-1.0, 1.0] * 20)
     assert mean == 0.0
+    assert usual([9.0, *[float(i) for i in range(1, 9)], 0.0]) == list(range(1, 9))
 
 
 @pytest.mark.parametrize(
