@@ -71,9 +71,9 @@ cdef enum:
     GC_HEAD = 16                # octets before an object that may be in cycles
 
 cdef int64_t PAUSE_NS = 20000000            # between two samples
-cdef int64_t SHARE = 200                    # one of so many nanoseconds may be spent
-cdef int64_t NOTE_NS = 100                  # what it takes to note a block, about
-cdef int64_t STEP_NS = 30                   # and to look at a frame
+cdef int64_t SHARE = 100                    # one of so many nanoseconds may be spent
+cdef int64_t NOTE_NS = 1000                 # what it takes to note a block, at most
+cdef int64_t STEP_NS = 100                  # and to look at a frame
 cdef int64_t PATIENCE_NS = 5000000000       # for the end of a sample, if another one could begin
 
 
@@ -444,7 +444,8 @@ cdef class Survivors:
         watch.seen = watch.steps = 0
         watch.older = 0
         watch.drains = False
-        self.spent_ns = platform_thread_cpu_ns() - began_ns
+        self.entered_ns = platform_thread_cpu_ns()
+        self.spent_ns = self.entered_ns - began_ns
         return self.serial
 
     cdef bint is_sampled(self) noexcept:
@@ -460,7 +461,9 @@ cdef class Survivors:
             return False
         # What comes from here on is no part of it.
         watch.drains = True
-        began_ns -= <int64_t>watch.seen * NOTE_NS + <int64_t>watch.steps * STEP_NS
+        # What the application takes by itself is not known; two bounds are.
+        self.spent_ns += min(began_ns - self.entered_ns,
+                             <int64_t>watch.seen * NOTE_NS + <int64_t>watch.steps * STEP_NS)
         try:
             self.drain(self.taken, True)
             is_followed = self.follow()

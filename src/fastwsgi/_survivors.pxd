@@ -101,7 +101,8 @@ cdef class Survivors:
     cdef int64_t serial         # of the sample that runs
     cdef int64_t began_ns       # that one, or the last
     cdef int64_t next_ns        # the next may
-    cdef int64_t spent_ns       # at its beginning
+    cdef int64_t spent_ns       # CPU time on it so far, by us
+    cdef int64_t entered_ns     # the thread's CPU clock at the beginning of its exchange
     cdef uint32_t keys_size     # of the smallest dict that is not empty
     cdef int latest             # number of the last sample that is followed
     cdef object name            # of its route, by the application
