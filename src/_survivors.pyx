@@ -543,9 +543,10 @@ cdef class Survivors:
                 one = new_object(kind)
                 seen = watch.seen - seen
                 if forgets:
-                    self.forget_object(<PyObject*>one)
+                    # What is neither new nor of the sample was there before it.
+                    watch.older += not self.forget_object(<PyObject*>one) and not seen
                     if kind == 1:
-                        self.forget_block((<PyDictObject*><PyObject*>one).ma_keys)
+                        watch.older += not self.forget_block((<PyDictObject*><PyObject*>one).ma_keys) and not seen
                 # The last one, too: it would be in the free list again.
                 taken.append(one)
                 # A dict has a free list for itself and one for its keys.
@@ -563,22 +564,21 @@ cdef class Survivors:
                         survivors_let_go(row)
                     break
                 if forgets:
-                    self.forget_object(row)
+                    watch.older += not self.forget_object(row)
                 taken.append(<object>row)
                 survivors_let_go(row)
         return 0
 
     cdef int forget_object(self, PyObject* one) except -1:
-        """It is no block of the sample."""
-        self.forget_block(one)
-        self.forget_block(<char*>one - GC_HEAD)
-        return 0
+        """It is not left by the sample; 1 if it was one of its blocks."""
+        return self.forget_block(one) or self.forget_block(<char*>one - GC_HEAD)
 
     cdef int forget_block(self, void* address) except -1:
         cdef block_t* block = table_find(&self.watch.fresh, address)
-        if block != NULL:
-            table_remove(&self.watch.fresh, block)
-        return 0
+        if block == NULL:
+            return 0
+        table_remove(&self.watch.fresh, block)
+        return 1
 
     # What the main thread does.
 
