@@ -38,7 +38,7 @@ cdef extern from "time.h" nogil:
 
 
 cdef enum:
-    ATOM_LITERAL
+    ATOM_NONE                   # nothing but the literal before it
     ATOM_PEER
     ATOM_USER
     ATOM_TIME
@@ -61,6 +61,7 @@ cdef enum:
     ATOM_ENVIRON
 
 cdef enum:
+    CHUNK = 16                  # a literal that is no longer is copied as so many octets
     CREDENTIALS = 192           # how much of the decoded credentials is looked at for the user name
     NO_VALUE = 0xFFFFFFFF       # the length of a value that environ does not have
 
@@ -128,6 +129,14 @@ cdef inline char* put(char* at, const char* end, const char* data, size_t size) 
     return at + size
 
 
+cdef inline char* put_literal(char* at, const char* end, const char* text, size_t size) noexcept nogil:
+    """A literal of a format, where there is more to read after it: copying a fixed number is done without a call."""
+    if size > CHUNK or end - at < CHUNK:
+        return put(at, end, text, size)
+    memcpy(at, text, CHUNK)
+    return at + size
+
+
 cdef inline char* put_nothing(char* at, const char* end, bint is_json) noexcept nogil:
     """Where there is no value."""
     return put(at, end, b"null", 4) if is_json else put(at, end, b"-", 1)
@@ -141,6 +150,14 @@ cdef inline char* put_quote(char* at, const char* end, bint is_json) noexcept no
 cdef inline char* put_number(char* at, const char* end, uint64_t number) noexcept nogil:
     cdef char digits[20]
     cdef int first = 20
+    cdef uint32_t small
+    if 100 <= number < 1000 and at != NULL and end - at >= 3:
+        # As every status.
+        small = <uint32_t>number
+        at[0] = <char>(c"0" + small // 100)
+        at[1] = <char>(c"0" + small // 10 % 10)
+        at[2] = <char>(c"0" + small % 10)
+        return at + 3
     while True:
         first -= 1
         digits[first] = <char>(c"0" + number % 10)
@@ -291,6 +308,13 @@ cdef char* put_request_field(
     return put_quote(at, end, is_json) if found else put_nothing(at, end, is_json)
 
 
+cdef char* put_request_id(char* at, const char* end, const record_t* record, bint is_json) noexcept nogil:
+    """Ours, or what the client has sent."""
+    if not record.id_size and (record.parser == NULL or not record.parser.request_line.length):
+        return put_nothing(at, end, is_json)
+    return put_request_field(at, end, record, b"x-request-id", 12, KNOWN_X_REQUEST_ID, is_json)
+
+
 cdef char* put_response_field(
     char* at, const char* end, const record_t* record, const char* name, size_t size, bint is_json
 ) noexcept nogil:
@@ -430,66 +454,73 @@ cdef ssize_t accesslog_line(
     cdef bint is_json = format.is_json
     cdef const char* end = out + capacity
     cdef char* at = out
+    # Not looked up again for each atom: for all that the compiler knows, a line might be written over them.
     cdef const log_atom_t* atom
+    cdef const log_atom_t* atoms = format.atoms
+    cdef const char* texts = format.text
     cdef const char* text
     cdef size_t used = 0
+    cdef size_t count = format.count
     cdef size_t i
-    for i in range(format.count):
-        atom = &format.atoms[i]
-        text = format.text + atom.start
-        if atom.kind == ATOM_LITERAL:
-            at = put(at, end, text, atom.size)
-        elif atom.kind == ATOM_PEER:
+    cdef int kind
+    for i in range(count):
+        atom = &atoms[i]
+        at = put_literal(at, end, texts + atom.before, atom.before_size)
+        if at == NULL:
+            return -1
+        text = texts + atom.start
+        kind = atom.kind
+        # Nothing but comparisons of the kind: that makes a table of it.
+        if kind == ATOM_NONE:
+            pass
+        elif kind == ATOM_PEER:
             at = put_value(at, end, record.peer, record.peer_size, is_json)
-        elif atom.kind == ATOM_USER:
+        elif kind == ATOM_USER:
             at = put_user(at, end, record, is_json)
-        elif atom.kind == ATOM_TIME:
+        elif kind == ATOM_TIME:
             at = put_time(at, end, record, stamp, is_json)
-        elif atom.kind == ATOM_STATUS:
+        elif kind == ATOM_STATUS:
             at = put_number(at, end, record.status) if record.status > 0 else put_nothing(at, end, is_json)
-        elif atom.kind == ATOM_CONTENT_BYTES:
+        elif kind == ATOM_CONTENT_BYTES:
             at = put_number(at, end, record.content_bytes)
-        elif atom.kind == ATOM_CONTENT_BYTES_OR_DASH:
+        elif kind == ATOM_CONTENT_BYTES_OR_DASH:
             if record.content_bytes > 0 or is_json:
                 at = put_number(at, end, record.content_bytes)
             else:
                 at = put_nothing(at, end, False)
-        elif atom.kind == ATOM_SECONDS:
+        elif kind == ATOM_SECONDS:
             at = put_number(at, end, record.times_ns[atom.known] // 1000000000)
-        elif atom.kind == ATOM_MILLISECONDS:
+        elif kind == ATOM_MILLISECONDS:
             at = put_number(at, end, record.times_ns[atom.known] // 1000000)
-        elif atom.kind == ATOM_MICROSECONDS:
+        elif kind == ATOM_MICROSECONDS:
             at = put_number(at, end, record.times_ns[atom.known] // 1000)
-        elif atom.kind == ATOM_DECIMAL_SECONDS:
+        elif kind == ATOM_DECIMAL_SECONDS:
             at = put_decimal_seconds(at, end, record.times_ns[atom.known] // 1000)
-        elif atom.kind == ATOM_RESPONSE_FIELD:
+        elif kind == ATOM_RESPONSE_FIELD:
             at = put_response_field(at, end, record, text, atom.size, is_json)
-        elif atom.kind == ATOM_ENVIRON:
+        elif kind == ATOM_ENVIRON:
             at = put_environ_value(at, end, record, &used, is_json)
-        elif atom.kind == ATOM_REQUEST_ID and record.id_size:
-            at = put_string(at, end, record.id, record.id_size, is_json)
+        elif kind == ATOM_REQUEST_ID:
+            at = put_request_id(at, end, record, is_json)
         elif not has_request:
             at = put_nothing(at, end, is_json)
-        elif atom.kind == ATOM_REQUEST_ID:
-            at = put_request_field(at, end, record, b"x-request-id", 12, KNOWN_X_REQUEST_ID, is_json)
-        elif atom.kind == ATOM_REQUEST_LINE:
+        elif kind == ATOM_REQUEST_LINE:
             at = put_span(at, end, record, parser.request_line, is_json)
-        elif atom.kind == ATOM_METHOD:
+        elif kind == ATOM_METHOD:
             at = put_span(at, end, record, parser.method_name, is_json)
-        elif atom.kind == ATOM_TARGET:
+        elif kind == ATOM_TARGET:
             at = put_span(at, end, record, parser.target, is_json)
-        elif atom.kind == ATOM_PATH:
+        elif kind == ATOM_PATH:
             at = put_span(at, end, record, parser.path, is_json)
-        elif atom.kind == ATOM_QUERY:
+        elif kind == ATOM_QUERY:
             at = put_string(at, end, record.data + parser.query.start, parser.query.length, is_json)
-        elif atom.kind == ATOM_PROTOCOL:
+        elif kind == ATOM_PROTOCOL:
             at = put_string(at, end, b"HTTP/1.1" if parser.version_minor else b"HTTP/1.0", 8, is_json)
-        elif atom.kind == ATOM_REQUEST_FIELD:
+        else:
             at = put_request_field(at, end, record, text, atom.size, atom.known, is_json)
         if at == NULL:
             return -1
-    at = put(at, end, b"\n", 1)
-    return -1 if at == NULL else at - out
+    return at - out
 
 
 cdef int accesslog_values(const log_format_t* format, dict environ, buffer_t* values) except -1:
@@ -541,7 +572,7 @@ cdef list read_format(str format):
         name, atom = piece["name"], piece["atom"]
         if atom is None:
             literal = piece["literal"].encode("utf-8", "surrogateescape") if piece["literal"] else b"%"
-            pieces.append(("", ATOM_LITERAL, KNOWN_NONE, literal))
+            pieces.append(("", ATOM_NONE, KNOWN_NONE, literal))
             continue
         if piece["conversion"] == "d" and (name in NAMED_ATOMS or atom not in NUMBERS):
             raise ValueError(f"access log format: {piece.group()} is not a number; it is written with an s")
@@ -572,10 +603,10 @@ cdef tuple read_atom(object name, str atom, str written):
         kind, key = ATOMS[atom]
         return key, kind, KNOWN_NONE, b""
     if name is None and atom == "p":
-        return "pid", ATOM_LITERAL, KNOWN_NONE, f"<{os.getpid()}>".encode()
+        return "pid", ATOM_NONE, KNOWN_NONE, f"<{os.getpid()}>".encode()
     if name is None and atom == "l":
         # What identd would say (RFC 1413); nobody asks any more.
-        return "", ATOM_LITERAL, KNOWN_NONE, b"-"
+        return "", ATOM_NONE, KNOWN_NONE, b"-"
     raise ValueError(f"access log format: unknown atom {written}")
 
 
@@ -589,27 +620,23 @@ cdef list json_pieces(list pieces):
         key = piece[0]
         if key and key not in keys:
             keys.add(key)
-            keyed.append(("", ATOM_LITERAL, KNOWN_NONE, before + f',"{key}":'.encode()))
+            keyed.append(("", ATOM_NONE, KNOWN_NONE, before + f',"{key}":'.encode()))
             keyed.append(piece)
             before = b""
-    return [*keyed, ("", ATOM_LITERAL, KNOWN_NONE, before + b"}")]
+    return [*keyed, ("", ATOM_NONE, KNOWN_NONE, before + b"}")]
 
 
-cdef list join_literals(list pieces):
-    """The same with neighbouring literals in one."""
-    cdef list joined = []
+cdef list with_literals(list pieces):
+    """The atoms among them, each with the literal before it as one text; the last one is none."""
+    cdef list atoms = []
     cdef bytes literal = b""
-    for piece in pieces:
-        if piece[1] == ATOM_LITERAL:
-            literal += piece[3]
-            continue
-        if literal:
-            joined.append(("", ATOM_LITERAL, KNOWN_NONE, literal))
+    for _, kind, known, text in pieces:
+        if kind == ATOM_NONE:
+            literal += text
+        else:
+            atoms.append((literal, kind, known, text))
             literal = b""
-        joined.append(piece)
-    if literal:
-        joined.append(("", ATOM_LITERAL, KNOWN_NONE, literal))
-    return joined
+    return [*atoms, (literal, ATOM_NONE, KNOWN_NONE, b"")]
 
 
 @cython.final
@@ -627,24 +654,28 @@ cdef class LogFormat:
         cdef size_t start = 0
         if is_json:
             pieces = json_pieces(pieces)
-        pieces = join_literals([("", ATOM_LITERAL, KNOWN_NONE, prefix), *pieces])
-        text = b"".join([piece[3] for piece in pieces])
+        pieces = with_literals([("", ATOM_NONE, KNOWN_NONE, prefix), *pieces, ("", ATOM_NONE, KNOWN_NONE, b"\n")])
+        text = b"".join([before + name for before, _, _, name in pieces]) + bytes(CHUNK)
         self.format.is_json = is_json
-        self.format.atoms = <log_atom_t*>malloc(max(len(pieces), 1) * sizeof(log_atom_t))
-        self.format.text = <char*>malloc(max(len(text), 1))
+        self.format.atoms = <log_atom_t*>malloc(len(pieces) * sizeof(log_atom_t))
+        self.format.text = <char*>malloc(len(text))
         if self.format.atoms == NULL or self.format.text == NULL:
             raise MemoryError
         memcpy(self.format.text, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-        for _, kind, known, name in pieces:
+        for before, kind, known, name in pieces:
             atom = &self.format.atoms[self.format.count]
             atom.kind = kind
             atom.known = known
-            atom.start = start
+            atom.before = start
+            atom.before_size = len(before)
+            atom.start = start + atom.before_size
             atom.size = len(name)
-            start += atom.size
+            start = atom.start + atom.size
             self.format.count += 1
             if kind == ATOM_ENVIRON:
                 self.format.needs_environ = True
+            elif kind in (ATOM_SECONDS, ATOM_MILLISECONDS, ATOM_MICROSECONDS, ATOM_DECIMAL_SECONDS):
+                self.format.needs_times = True
 
     def __dealloc__(self):
         free(self.format.atoms)

@@ -20,7 +20,10 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset, strcpy, strlen
 from posix.unistd cimport close, usleep
 
-from fastwsgi._accesslog cimport LogFormat, record_t
+from fastwsgi._accesslog cimport (
+    LOGGED_APPLICATION, LOGGED_CONTENT, LOGGED_GIL, LOGGED_HEAD, LOGGED_QUEUE, LOGGED_SENDING, LOGGED_WHOLE, LogFormat,
+    record_t,
+)
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
     ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST,
@@ -30,7 +33,7 @@ from fastwsgi._connection cimport (
     connection_list_t, connection_lost, connection_new, connection_next, connection_post, connection_refuse,
     connection_settle, connection_t, connection_watch, exchange_times, list_append, list_take, loop_look_at_clock,
     loop_remind, loop_say, loop_t, probe_t, record_client, request_t, slot_borrow, slot_claim, slot_free, slot_init,
-    slot_quiet, slot_rest, slot_t, slot_waiting,
+    slot_log, slot_quiet, slot_rest, slot_t, slot_waiting,
 )
 from fastwsgi._environ cimport environ_template
 from fastwsgi._exchange cimport Context, exchange_run
@@ -46,8 +49,8 @@ from fastwsgi._overdue cimport SAMPLE_MS, exchange_revoke, overdue_arm, overdue_
 from fastwsgi._parser cimport KNOWN_X_REQUEST_ID, field_t, parser_t
 from fastwsgi._platform cimport (
     WATCH_READ, condition_wait, line_load, line_replace, line_store, platform_clock_ns, platform_name_thread,
-    platform_now_ns, platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_write_some,
-    pointer_store_relaxed, poller_close, pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock,
+    platform_now_ns, platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_wall_ns,
+    platform_write_some, pointer_store_relaxed, poller_close, pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock,
     pthread_mutex_trylock, pthread_mutex_unlock, sockaddr_storage, wake_drain, wake_write, word_add, word_count,
     word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed, word_store_release, word_swap,
 )
@@ -140,11 +143,36 @@ cdef void measure_end(crew_t* crew, slot_t* slot) noexcept nogil:
         average(&cell.busy_ns, (platform_thread_cpu_ns() - slot.began_cpu_ns) * (1 + others_run(crew, slot)))
 
 
-cdef void measure(slot_t* slot, const request_t* request) noexcept nogil:
-    """Count the exchange of a slot, which is over and was not taken away from its thread."""
-    count_answer(slot.measures, request.parser.method, 499 if slot.is_lost else slot.status)
-    exchange_times(slot.measures, request, <int64_t>word_load_relaxed(&slot.shown.bound_ns),
-                   slot.ended_ns - slot.took_ns, slot.ended_ns, slot.sending_ns)
+cdef void account(loop_t* loop, slot_t* slot, connection_t* connection) noexcept nogil:
+    """Count and log the exchange of a slot, which is over and was not taken away from its thread."""
+    cdef const request_t* request = connection.request
+    cdef int64_t bound_ns = <int64_t>word_load_relaxed(&slot.shown.bound_ns)
+    cdef int64_t began_ns = slot.ended_ns - slot.took_ns
+    cdef int status = 499 if slot.is_lost else slot.status
+    cdef record_t record
+    count_answer(slot.measures, request.parser.method, status)
+    exchange_times(slot.measures, request, bound_ns, began_ns, slot.ended_ns, slot.sending_ns)
+    if loop.access == NULL:
+        return
+    record.data = request.buffer.data + request.start
+    record.parser = &request.parser
+    record_client(&record, connection)
+    record.head = slot.head.lines.data
+    record.head_size = slot.head.lines.size
+    record.values = slot.values.data
+    record.values_size = slot.values.size
+    record.status = status
+    record.content_bytes = slot.sent
+    if loop.access.needs_times:
+        record.times_ns[<int>LOGGED_WHOLE] = <uint64_t>slot.took_ns
+        record.times_ns[<int>LOGGED_HEAD] = <uint64_t>(request.head_ns - request.began_ns)
+        record.times_ns[<int>LOGGED_CONTENT] = <uint64_t>(request.ready_ns - request.head_ns)
+        record.times_ns[<int>LOGGED_QUEUE] = <uint64_t>(bound_ns - request.ready_ns)
+        record.times_ns[<int>LOGGED_GIL] = <uint64_t>(began_ns - bound_ns)
+        record.times_ns[<int>LOGGED_APPLICATION] = <uint64_t>(slot.took_ns - slot.sending_ns)
+        record.times_ns[<int>LOGGED_SENDING] = <uint64_t>slot.sending_ns
+    record.wall_ns = platform_wall_ns()
+    slot_log(loop, slot, &record)
 
 
 # ---- the queue, the free threads, the lead (with the mutex held where it says "locked") ----
@@ -433,7 +461,7 @@ cdef void crew_bind(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     slot_claim(slot)
     pointer_store_relaxed(&connection.slot, slot)
     slot.connection = connection
-    slot.head_sent = slot.has_ended = slot.is_logged = False
+    slot.head_sent = slot.has_ended = False
     connection.requests += 1
     slot.number += 1
     slot.cell = cell_of(connection)
@@ -565,7 +593,7 @@ cdef bint crew_give_back(crew_t* crew, slot_t* slot) noexcept nogil:
     if slot_claim(slot):
         connection = slot.connection
         connection.is_answered = True
-        measure(slot, connection.request)
+        account(&crew.loop, slot, connection)
         if slot_waiting(slot) and connection_flush(&crew.loop, connection, slot) == TRANSMIT_LOST:
             connection_lost(&crew.loop, connection)
         slot.connection = NULL
@@ -590,7 +618,7 @@ cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
     pointer_store_relaxed(&connection.slot, NULL)
     connection.owner = OWNER_LOOP
     connection.is_answered = True
-    measure(slot, request)
+    account(loop, slot, connection)
     if (request.start + request.end < request.buffer.size and connection.outbox == NULL and not connection.closes
             and connection.inline_count < PIPELINE_MOST and slot_waiting(slot) < OUT_MOST):
         connection_next(loop, connection)

@@ -16,18 +16,14 @@ from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memset
 from posix.unistd cimport close
 
-from fastwsgi._accesslog cimport (
-    LOGGED_APPLICATION, LOGGED_CONTENT, LOGGED_GIL, LOGGED_HEAD, LOGGED_QUEUE, LOGGED_SENDING, LOGGED_WHOLE,
-    accesslog_values, record_t,
-)
+from fastwsgi._accesslog cimport accesslog_values
 from fastwsgi._buffer cimport buffer_append
 from fastwsgi._connection cimport (
     OUT_MOST, RESPONSE_DIRECT, SLOT_MASK, SLOT_REVOKED, TRANSMIT_DONE, TRANSMIT_FULL, TRANSMIT_LOST,
-    connection_lost, connection_t, connection_transmit, loop_t, record_client, request_id, request_t, slot_attend, slot_borrow,
-    slot_log, slot_moved, slot_rest, slot_quiet, slot_release, slot_t, slot_waiting, transmit_t,
+    connection_lost, connection_t, connection_transmit, loop_t, request_id, request_t, slot_attend, slot_borrow,
+    slot_moved, slot_rest, slot_quiet, slot_release, slot_t, slot_waiting, transmit_t,
 )
 from fastwsgi._content cimport Input, content_length, input_from_bytes, input_from_content
 from fastwsgi._environ cimport environ_build, environ_forward
@@ -35,7 +31,7 @@ from fastwsgi._lead cimport lead_holds
 from fastwsgi._outbox cimport OUTBOX_LOST, outbox_add, outbox_add_file, outbox_new, outbox_send
 from fastwsgi._parser cimport METHOD_HEAD, parser_t
 from fastwsgi._platform cimport (
-    dup_cloexec, line_load, platform_now_ns, platform_wall_ns, platform_wall_seconds, pthread_cond_wait,
+    dup_cloexec, line_load, platform_now_ns, platform_wall_seconds, pthread_cond_wait,
     pthread_mutex_lock, pthread_mutex_unlock, word_add, word_count, word_load_relaxed, word_store_relaxed,
 )
 from fastwsgi._refusals cimport REFUSAL_APPLICATION_ERROR
@@ -693,45 +689,6 @@ cdef int exchange_remarks(Context context, Exchange exchange, slot_t* slot) exce
     return 0
 
 
-cdef int exchange_log(Context context, Exchange exchange, slot_t* slot, dict environ) except -1:
-    """Write the access log line."""
-    cdef record_t record
-    cdef connection_t* connection
-    cdef request_t* request
-    cdef int64_t bound_ns = <int64_t>word_load_relaxed(&slot.shown.bound_ns)
-    cdef int64_t began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
-    cdef int64_t took_ns
-    memset(&record, 0, sizeof(record))
-    if context.access.format.needs_environ and environ is not None:
-        slot.values.size = 0
-        accesslog_values(&context.access.format, environ, &slot.values)
-        record.values = slot.values.data
-        record.values_size = slot.values.size
-    took_ns = platform_now_ns() - began_ns
-    record.times_ns[<int>LOGGED_WHOLE] = <uint64_t>took_ns
-    record.times_ns[<int>LOGGED_GIL] = <uint64_t>(began_ns - bound_ns)
-    record.times_ns[<int>LOGGED_APPLICATION] = <uint64_t>(took_ns - slot.sending_ns)
-    record.times_ns[<int>LOGGED_SENDING] = <uint64_t>slot.sending_ns
-    record.wall_ns = platform_wall_ns()
-    record.status = 499 if exchange.is_lost else slot.status
-    record.content_bytes = slot.sent
-    record.head = slot.head.lines.data
-    record.head_size = slot.head.lines.size
-    exchange.claim()
-    slot.is_logged = True
-    connection = slot.connection
-    request = connection.request
-    record.data = request.buffer.data + request.start
-    record.parser = &request.parser
-    record.times_ns[<int>LOGGED_HEAD] = <uint64_t>(request.head_ns - request.began_ns)
-    record.times_ns[<int>LOGGED_CONTENT] = <uint64_t>(request.ready_ns - request.head_ns)
-    record.times_ns[<int>LOGGED_QUEUE] = <uint64_t>(bound_ns - request.ready_ns)
-    record_client(&record, connection)
-    slot_log(context.loop, slot, &record)
-    exchange.release()
-    return 0
-
-
 cdef int leave_child(Context context, object error) except -1:
     """The application has forked, and the child came back from it: it ends here, for everything else is the parent's."""
     code = 0
@@ -815,7 +772,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
     Raises only when what the application did cannot be logged; the exchange is over then too.
     """
     cdef Exchange exchange = Exchange.__new__(Exchange)
-    cdef list environs = [] if context.logs_access else None
+    cdef list environs = [] if context.logs_access and context.access.format.needs_environ else None
     exchange.context = context
     exchange.loop = context.loop
     exchange.slot = slot
@@ -823,6 +780,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
     slot.sending_ns = 0
     slot.status = 0
     slot.head.lines.size = 0
+    slot.values.size = 0
     try:
         try:
             exchange_call(context, exchange, slot, environs)
@@ -841,8 +799,8 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
         try:
             if exchange.is_overrun or exchange.left:
                 exchange_remarks(context, exchange, slot)
-            if context.logs_access and not exchange.is_revoked:
-                exchange_log(context, exchange, slot, environs[0] if environs else None)
+            if environs:
+                accesslog_values(&context.access.format, environs[0], &slot.values)
         except ConnectionError:
             if not exchange.is_revoked:     # it was at its end: the leader has said so
                 raise

@@ -138,8 +138,7 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
             write_told(slot, connection, loop.now_ms - slot.watched_since_ms)
     if slot.head_sent:
         connection_count(loop, connection, slot.status)
-        if not slot.is_logged:
-            connection_log(loop, connection, slot.status, slot.sent, duration_ns)
+        connection_log(loop, connection, slot.status, slot.sent, duration_ns)
     if slot.has_ended:
         connection.is_answered = True
         connection.closes = True

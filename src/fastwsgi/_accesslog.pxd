@@ -10,16 +10,19 @@ cdef struct log_atom_t:
     int kind            # one of the ATOM_ values of the .pyx
     int known           # of a request field: its index in the parser's table of known names, or KNOWN_NONE; of a time:
                         # which of record_t
-    size_t start        # text[start:start + size] is the literal, or the name in lower case
+    size_t before       # text[before:before + before_size] is the literal before it
+    size_t before_size
+    size_t start        # text[start:start + size] is the name in lower case
     size_t size
 
 
 cdef struct log_format_t:
     log_atom_t* atoms   # owned
     size_t count
-    char* text          # owned
+    char* text          # owned; some octets more than the atoms have, which may be read
     bint is_json
     bint needs_environ  # it has a %({name}e)s, so accesslog_values() comes before accesslog_line()
+    bint needs_times    # it has one of record_t.times_ns
 
 
 cdef struct stamp_t:

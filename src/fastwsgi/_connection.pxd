@@ -181,7 +181,6 @@ cdef struct slot_t:
     buffer_t out                # wire bytes that have not been offered to the kernel; touched only with BUSY
     size_t out_sent
     bint head_sent              # the head of this exchange is in `out` or beyond
-    bint is_logged              # its access log line was written
     bint has_ended              # and all of its content; touched only with BUSY, as all since `out`
     uint64_t number             # of the exchange
     uint64_t away               # the lead word its thread went away with; 0 when it did not lead

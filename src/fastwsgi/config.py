@@ -29,6 +29,7 @@ from fastwsgi.kinds import (
     optional,
     path,
     several,
+    share,
     size,
     size_or_share,
     switch,
@@ -188,6 +189,13 @@ class Settings:
         WORKERS,
         "memory with which a worker is replaced: a size, or a share such as 80% of what this host or "
         "container may use",
+    )
+    memory_pressure: str = option(
+        "90%",
+        word_or("off", share()),
+        WORKERS,
+        "in a container: when so much of its memory limit is used, or the kernel says that memory is short, "
+        "the largest worker is replaced",
     )
     max_worker_lifetime: float = option(
         0.0,

@@ -286,6 +286,7 @@ def stats_text(stats: dict[str, Any]) -> str:
     lines = [
         headline(stats),
         subject(stats),
+        host(stats["host"]),
         f"{sum(stats['times']['counts'])} requests since the start: {latencies(stats)}",
         "",
         f"{'WORKER':>8}  GEN  {'STATE':8}  {'UP':>8}  {'MEMORY':>9}  {'REQUESTS':>9}  {'RUNNING':>7}  "
@@ -327,6 +328,20 @@ def headline(stats: dict[str, Any]) -> str:
 def subject(stats: dict[str, Any]) -> str:
     """What it serves, and where."""
     return f"generation {stats['generation']}: {stats['application']} at {', '.join(stats['addresses'])}"
+
+
+def host(host: dict[str, Any]) -> str:
+    """What it may use, and what is used."""
+    words = []
+    if host["used"] is not None:
+        words += [
+            f"{show_size(host['used'] - host['cache'])} used",
+            f"{show_size(host['cache'])} of page cache",
+        ]
+    if host["waited"] is not None:
+        words.append(f"waited for {host['waited']:.1%} of the last 10 s")
+    memory = f"memory {show_size(host['memory'])}{': ' if words else ''}{', '.join(words)}"
+    return f"CPUs {host['cpus']:.3g}, {memory}"
 
 
 def latencies(stats: dict[str, Any], since: dict[str, Any] | None = None) -> str:

@@ -15,11 +15,13 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastwsgi import __version__, resources
 from fastwsgi._stats import TIME_BOUNDS, Board, Row, row_state_t, totals
 from fastwsgi.metrics import CONTENT_TYPE, exposition
+from fastwsgi.resources import ROOT
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -97,6 +99,7 @@ def describe(view: View) -> dict[str, Any]:
         "stopping": view.is_stopping,
         # How long requests took that have ended, those in the last place longer than the last bound.
         "times": {"bounds": TIME_BOUNDS, "counts": totals(board for _, board in view.boards).times["all"][0]},
+        "host": describe_host(),
         "workers": workers,
         "requests": requests,
     }
@@ -106,6 +109,19 @@ def leaks_of(row: Row) -> dict[str, Any] | None:
     """What a worker with --leak-report knows; None before it does."""
     text = row.leaks
     return json.loads(text) if text else None
+
+
+def describe_host(root: Path = ROOT) -> dict[str, Any]:
+    """What this host or container has; where there is a limit, what is used of it, too."""
+    memory, wait = resources.find_memory(root), resources.find_memory_wait(root)
+    use = resources.find_memory_use(root) if memory.is_limit else None
+    return {
+        "cpus": resources.find_cpus(root).cores,
+        "memory": memory.size,
+        "used": use.used if use is not None else None,
+        "cache": use.cache if use is not None else None,
+        "waited": wait.share if wait is not None else None,
+    }
 
 
 class Metrics:

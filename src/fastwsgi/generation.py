@@ -1,5 +1,6 @@
 """What one reading of configuration and code leads to: opened addresses and logs, shared memory, workers."""
 
+import logging
 import math
 import mmap
 import os
@@ -22,6 +23,7 @@ from fastwsgi.errors import ConfigError
 from fastwsgi.gunicorn import Config
 from fastwsgi.listener import Listener, open_listeners
 from fastwsgi.logs import AccessLog, ErrorLog
+from fastwsgi.pressure import Pressure, Shortage
 from fastwsgi.privileges import Identity
 from fastwsgi.process import Place
 from fastwsgi.sources import Configuration
@@ -81,6 +83,7 @@ class Generation:
         self.settings: Settings = work.settings
         self.workers = workers
         self.why_so_many = why
+        self.pressure = Pressure.of(work.settings.memory_pressure)
         self._lines = lines
         self.is_readable = True  # the board, and not one of another version of the server
         self.memory = memory or new_memory(workers, work.settings.threads)
@@ -304,6 +307,16 @@ def new_memory(workers: int, threads: int) -> tuple[int, int, int]:
     return fd, rows, threads
 
 
+@dataclass(frozen=True, slots=True)
+class Wear:
+    """Why a worker shall be replaced, and when at the latest it is not waited any more for a quiet moment."""
+
+    why: str
+    until: float
+    level: int = logging.INFO
+    shortage: Shortage | None = None  # for want of memory
+
+
 @dataclass(eq=False, slots=True)
 class Child:
     """A worker, as the supervisor sees it."""
@@ -315,8 +328,11 @@ class Child:
     serves_since: float = 0.0
     pid: int = 0  # not known yet while a loader forks it
     state: State = State.STARTING
+    fresh: int = 0  # memory that it had when it began to serve
     wears_out: float = NEVER  # --max-worker-lifetime
-    marked: str = ""  # why it shall be replaced
+    wear: Wear | None = None  # it shall be replaced
+    marked: bool = False  # now
+    makes_room: bool = False  # it leaves before another one starts
     kill_at: float = NEVER
     output: Output | None = None  # what it prints, if that is captured and no loader has it
     was_told: bool = False  # that it takes long to start
@@ -328,6 +344,11 @@ class Child:
     @property
     def age(self) -> float:
         return time.monotonic() - self.born
+
+    @property
+    def is_quiet(self) -> bool:
+        """No request runs."""
+        return not self.row.counters()["exchanges"]
 
     @property
     def hooked(self) -> hooks.Worker:

@@ -154,14 +154,25 @@ def word_or(word: str, kind: Kind) -> Kind:
     return Kind(f"{word}|{kind.metavar}", read, lambda value: word if value == word else kind.show(value))
 
 
+def share() -> Kind:
+    """A share of something: text such as 80%."""
+
+    def read(value: object) -> str:
+        found = re.fullmatch(r"([1-9][0-9]?|100)\s*%", value.strip()) if isinstance(value, str) else None
+        if found is None:
+            raise ValueError("a share such as 80%")
+        return f"{found[1]}%"
+
+    return Kind("SHARE", read)
+
+
 def size_or_share() -> Kind:
-    """Bytes, or a share of something: text such as 80%."""
-    sizes = size(1 << 50, 1 << 20)
+    """Bytes, or a share of something."""
+    sizes, shares = size(1 << 50, 1 << 20), share()
 
     def read(value: object) -> object:
-        share = re.fullmatch(r"([1-9][0-9]?|100)\s*%", value.strip()) if isinstance(value, str) else None
-        if share:
-            return f"{share[1]}%"
+        if shares.takes(value):
+            return shares.read(value)
         try:
             return sizes.read(value)
         except ValueError as error:

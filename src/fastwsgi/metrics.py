@@ -149,29 +149,30 @@ def of_processes(boards: "Sequence[Board]", root: Path) -> Iterator[str]:
 def of_host(root: Path) -> Iterator[str]:
     cpus, memory = resources.find_cpus(root), resources.find_memory(root)
     yield gauge(
-        "fastwsgi_cpu_limit_cores",
-        "Processors that this host or container may keep busy.",
-        cpus.allowed if cpus.quota is None else min(cpus.allowed, cpus.quota),
+        "fastwsgi_cpu_limit_cores", "Processors that this host or container may keep busy.", cpus.cores
     )
-    yield gauge("fastwsgi_memory_limit_bytes", "Memory that this host or container may use.", memory.size)
-    used = cgroup_numbers("memory", root, "memory.current", "memory.usage_in_bytes")
-    if "" in used:
-        yield gauge("fastwsgi_memory_used_bytes", "Memory that this container uses.", used[""])
-    throttled = cgroup_numbers("cpu", root, "cpu.stat").get("throttled_usec")
+    throttled = resources.find_throttling(root)
     if throttled is not None:
         yield counter(
-            "fastwsgi_cpu_throttled_seconds", "Time that this container was kept waiting.", throttled / 1e6
+            "fastwsgi_cpu_throttled_seconds", "Time that this container was kept waiting.", throttled
         )
-
-
-def cgroup_numbers(controller: str, root: Path, *names: str) -> dict[str, int]:
-    """What the first of these files that the innermost cgroup has says: lines of a name and a number."""
-    for group in itertools.islice(resources.cgroups(controller, root), 1):
-        for name in names:
-            lines = [line.split() for line in resources.read(group / name).splitlines()]
-            if lines:
-                return {" ".join(words[:-1]): int(words[-1]) for words in lines}
-    return {}
+    yield gauge("fastwsgi_memory_limit_bytes", "Memory that this host or container may use.", memory.size)
+    use = resources.find_memory_use(root)
+    if use is not None:
+        yield gauge("fastwsgi_memory_used_bytes", "Memory that this container uses.", use.used)
+        yield gauge(
+            "fastwsgi_memory_cache_bytes", "Content of files in that, which the kernel takes back.", use.cache
+        )
+    wait = resources.find_memory_wait(root)
+    if wait is not None:
+        yield gauge(
+            "fastwsgi_memory_pressure_ratio",
+            "Share of the last ten seconds in which processes had to wait for memory.",
+            wait.share,
+        )
+        yield counter(
+            "fastwsgi_memory_pressure_seconds", "Time that processes had to wait for memory.", wait.seconds
+        )
 
 
 # ---- the format ----

@@ -37,7 +37,11 @@ class Cpus:
     @property
     def usable(self) -> int:
         """Whole ones, at least 1: a part of one is used best by a worker of its own."""
-        return self.allowed if self.quota is None else max(1, min(self.allowed, math.ceil(self.quota)))
+        return max(1, math.ceil(self.cores))
+
+    @property
+    def cores(self) -> float:
+        return self.allowed if self.quota is None else min(self.allowed, self.quota)
 
     def __str__(self) -> str:
         if self.allowed < self.present:
@@ -54,8 +58,35 @@ class Memory:
     size: int
     source: str
 
+    @property
+    def is_limit(self) -> bool:
+        return self.source == "memory limit"
+
     def __str__(self) -> str:
         return f"the {self.source} of {show_size(self.size)}"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What the processes of a cgroup have together, and how the kernel gets on with that."""
+
+    limit: int | None
+    used: int
+    cache: int  # of that: content of files, which the kernel takes back before it lacks memory
+    wait: "MemoryWait | None"
+    hits: int  # so far: times that there was a limit in the way
+
+    @property
+    def needed(self) -> int:
+        return self.used - self.cache
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryWait:
+    """That a process at least had to wait for memory: the share of the last ten seconds; seconds in all."""
+
+    share: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +109,37 @@ def find_memory(root: Path = ROOT) -> Memory:
 
     Not RLIMIT_AS: it is for addresses, not memory, and for each process alone.
     """
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    machine = machine_memory()
     limits = [limit for group in cgroups("memory", root) if (limit := memory_limit(group)) is not None]
     if limits and min(limits) < machine:
         return Memory(min(limits), "memory limit")
     return Memory(machine, "memory")
+
+
+def find_memory_use(root: Path = ROOT) -> MemoryUse | None:
+    """Of the cgroup with the lowest limit, the innermost if there is none; None if no cgroup tells."""
+    uses = [use for group in cgroups("memory", root) if (use := memory_use(group)) is not None]
+    return min(uses, key=lambda use: math.inf if use.limit is None else use.limit, default=None)
+
+
+def find_memory_wait(root: Path = ROOT) -> MemoryWait | None:
+    """Of the innermost cgroup that tells, or of the machine."""
+    files = [group / "memory.pressure" for group in cgroups("memory", root)]
+    files.append(root / "proc/pressure/memory")
+    return next((wait for file in files if (wait := memory_wait(file)) is not None), None)
+
+
+def find_throttling(root: Path = ROOT) -> float | None:
+    """Seconds that the CPU quota of the innermost cgroup has kept it waiting; None if it does not say."""
+    group = next(cgroups("cpu", root), None)
+    throttled = numbers(group / "cpu.stat").get("throttled_usec") if group is not None else None
+    return None if throttled is None else throttled / 1e6
+
+
+def limited_cgroups(root: Path = ROOT) -> list[Path]:
+    """Those that leave this process less memory than the machine has, inside out."""
+    found = [(group, memory_limit(group)) for group in cgroups("memory", root)]
+    return [group for group, limit in found if limit is not None and limit < machine_memory()]
 
 
 def count_workers(setting: int | str, cpus: Cpus) -> tuple[int, str]:
@@ -121,6 +178,10 @@ def rss(pid: int, root: Path = ROOT) -> int | None:
         return rss_from_ps(pid)
     fields = read(root / f"proc/{pid}/statm").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else None
+
+
+def machine_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def rss_from_ps(pid: int) -> int | None:
@@ -201,10 +262,47 @@ def cpu_quota(group: Path) -> float | None:
 
 
 def memory_limit(group: Path) -> int | None:
-    """What all processes of the cgroup may have together; None: no limit."""
-    text = read(group / "memory.max") or read(group / "memory.limit_in_bytes")
-    # Version 1 has a number near 2**63 where there is none: more than any machine has.
-    return int(text) if text.strip().isdigit() else None
+    """What all processes of the cgroup may have together; None: no limit.
+
+    From memory.high on the kernel has them wait, at memory.max it kills. Version 1 has a number near 2**63
+    where there is no limit: more than any machine has.
+    """
+    names = ("memory.max", "memory.high", "memory.limit_in_bytes")
+    return min((limit for name in names if (limit := number(group / name)) is not None), default=None)
+
+
+def memory_use(group: Path) -> MemoryUse | None:
+    """What a cgroup uses of its memory; None if it does not say."""
+    used = number(group / "memory.current")
+    if used is None:
+        used = number(group / "memory.usage_in_bytes")
+    if used is None:
+        return None
+    stat = numbers(group / "memory.stat")
+    # In version 1 what has no such prefix is without the cgroups below.
+    prefix = "total_" if "total_inactive_file" in stat else ""
+    cache = stat.get(f"{prefix}inactive_file", 0) + stat.get(f"{prefix}active_file", 0)
+    events = numbers(group / "memory.events")
+    hits = events.get("high", 0) + events.get("max", 0) + (number(group / "memory.failcnt") or 0)
+    return MemoryUse(
+        memory_limit(group), used, min(cache, used), memory_wait(group / "memory.pressure"), hits
+    )
+
+
+def memory_wait(file: Path) -> MemoryWait | None:
+    found = re.search(r"^some avg10=([0-9.]+) .*\btotal=([0-9]+)", read(file), re.MULTILINE)
+    return MemoryWait(float(found[1]) / 100, int(found[2]) / 1e6) if found else None
+
+
+def number(file: Path) -> int | None:
+    """The number that a file has; None for anything else, such as the word max."""
+    return numbers(file).get("")
+
+
+def numbers(file: Path) -> dict[str, int]:
+    """What lines with a name and a number say; a number without a name has an empty one."""
+    lines = [line.split() for line in read(file).splitlines()]
+    return {" ".join(words[:-1]): int(words[-1]) for words in lines if words and words[-1].isdigit()}
 
 
 def unescape(field: str) -> str:

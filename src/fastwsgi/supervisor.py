@@ -5,6 +5,7 @@ served its requests and a signal that asks for one more are all the same to it. 
 nothing is waited for.
 """
 
+import logging
 import os
 import random
 import selectors
@@ -24,10 +25,11 @@ from fastwsgi.child import HANDLED, Forked
 from fastwsgi.config import Settings
 from fastwsgi.control import View
 from fastwsgi.errors import ConfigError
-from fastwsgi.generation import NEVER, Child, Generation, Lines, State, place_of
+from fastwsgi.generation import NEVER, Child, Generation, Lines, State, Wear, place_of
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG, AccessLog, error_log_fd
 from fastwsgi.monitor import Helper, Monitor, open_monitors
+from fastwsgi.pressure import Pressure, Shortage, Size
 from fastwsgi.privileges import Identity
 from fastwsgi.process import (
     Launch,
@@ -38,6 +40,7 @@ from fastwsgi.process import (
     daemonize,
     set_title,
 )
+from fastwsgi.resources import show_size
 from fastwsgi.sources import Configuration, starting_directory
 from fastwsgi.worker import (
     EXIT_PATIENCE,
@@ -71,6 +74,11 @@ TRIAL_PATIENCE = 30.0
 # A stronger signal follows after so many seconds.
 KILL_PATIENCE = 2.0
 MEMORY_PAUSE = 5.0
+# How long a moment is waited for in which a worker that is worn runs no request, and if memory is short; and
+# how often it is looked for.
+QUIET_PATIENCE = 10.0
+SHORT_PATIENCE = 1.0
+QUIET_PAUSE = 0.1
 SECOND_LOOK = 1.0
 # Where no process can be had.
 START_PAUSE = 1.0
@@ -253,7 +261,7 @@ class Supervisor:
             yield one.kill_at
             yield one.silent_at()
             if one.state is State.SERVING and not one.marked:
-                yield one.wears_out
+                yield min(one.wear.until, time.monotonic() + QUIET_PAUSE) if one.wear else one.wears_out
         for generation in self._loaders.values():
             yield generation.loader_kill_at
         for helper in self._helpers:
@@ -480,6 +488,8 @@ class Supervisor:
 
     def _worker_serves(self, one: Child) -> None:
         one.state, one.serves_since = State.SERVING, time.monotonic()
+        if one.generation.pressure is not None:
+            one.fresh = resources.pss(one.pid) or 0
         lifetime = one.generation.settings.max_worker_lifetime
         if lifetime:
             one.wears_out = one.serves_since + lifetime * random.uniform(0.9, 1.1)
@@ -491,26 +501,59 @@ class Supervisor:
 
     def _look_for_wear(self, one: Child, now: float) -> None:
         if one.row.wants:
-            one.marked = "has had its requests (--max-requests)"
-        elif now >= one.wears_out:
-            one.marked = "has had its time (--max-worker-lifetime)"
-        if one.marked:
-            LOG.info("Worker %d %s: another one takes its place", one.pid, one.marked)
+            one.wear = Wear("has had its requests (--max-requests)", until=now)
+        elif one.wear is None and now >= one.wears_out:
+            one.wear = Wear("has had its time (--max-worker-lifetime)", until=now + QUIET_PATIENCE)
+        if one.wear is not None and (now >= one.wear.until or one.is_quiet):
+            self._mark(one, one.wear)
+
+    def _mark(self, one: Child, wear: Wear) -> None:
+        """Have another one take its place."""
+        one.marked = True
+        one.makes_room = wear.shortage is not None and self._has_to_make_room(one, wear.shortage)
+        then = " once it has left" if one.makes_room else ""
+        LOG.log(wear.level, "Worker %d %s: another one takes its place%s", one.pid, wear.why, then)
+        if one.makes_room:
+            self._retire(one)
+
+    def _has_to_make_room(self, one: Child, shortage: Shortage) -> bool:
+        """Others serve meanwhile, or clients wait in the kernel's queue."""
+        has_others = any(other.state is State.SERVING and other is not one for other in self._children)
+        # While it is imported, an application takes more than afterwards.
+        return has_others or shortage.needed + 2 * one.fresh > shortage.limit
+
+    def _watch_memory(self, generation: Generation) -> None:
+        is_watched = generation.memory_limit is not None or generation.pressure is not None
+        self._memory_look = time.monotonic() if is_watched else NEVER
 
     def _look_at_memory(self, now: float) -> None:
         self._memory_look = now + MEMORY_PAUSE
         for one in self._children:
             limit = one.generation.memory_limit
-            used = resources.rss(one.pid) if limit and one.state is State.SERVING and not one.marked else None
+            used = resources.rss(one.pid) if limit and one.state is State.SERVING and not one.wear else None
             if limit and used is not None and used > limit:
-                one.marked = "is too large (--max-worker-memory)"
-                LOG.warning(
-                    "Worker %d %s, %d MiB of %d: another one takes its place",
-                    one.pid,
-                    one.marked,
-                    used >> 20,
-                    limit >> 20,
-                )
+                why = f"is too large (--max-worker-memory), {used >> 20} MiB of {limit >> 20}"
+                one.wear = Wear(why, until=now + QUIET_PATIENCE, level=logging.WARNING)
+        if self._generation is not None and self._generation.pressure is not None:
+            self._look_for_shortage(self._generation.pressure, now)
+
+    def _look_for_shortage(self, pressure: Pressure, now: float) -> None:
+        shortage = pressure.look(now)
+        self._memory_look = min(self._memory_look, now + pressure.look_pause)
+        if self._stage is not Stage.NONE or not all(self._is_settled(one) for one in self._children):
+            return  # it will be another matter soon
+        workers = {one.pid: one for one in self._children} if shortage is not None else {}
+        sizes = [Size(pid, resources.pss(pid) or 0, one.fresh) for pid, one in workers.items()]
+        largest = pressure.choose(shortage, sizes, now)
+        if shortage is not None and largest is not None:
+            size = show_size(largest.now)
+            why = f"is the largest, {size}, and memory is short (--memory-pressure; {shortage})"
+            until = now if shortage.is_urgent else now + SHORT_PATIENCE
+            workers[largest.pid].wear = Wear(why, until, logging.WARNING, shortage)
+
+    def _is_settled(self, one: Child) -> bool:
+        """It serves and goes on to."""
+        return one.state is State.SERVING and one.wear is None and one.generation is self._generation
 
     def _worker_is_silent(self, one: Child, now: float) -> None:
         timeout = show_age(one.generation.settings.worker_timeout)
@@ -604,6 +647,8 @@ class Supervisor:
         fresh = [one for one in fresh if one.state is not State.LEAVING]
         starting = [one for one in fresh if one.state is State.STARTING]
         lacking = self._wanted - len(fresh)
+        is_complete = lacking <= 0 and not starting
+        lacking -= sum(one.makes_room for one in self._children)
         if len(serving) >= self._wanted:
             # Every place is taken, some by those that are to be replaced: one after the other.
             lacking = min(lacking, 1 - len(starting))
@@ -616,7 +661,7 @@ class Supervisor:
         serving.sort(key=lambda one: (one.generation is generation, not one.marked, -one.number))
         for one in serving[: max(0, len(serving) - self._wanted)]:
             self._retire(one)
-        if self._reload_began and self._trial is None and lacking <= 0 and not starting:
+        if self._reload_began and self._trial is None and is_complete:
             LOG.info("Reloaded in %s", show_age(time.monotonic() - self._reload_began))
             self._reload_failure = ""
             self._reload_is_over()
@@ -681,7 +726,7 @@ class Supervisor:
             self._wanted, lowered = resources.fit_to_memory(self._wanted, each, resources.find_memory())
             why = lowered or why
         self._crashes, self._start_after = 0, 0.0
-        self._memory_look = NEVER if generation.memory_limit is None else time.monotonic()
+        self._watch_memory(generation)
         self._announce(generation, why)
         if former is None:
             self._call(generation, "when_ready")
@@ -727,7 +772,18 @@ class Supervisor:
         )
         for listener in self._listeners:
             LOG.info("Listening at %s", listener.url)
+        self._announce_limits(generation)
         LOG.info("Process %d; Ctrl-C or TERM stops it, HUP reloads it", os.getpid())
+
+    def _announce_limits(self, generation: Generation) -> None:
+        quota, memory = resources.find_cpus().quota, resources.find_memory()
+        limits = [] if quota is None else [f"a CPU quota of {quota:.3g}"]
+        if memory.is_limit:
+            limits.append(f"{show_size(memory.size)} of memory")
+        share = generation.settings.memory_pressure
+        then = f"; from {share} of that on the largest worker is replaced (--memory-pressure)"
+        if limits:
+            LOG.info("Limits of its cgroup: %s%s", ", ".join(limits), then if generation.pressure else "")
 
     def _retire(self, one: Child) -> None:
         """Let a worker finish what it has, while others go on."""
@@ -744,8 +800,7 @@ class Supervisor:
         if one.state is State.LEAVING:
             self._retire(one)  # or it had not got as far as to know from whom it was
         elif self._stage is Stage.NONE and not one.marked:
-            one.marked = "shall leave (TERM)"
-            LOG.info("Worker %d %s: another one takes its place", one.pid, one.marked)
+            self._mark(one, Wear("shall leave (TERM)", until=0.0))
 
     def _expect_end(self, one: Child) -> None:
         patience = one.generation.settings.graceful_timeout + 2 * EXIT_PATIENCE
@@ -994,6 +1049,7 @@ class Supervisor:
             self._pid_file = PidFile.restored(*kept.pid_file)
         latest = self._generation = Generation.resumed(kept, self._lines, list(self._listeners))
         set_title("supervisor", latest.settings.name)
+        self._watch_memory(latest)
         for number, memory in kept.boards.items():
             former = latest
             if int(number) != latest.number:

@@ -59,6 +59,7 @@ SUPERVISED = (
     "max_requests",
     "max_requests_jitter",
     "max_worker_memory",
+    "memory_pressure",
     "max_worker_lifetime",
     "preload",
     "reuse_port",

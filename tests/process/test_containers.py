@@ -1,4 +1,4 @@
-"""--workers auto in a container: as many as its limits have room for, and the first line says why."""
+"""In a container: as many workers as its limits have room for, and none is killed that can be replaced."""
 
 import os
 import re
@@ -6,14 +6,15 @@ import signal
 
 import pytest
 
-from fastwsgi.resources import ROOT, cgroups
+from fastwsgi.resources import ROOT, cgroups, memory_use
 from process.family import stop, wait_for_workers
+from process.load import load
 from subprocesses import Process
 from support import wait_until
 
 MIB = 1 << 20
 
-pytestmark = pytest.mark.skipif(
+several_cpus = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one worker is the least"
 )
 
@@ -43,6 +44,14 @@ class Container:
             pytest.skip(f"a cgroup for {controller} is not permitted here: {error}")
         if not files:
             pytest.skip(f"the controller {controller} is not passed on to a cgroup of ours")
+
+    def limit_memory(self, size):
+        self.limit("memory", {"memory.limit_in_bytes": size, "memory.max": size})
+
+    @property
+    def memory(self):
+        """What is used of it, as the kernel counts."""
+        return memory_use(self.groups[0])
 
     def remove(self):
         for group in self.groups:
@@ -86,8 +95,9 @@ def first_line(server):
     return re.findall(r"with (\d+) workers? \((.*)\) of 4 threads", server.stderr)[-1]
 
 
+@several_cpus
 def test_workers_are_as_many_as_the_memory_has_room_for(start_contained, container, site):
-    container.limit("memory", {"memory.limit_in_bytes": 200 * MIB, "memory.max": 200 * MIB})
+    container.limit_memory(200 * MIB)
     site.write("1", BALLAST)
     server = start_contained()
     number, why = first_line(server)
@@ -103,17 +113,90 @@ def test_workers_are_as_many_as_the_memory_has_room_for(start_contained, contain
     stop(server)
 
 
+@several_cpus
 def test_what_workers_share_counts_once(start_contained, container, site):
-    container.limit("memory", {"memory.limit_in_bytes": 200 * MIB, "memory.max": 200 * MIB})
+    container.limit_memory(200 * MIB)
     site.write("1", BALLAST)
     server = start_contained("--preload")
     assert int(first_line(server)[0]) >= 2
     stop(server)
 
 
+@several_cpus
 def test_workers_are_as_many_as_the_quota_lets_run(start_contained, container):
     container.limit("cpu", {"cpu.cfs_quota_us": 100_000, "cpu.max": "100000 100000"})
     server = start_contained()
     assert first_line(server) == ("1", f"{CPUS} CPUs, quota of 1"), server.stderr
+    assert "Limits of its cgroup: a CPU quota of 1\n" in server.stderr
     wait_for_workers(server, 1)
+    stop(server)
+
+
+# Under pressure
+
+
+def grow(server, container, share):
+    """Have workers keep more and more, until so much of the limit is needed."""
+    while container.memory.needed < share * container.memory.limit:
+        assert server.ask("/grow").status == 200
+
+
+def position(server, pattern):
+    """Where the log has it."""
+    found = re.search(pattern, server.stderr)
+    assert found, f"{pattern}: {server.stderr}"
+    return found.start()
+
+
+def replaced_in(server):
+    """Wait until a worker is replaced because memory is short; its number, and how large it is, in MiB."""
+    server.wait_said("memory is short")
+    pid, size = re.search(r"Worker (\d+) is the largest, (\d+) MiB", server.stderr).groups()
+    server.wait_said(f"Worker {pid} has left")
+    return int(pid), int(size)
+
+
+def expect_no_other(server, container):
+    assert server.stderr.count("memory is short") == 1, server.stderr
+    assert "was killed" not in server.stderr
+    assert container.memory.needed < 0.9 * container.memory.limit
+
+
+@pytest.mark.parametrize("options", [(), ("--reuse-port",)], ids=["", "reuse-port"])
+def test_the_largest_worker_makes_room_for_another(start_contained, container, options):
+    container.limit_memory(400 * MIB)
+    server = start_contained("--workers", "2", "--log-level", "debug", *options)
+    assert "Limits of its cgroup: 400 MiB of memory; from 90% of that on the largest" in server.stderr
+    before = wait_for_workers(server, 2)
+    with load(server.address, clients=10) as running:
+        running.wait_answers()
+        grow(server, container, 0.91)
+        largest, size = replaced_in(server)
+        assert largest in before
+        assert size > 150
+        running.wait_workers(*wait_for_workers(server, 2, without=[largest]))
+    running.report.check()
+    [successor] = wait_for_workers(server, 2) - before
+    assert position(server, f"Worker {largest} has left") < position(server, f"Worker {successor} serves")
+    expect_no_other(server, container)
+    stop(server)
+
+
+@pytest.mark.parametrize(
+    ("share", "ballast", "makes_room"), [(50, "", False), (90, BALLAST, True)], ids=["fits", "does-not-fit"]
+)
+def test_the_only_worker_is_replaced(start_contained, container, site, share, ballast, makes_room):
+    container.limit_memory(400 * MIB)
+    site.write("1", ballast)
+    server = start_contained("--workers", "1", "--log-level", "debug", "--memory-pressure", f"{share}%")
+    with load(server.address, clients=10) as running:
+        running.wait_answers()
+        grow(server, container, share / 100 + 0.01)
+        only, _ = replaced_in(server)
+        [successor] = wait_for_workers(server, 1, without=[only])
+        running.wait_workers(successor)
+    running.report.check()
+    has_left = position(server, f"Worker {only} has left")
+    assert (has_left < position(server, f"Worker {successor} serves")) == makes_room
+    expect_no_other(server, container)
     stop(server)

@@ -286,6 +286,19 @@ def test_a_worker_that_has_served_its_time_is_replaced(start_site):
     stop(server)
 
 
+def test_a_worker_is_replaced_in_a_quiet_moment(start_site):
+    server = start_site("--max-worker-lifetime", "500ms", workers=1)
+    [before] = workers_of(server)
+    client, _ = holder(server, "long")
+    assert not client.readable(2)
+    assert "--max-worker-lifetime" not in server.stderr
+    server.go_on("long")
+    assert client.read_response().status == 200
+    server.wait_said(f"Worker {before} has had its time (--max-worker-lifetime)")
+    wait_for_workers(server, 1, without=[before])
+    server.stop()
+
+
 def test_a_worker_that_grows_too_large_is_replaced(start_site):
     server = start_site("--max-worker-memory", "150m")
     with load(server.address) as running:

@@ -36,6 +36,10 @@ def leak():
     leaked.append(b"x" * (200 * MIB))
 
 
+def grow():
+    leaked.append(b"x" * (20 * MIB))
+
+
 def leave_a_stranger():
     """A grandchild that has lost its parent, and ends soon."""
     child = os.fork()
@@ -46,7 +50,9 @@ def leave_a_stranger():
     os.waitpid(child, 0)
 
 
-TROUBLES = {f"/{trouble.__name__}": trouble for trouble in (segfault, leave, hang, leak, leave_a_stranger)}
+TROUBLES = {
+    f"/{trouble.__name__}": trouble for trouble in (segfault, leave, hang, leak, grow, leave_a_stranger)
+}
 
 
 def hold(name):
@@ -62,8 +68,8 @@ def hold(name):
 def troubled(generation):
     """The application, as this generation of the code.
 
-    /hold/NAME waits for the test; /segfault, /leave, /hang, /leak and /leave_a_stranger do what they say; all
-    else is answered as `numbered` does.
+    /hold/NAME waits for the test; /segfault, /leave, /hang, /leak, /grow and /leave_a_stranger do what they
+    say; all else is answered as `numbered` does.
     """
     others = numbered(generation)
 

@@ -231,6 +231,15 @@ def test_wrong_memory_of_a_worker(value):
         Settings(max_worker_memory=value)
 
 
+def test_pressure():
+    assert Settings().memory_pressure == "90%"
+    assert Settings(memory_pressure="OFF").memory_pressure == "off"
+    assert Settings(memory_pressure=" 75 %").memory_pressure == "75%"
+    for wrong in ("", "512m", "0%", "101%", 0.9, 90, None, False):
+        with pytest.raises(ConfigError, match=r"^memory_pressure: .* is not off or a share such as 80%$"):
+            Settings(memory_pressure=wrong)
+
+
 def test_paths():
     assert Settings(health="/healthz", ready="/").ready == "/"
     for wrong in ("", "healthz", "/a b", "/a?b", "/a#b", "/\n", "/\N{LATIN SMALL LETTER E WITH ACUTE}", 1):

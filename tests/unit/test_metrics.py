@@ -120,6 +120,8 @@ def test_in_a_container(tmp_path, board):
             "proc/self/statm": "",
             "sys/fs/cgroup/memory.max": "536870912\n",
             "sys/fs/cgroup/memory.current": "1048576\n",
+            "sys/fs/cgroup/memory.stat": "inactive_file 4096\nactive_file 0\n",
+            "sys/fs/cgroup/memory.pressure": "some avg10=12.50 avg60=0.00 avg300=0.00 total=3500000\n",
             "sys/fs/cgroup/cpu.max": "50000 100000\n",
             "sys/fs/cgroup/cpu.stat": "usage_usec 5\nnr_throttled 3\nthrottled_usec 2500000\n",
         },
@@ -127,6 +129,9 @@ def test_in_a_container(tmp_path, board):
     families = parsed(exposition([board], tmp_path).decode())
     assert value(families, "fastwsgi_memory_limit_bytes") == 512 << 20
     assert value(families, "fastwsgi_memory_used_bytes") == 1 << 20
+    assert value(families, "fastwsgi_memory_cache_bytes") == 4096
+    assert value(families, "fastwsgi_memory_pressure_ratio") == 0.125
+    assert value(families, "fastwsgi_memory_pressure_seconds_total") == 3.5
     assert value(families, "fastwsgi_cpu_limit_cores") == 0.5
     assert value(families, "fastwsgi_cpu_throttled_seconds_total") == 2.5
     # There is no such process there.
@@ -135,7 +140,7 @@ def test_in_a_container(tmp_path, board):
 
 def test_where_there_are_no_cgroups(tmp_path, board):
     families = parsed(exposition([board], tmp_path).decode())
-    assert "fastwsgi_memory_used_bytes" not in families
+    assert not [name for name in families if re.match("fastwsgi_memory_(used|cache|pressure)", name)]
     assert "fastwsgi_cpu_throttled_seconds" not in families
 
 
@@ -146,6 +151,7 @@ def test_every_metric_is_documented(tmp_path, board):
             "proc/self/cgroup": "0::/\n",
             "proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
             "sys/fs/cgroup/memory.current": "1\n",
+            "sys/fs/cgroup/memory.pressure": "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
             "sys/fs/cgroup/cpu.stat": "throttled_usec 0\n",
         },
     )

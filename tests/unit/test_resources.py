@@ -10,10 +10,16 @@ import pytest
 from fastwsgi.resources import (
     Cpus,
     Memory,
+    MemoryUse,
+    MemoryWait,
     count_workers,
     find_cpus,
     find_memory,
+    find_memory_use,
+    find_memory_wait,
+    find_throttling,
     fit_to_memory,
+    limited_cgroups,
     pss,
     rss,
     rss_from_ps,
@@ -170,6 +176,78 @@ def test_a_limit_above_what_the_machine_has_is_none(tree):
     tree.write("sys/fs/cgroup/memory.max", str(2**60))
     memory = find_memory(tree.root)
     assert memory == Memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "memory")
+
+
+def test_from_memory_high_on_processes_wait(tree):
+    tree.version2("/a")
+    tree.write("sys/fs/cgroup/a/memory.max", str(100 * MIB))
+    tree.write("sys/fs/cgroup/a/memory.high", "max")
+    assert tree.limit == 100 * MIB
+    tree.write("sys/fs/cgroup/a/memory.high", str(80 * MIB))
+    assert tree.limit == 80 * MIB
+
+
+WAIT = (
+    "some avg10=12.34 avg60=5.00 avg300=1.00 total=44949\nfull avg10=1.00 avg60=0.00 avg300=0.00 total=1065"
+)
+
+
+def test_what_a_cgroup_of_version_2_uses(tree):
+    tree.version2("/a")
+    assert find_memory_use(tree.root) is find_memory_wait(tree.root) is None
+    group = "sys/fs/cgroup/a"
+    tree.write(f"{group}/memory.current", str(90 * MIB))
+    assert find_memory_use(tree.root) == MemoryUse(None, 90 * MIB, 0, None, 0)
+    tree.write(f"{group}/memory.max", str(100 * MIB))
+    tree.write(f"{group}/memory.stat", f"anon 1\nfile 9\ninactive_file {20 * MIB}\nactive_file {10 * MIB}")
+    tree.write(f"{group}/memory.events", "low 0\nhigh 3\nmax 4\noom 1\noom_kill 1")
+    tree.write(f"{group}/memory.pressure", WAIT)
+    tree.write("sys/fs/cgroup/memory.current", str(95 * MIB))
+    tree.write("sys/fs/cgroup/memory.max", str(101 * MIB))
+    use = find_memory_use(tree.root)
+    assert use == MemoryUse(100 * MIB, 90 * MIB, 30 * MIB, MemoryWait(0.1234, 0.044949), 7)
+    assert use.needed == 60 * MIB
+    tree.write("sys/fs/cgroup/memory.max", str(99 * MIB))
+    assert find_memory_use(tree.root) == MemoryUse(99 * MIB, 95 * MIB, 0, None, 0)
+
+
+def test_what_a_cgroup_of_version_1_uses(tree):
+    tree.version1("memory", "/a")
+    group = "sys/fs/cgroup/memory/a"
+    tree.write(f"{group}/memory.limit_in_bytes", str(100 * MIB))
+    tree.write(f"{group}/memory.usage_in_bytes", str(90 * MIB))
+    tree.write(f"{group}/memory.failcnt", "5")
+    own, total = (f"inactive_file {size}\n{{0}}active_file {size}" for size in (1, 10 * MIB))
+    tree.write(f"{group}/memory.stat", f"{own.format('')}\ntotal_{total.format('total_')}")
+    assert find_memory_use(tree.root) == MemoryUse(100 * MIB, 90 * MIB, 20 * MIB, None, 5)
+
+
+def test_waiting_for_memory_is_the_machines_where_no_cgroup_tells(tree):
+    tree.version1("memory", "/a")
+    tree.write("proc/pressure/memory", WAIT)
+    assert find_memory_wait(tree.root) == MemoryWait(0.1234, 0.044949)
+    tree.version2("/b", mount="/sys/fs/cgroup/unified")
+    tree.write("sys/fs/cgroup/unified/b/memory.pressure", WAIT.replace("12.34", "0.00"))
+    assert find_memory_wait(tree.root) == MemoryWait(0.0, 0.044949)
+
+
+def test_throttling(tree):
+    assert find_throttling(tree.root) is None
+    tree.version2("/a")
+    assert find_throttling(tree.root) is None
+    tree.write("sys/fs/cgroup/a/cpu.stat", "usage_usec 5\nthrottled_usec 2500000")
+    assert find_throttling(tree.root) == 2.5
+
+
+def test_cgroups_that_limit_memory(tree):
+    assert limited_cgroups(tree.root) == []
+    tree.version2("/a/b/c")
+    top = tree.root / "sys/fs/cgroup"
+    for path, limit in (("a", 64 * MIB), ("a/b", "max"), ("a/b/c", 2**60)):
+        tree.write(f"sys/fs/cgroup/{path}/memory.max", str(limit))
+    assert limited_cgroups(tree.root) == [top / "a"]
+    tree.write("sys/fs/cgroup/a/b/c/memory.max", str(32 * MIB))
+    assert limited_cgroups(tree.root) == [top / "a/b/c", top / "a"]
 
 
 def test_this_machine():

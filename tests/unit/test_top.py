@@ -56,6 +56,7 @@ def stats(*requests, workers=None, **more):
         "reloading": False,
         "stopping": False,
         "times": times(),
+        "host": {"cpus": 1.5, "memory": 512 << 20, "used": None, "cache": None, "waited": None},
         "workers": [worker()] if workers is None else workers,
         "requests": list(requests),
         **more,
@@ -146,6 +147,14 @@ def test_latencies_since_the_start():
         stats(times=times(100, 200, 100))
     )
     assert "0 requests since the start: p50 -  p99 -" in stats_text(stats())
+
+
+def test_what_the_host_has():
+    assert stats_text(stats()).splitlines()[2] == "CPUs 1.5, memory 512 MiB"
+    host = {"cpus": 2, "memory": 512 << 20, "used": 412 << 20, "cache": 12 << 20, "waited": 0.1234}
+    assert stats_text(stats(host=host)).splitlines()[2] == (
+        "CPUs 2, memory 512 MiB: 400 MiB used, 12 MiB of page cache, waited for 12.3% of the last 10 s"
+    )
 
 
 @pytest.mark.parametrize(
