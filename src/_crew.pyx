@@ -58,7 +58,8 @@ from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_
 from fastwsgi._requestid cimport id_source_set
 from fastwsgi._stats cimport (
     DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_SEND, PHASE_APPLICATION, STACK_SHOWN, WANTS_NOTHING,
-    WANTS_REQUESTS, Row, count_answer, private_row, shown_stack, shown_text, threads_most,
+    WANTS_REQUESTS, Row, count_answer, private_row, shown_line, shown_stack, shown_text,
+    threads_most,
 )
 from fastwsgi._trust cimport trust_set
 from fastwsgi.errors import RequestTimeout
@@ -1088,6 +1089,7 @@ cdef class Crew:
         cdef crew_t* crew = self.crew
         cdef slot_t* slot = &crew.slots[index]
         cdef int work
+        cdef int64_t sample = 0
         cdef bint leads = False, had_gil
         name = f"fastwsgi-{index}"
         thread = threading.current_thread()
@@ -1109,6 +1111,8 @@ cdef class Crew:
                 while work == WORK_RUN:
                     measure_start(crew, slot, had_gil)
                     had_gil = True
+                    if self.context.survivors is not None:
+                        sample = self.context.survivors.begin(<int64_t>word_load_relaxed(&slot.shown.began_ns))
                     try:
                         exchange_run(self.context, slot)
                     except BaseException as error:
@@ -1116,6 +1120,9 @@ cdef class Crew:
                         with suppress(BaseException):
                             sys.stderr.write(f"fastwsgi: an exchange could not be logged: {error!r}\n")
                     measure_end(crew, slot)
+                    if sample and self.context.survivors.end(sample):
+                        with suppress(MemoryError):
+                            self.context.survivors.label(shown_line(slot.shown))
                     if line_load(&slot.word) & SLOT_MASK == SLOT_BUSY:
                         with nogil:     # the leader sends from it, perhaps from a slow disk
                             slot_rest(slot)
@@ -1385,6 +1392,15 @@ cdef class Crew:
         self.crew.max_requests = number
 
     @property
+    def survivors(self):
+        """What samples the memory that exchanges leave behind, or None. Set before `start`."""
+        return self.context.survivors
+
+    @survivors.setter
+    def survivors(self, survivors):
+        self.context.survivors = survivors
+
+    @property
     def tick(self):
         """After so many seconds away the leader loses the lead (0.001). Shorter ones are for stress tests."""
         return self.crew.tick_ns / 1e9
@@ -1415,6 +1431,8 @@ cdef class Crew:
         if self.is_closed:
             return
         self.context.is_forked = True
+        if self.context.survivors is not None:
+            self.context.survivors.close()
         while connection != NULL:
             if connection.fd >= 0:
                 close(connection.fd)

@@ -754,6 +754,8 @@ cdef int exchange_call(Context context, Exchange exchange, slot_t* slot, list en
     finally:
         leave_application(slot)
         close_iterable(iterable, slot)
+        if context.survivors is not None and context.survivors.is_sampled():
+            context.survivors.name = environ.get("fastwsgi.route")
     return 0
 
 

@@ -54,12 +54,12 @@ cdef inline size_t in_lines(size_t size) noexcept nogil:
 
 
 cdef inline size_t worker_size(int threads) noexcept nogil:
-    """What of a row begins anew with each worker: all but the text of stacks."""
+    """What of a row begins anew with each worker: all but the text of stacks and on leaks."""
     return in_lines(sizeof(row_t)) + threads_most(threads) * (in_lines(sizeof(shown_t)) + sizeof(measures_t))
 
 
 cdef inline size_t row_size(int threads) noexcept nogil:
-    return worker_size(threads) + threads_most(threads) * <size_t>STACK_SHOWN
+    return worker_size(threads) + threads_most(threads) * <size_t>STACK_SHOWN + <size_t>LEAKS_SHOWN
 
 
 cdef row_t* board_row(board_t* board, int index) noexcept nogil:
@@ -92,6 +92,14 @@ cdef void shown_text(shown_t* shown, const char* line, size_t line_size, const c
         id_size = min(id_size, <size_t>ID_SHOWN)
         words_store(shown.request_id, request_id, id_size)
     word_store_release(&shown.sizes, line_size | client_size << 8 | id_size << 16)
+
+
+cdef bytes shown_line(shown_t* shown):
+    """Method and target, for the thread itself: what it serves, or served last."""
+    cdef char octets[LINE_SHOWN]
+    cdef uint64_t size = word_load_relaxed(&shown.sizes) & 255
+    words_load(octets, shown.line, (size + 7) // 8)
+    return octets[:size]
 
 
 cdef void shown_stack(Row row, int thread, uint64_t number, const char* text, size_t size) noexcept:
@@ -258,6 +266,7 @@ cdef class Board:
         row.row = board_row(self.board, index)
         row.shown = row_shown(row.row)
         row.stacks = <atomic_word_t*>(<char*>row.row + worker_size(self.threads))
+        row.leaks_text = row.stacks + threads_most(self.threads) * (STACK_SHOWN / 8)
         row.measures = <measures_t*>(<char*>row.shown + threads_most(self.threads) * in_lines(sizeof(shown_t)))
         return row
 
@@ -342,6 +351,31 @@ cdef class Row:
     @born.setter
     def born(self, uint64_t value):
         word_store_relaxed(&self.row.born, value)
+
+    leaks_most = LEAKS_SHOWN
+
+    @property
+    def leaks(self):
+        """What the worker knows of leaks, as it wrote it (JSON); empty: nothing, or it writes at this moment."""
+        cdef char octets[LEAKS_SHOWN]
+        cdef uint64_t number = word_load(&self.row.leaks_number)
+        cdef uint64_t size = word_load_relaxed(&self.row.leaks_size)
+        if number & 1 or size > LEAKS_SHOWN:
+            return ""
+        words_load(octets, self.leaks_text, (size + 7) // 8)
+        if word_load(&self.row.leaks_number) != number:
+            return ""
+        return (<bytes>octets[:size]).decode("ascii", "replace")
+
+    @leaks.setter
+    def leaks(self, str text not None):
+        cdef bytes octets = text.encode("ascii")
+        if len(octets) > LEAKS_SHOWN:
+            raise ValueError(f"more than {LEAKS_SHOWN} octets")
+        word_store(&self.row.leaks_number, word_load(&self.row.leaks_number) + 1)
+        words_store(self.leaks_text, octets, <size_t>len(octets))
+        word_store_release(&self.row.leaks_size, <uint64_t>len(octets))
+        word_store(&self.row.leaks_number, word_load(&self.row.leaks_number) + 1)
 
     def condemn(self, int thread, uint64_t number):
         """Have an exchange taken away from its thread, within a second; False if it does not run any more."""

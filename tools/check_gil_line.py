@@ -27,7 +27,7 @@ BELOW = {
     "_stats",
     "_trust",
 }
-ABOVE = {"_crew", "_environ", "_exchange", "_process"}
+ABOVE = {"_crew", "_environ", "_exchange", "_process", "_survivors"}
 
 GENERATED = Path("build/plain/src")
 TAKES_GIL = re.compile(r"__Pyx_ErrOccurredWithGIL|PyGILState_Ensure")

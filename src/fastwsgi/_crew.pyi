@@ -6,6 +6,7 @@ from _typeshed.wsgi import WSGIApplication
 from typing_extensions import disjoint_base
 
 from fastwsgi._stats import Row
+from fastwsgi._survivors import Survivors
 from fastwsgi.config import Settings
 from fastwsgi.listener import Listener
 
@@ -35,6 +36,8 @@ class Crew:
     """How long clients of this machine have, at the stop, that were just connecting: seconds (0.01)."""
     max_requests: int
     """So many are handed to the application, then `row.wants` is WANTS_REQUESTS; 0: any number."""
+    survivors: Survivors | None
+    """What samples the memory that exchanges leave behind; set before `start`."""
     row: Row
     """What others see of this worker."""
     has_lost_reader: bool

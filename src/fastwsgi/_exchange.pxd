@@ -5,6 +5,7 @@ from libc.stdint cimport uint64_t
 from fastwsgi._accesslog cimport LogFormat
 from fastwsgi._connection cimport connection_t, loop_t, slot_t
 from fastwsgi._response cimport framing_t
+from fastwsgi._survivors cimport Survivors
 
 
 cdef class Context:
@@ -17,6 +18,7 @@ cdef class Context:
     cdef bint is_forked         # this process was forked by the application
     cdef LogFormat access
     cdef set dropped_names      # of fields that were warned about
+    cdef Survivors survivors    # with --leak-report: samples what exchanges leave; or None
 
     cdef int warn_dropped(self, object name) except -1
 

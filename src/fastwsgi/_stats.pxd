@@ -14,6 +14,7 @@ cdef enum:
     CLIENT_SHOWN = 64
     ID_SHOWN = 64
     STACK_SHOWN = 8192          # of a sampled stack: the innermost frames
+    LEAKS_SHOWN = 8192          # of what is known of leaks
 
 # row_t.state: what a worker is at.
 cpdef enum row_state_t:
@@ -149,14 +150,17 @@ cdef struct row_t:
     atomic_word_t yields        # it leaves what comes to others
     atomic_word_t connections   # live now
     atomic_word_t waits_for[DEADLINES]  # of them
-    atomic_word_t pad_more[6]
+    # What is known of leaks, whose text is behind the stacks; the main thread's.
+    atomic_word_t leaks_number  # of times that it was written, twice; odd: it changes
+    atomic_word_t leaks_size
+    atomic_word_t pad_more[4]
     counters_t counters
     measures_t measures         # of what the leader does itself
 
 
 cdef struct board_t:
-    # The head of the memory; the rows come behind it, and behind each row its threads, then their stacks. Memory that
-    # is never touched takes no pages: stacks cost nothing until one is sampled.
+    # The head of the memory; the rows come behind it, and behind each row its threads, then their stacks, then the text
+    # on leaks. Memory that is never touched takes no pages: stacks cost nothing until one is sampled.
     uint64_t magic
     uint64_t layout
     uint64_t workers
@@ -182,6 +186,7 @@ cdef class Row:
     cdef shown_t* shown         # of thread 1 at [0]
     cdef atomic_word_t* stacks  # STACK_SHOWN octets for each of these
     cdef measures_t* measures   # the same
+    cdef atomic_word_t* leaks_text      # LEAKS_SHOWN octets
     cdef readonly int index
 
 
@@ -211,5 +216,6 @@ cdef row_t* board_row(board_t* board, int index) noexcept nogil
 cdef bint row_is_busy(board_t* board, row_t* row) noexcept nogil
 cdef void shown_text(shown_t* shown, const char* line, size_t line_size, const char* client, size_t client_size,
                      const char* request_id, size_t id_size) noexcept nogil
+cdef bytes shown_line(shown_t* shown)
 cdef void shown_stack(Row row, int thread, uint64_t number, const char* text, size_t size) noexcept
 cdef Row private_row(int threads)

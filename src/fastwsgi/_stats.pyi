@@ -89,6 +89,10 @@ class Row:
 
     born: int
     """When it began: nanoseconds of the monotonic clock."""
+    leaks: str
+    """What the worker knows of leaks, as it wrote it (JSON); empty: nothing, or it writes at this moment."""
+    leaks_most: int
+    """So many octets of it at most."""
 
     def condemn(self, thread: int, number: int) -> bool:
         """Have an exchange taken away from its thread, within a second; False if it does not run any more."""

@@ -23,7 +23,7 @@ APPLICATION_FAILED = 4
 USAGE = "fastwsgi [OPTIONS] [MODULE:CALLABLE]"
 
 # First words that speak with a running server.
-CONSOLE = ("top", "stats", "stacks", "reload", "stop")
+CONSOLE = ("top", "stats", "stacks", "leaks", "reload", "stop")
 
 INTRODUCTION = """\
 Serves a WSGI application.
@@ -39,6 +39,7 @@ Or speaks with one that runs (see --control-socket):
   fastwsgi top                            what it does right now, on one screen
   fastwsgi stats [--json]                 the same once, as text
   fastwsgi stacks [PID]                   where requests are that take longer than a second
+  fastwsgi leaks                          which routes keep memory, with --leak-report
   fastwsgi reload                         load settings and code again, and say how that went
   fastwsgi stop [--now]                   finish what runs and end; or just end
 

@@ -5,6 +5,7 @@ from these declarations. `sources` says where values are taken from.
 """
 
 import difflib
+import sys
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -502,6 +503,13 @@ class Settings:
         WATCHING,
         "tell clients where the time of their request went, in a field Server-Timing; browsers show it",
     )
+    leak_report: bool = option(
+        False,
+        switch(),
+        WATCHING,
+        "find out which routes keep memory, and the lines that allocate it: in the error log, and by "
+        "`fastwsgi leaks`",
+    )
 
     def __post_init__(self) -> None:
         for declared in OPTIONS.values():
@@ -509,6 +517,11 @@ class Settings:
             object.__setattr__(self, declared.name, value)
         if self.health is not None and self.health == self.ready:
             raise ConfigError(f"health and ready are both {self.health}; each needs a path of its own")
+        if self.leak_report and "t" in sys.abiflags:
+            raise ConfigError(
+                "leak_report: not with a free-threaded Python, which has other allocators; "
+                "run the server with the usual one to find a leak"
+            )
 
 
 def declared_options() -> Iterator[Option]:

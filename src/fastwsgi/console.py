@@ -1,4 +1,4 @@
-"""What operators type while a server runs: `fastwsgi top`, `stats`, `stacks`, `reload` and `stop`.
+"""What operators type while a server runs: `fastwsgi top`, `stats`, `stacks`, `leaks`, `reload` and `stop`.
 
 They find the server by its control socket, and speak HTTP with it. Nothing of a server is loaded here.
 """
@@ -24,6 +24,7 @@ USAGE = {
     "top": "top [--control-socket FILE]",
     "stats": "stats [--json] [--control-socket FILE]",
     "stacks": "stacks [PID] [--control-socket FILE]",
+    "leaks": "leaks [--control-socket FILE]",
     "reload": "reload [--control-socket FILE]",
     "stop": "stop [--now] [--control-socket FILE]",
 }
@@ -230,6 +231,8 @@ def run(command: str, words: Sequence[str]) -> tuple[int, str]:
         server.close()
     if command == "stacks":
         return 0, stacks_text(stats, given.pid)
+    if command == "leaks":
+        return 0, leaks_text(stats["workers"])
     return 0, json.dumps(stats, indent=2) + "\n" if given.json else stats_text(stats)
 
 
@@ -415,6 +418,42 @@ def stack_text(one: dict[str, Any]) -> str:
             why = "the main thread of its worker does not get to it,\n  as when C code holds the GIL"
         return plain(f"{head}\n  not looked at yet: {why}\n")
     return plain(f"{head}; {show_age(one['stack_age'])} ago it was at\n{one['stack'].rstrip()}\n")
+
+
+def leaks_text(workers: Sequence[dict[str, Any]]) -> str:
+    """What requests keep, by route, in all workers together; how each worker grew."""
+    reports = [(worker, worker["leaks"]) for worker in workers if worker["leaks"] is not None]
+    if not reports:
+        raise ConfigError("no worker samples memory: serve with --leak-report")
+    lines = []
+    for worker, report in reports:
+        line = f"worker {worker['pid']}: {count(report['samples'], 'sample')}"
+        if report["too_large"]:
+            line += f", {report['too_large']} more were too large"
+        if "growth" in report:
+            grown = report["growth"]
+            before, now = show_size(grown["before"]), show_size(grown["now"])
+            line += f"; from {before} to {now} in {count(grown['requests'], 'request')}"
+        lines.append(line)
+    routes: dict[str, dict[str, Any]] = {}
+    for _, report in reports:
+        for one in report["routes"]:
+            sums = routes.setdefault(one["route"], {"requests": 0, "samples": 0, "total": 0, "where": {}})
+            sums["requests"] += one["requests"]
+            sums["samples"] += one["samples"]
+            if one["leaks"]:
+                sums["total"] += one["total"]
+                sums["where"].update(dict.fromkeys(one["where"]))
+    lines += ["", f"{'A REQUEST':>10}  {'SO FAR':>10}  {'REQUESTS':>9}  {'SAMPLES':>7}  ROUTE"]
+    for route, one in sorted(routes.items(), key=lambda item: -item[1]["total"]):
+        each = total = "-"
+        if one["total"]:
+            each, total = show_size(one["total"] / max(one["requests"], 1)), show_size(one["total"])
+        where = f", allocated at {', '.join(one['where'])}" if one["where"] else ""
+        lines.append(f"{each:>10}  {total:>10}  {one['requests']:9}  {one['samples']:7}  {route}{where}")
+    if not routes:
+        lines.append("no route has enough samples yet")
+    return plain("\n".join(lines)) + "\n"
 
 
 def count(number: int, noun: str) -> str:

@@ -79,6 +79,7 @@ def describe(view: View) -> dict[str, Any]:
                 "age": now - row.born / 1e9,
                 "silent": now - row.beat / 1e9 if row.beat else None,
                 "memory": resources.rss(pid),
+                "leaks": leaks_of(row),
                 **row.counters(),
             }
         )
@@ -102,6 +103,12 @@ def describe(view: View) -> dict[str, Any]:
         "workers": workers,
         "requests": requests,
     }
+
+
+def leaks_of(row: Row) -> dict[str, Any] | None:
+    """What a worker with --leak-report knows; None before it does."""
+    text = row.leaks
+    return json.loads(text) if text else None
 
 
 def describe_host(root: Path = ROOT) -> dict[str, Any]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from fastwsgi._stats import Board, Row
+    from fastwsgi.leaks import Leaks
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 
@@ -100,6 +101,7 @@ NOT_FOR_SERVERS = {
     **dict.fromkeys(("config", "env"), "settings are its arguments, and the environment is yours"),
     **dict.fromkeys(SUPERVISED, "it serves in this process alone"),
     "shutdown_delay": "call shutdown() when it is time",
+    "leak_report": "it looks at all that the process allocates; serve with the command",
 }
 
 
@@ -203,6 +205,13 @@ class Worker:
             self._crew.beat = settings.worker_timeout / 4
             self._crew.watched_fd = post.life_fd
             self._crew.max_requests = jittered(settings.max_requests, settings.max_requests_jitter)
+        self._leaks: Leaks | None = None
+        if settings.leak_report:
+            from fastwsgi import leaks  # nobody else needs it
+
+            self._leaks = leaks.Leaks(self._crew.row)
+            self._crew.survivors = self._leaks.survivors
+            self._crew.beat = min(self._crew.beat or leaks.PAUSE, leaks.PAUSE)
         # Signal handlers must not write to the log: they may have interrupted a write to it.
         self._messages: list[tuple[int, str]] = []
         self._beat = self._crew.beat
@@ -220,6 +229,8 @@ class Worker:
         logs.call_when_waiting(self._wake)
         try:
             probe = self._probe() if self._post is not None else None
+            if self._leaks is not None:
+                self._leaks.survivors.open()
             self._crew.start()
             if probe is not None:
                 expect_health(probe, self._settings.health)
@@ -229,6 +240,8 @@ class Worker:
                 self._post.tell("serves")
             while not self._crew.finished:
                 self._attend()
+                if self._leaks is not None:
+                    self._leaks.look()
                 if self._post is not None:
                     self._look_up(self._post)
                 if self._manager is not None:
@@ -242,6 +255,8 @@ class Worker:
         finally:
             while not self._crew.finished:
                 self._attend()
+            if self._leaks is not None:
+                self._leaks.close()
             logs.call_when_waiting(lambda: None)
             self._attend()
             if self._manager is not None:
