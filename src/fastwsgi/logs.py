@@ -81,8 +81,10 @@ class OutletHandler(logging.Handler):
             self.outlet.finish()
 
     def give_up(self) -> None:
-        """Close it and its outlet. `close` is for `logging`: an application that configures that anew has it close
-        every handler that there is, and those that are still in use go on.
+        """Close it and its outlet.
+
+        `close` is for `logging`: an application that configures that anew has it close every handler that
+        there is, and those that are still in use go on.
         """
         self.close()
         self.outlet.close()
