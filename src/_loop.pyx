@@ -23,7 +23,7 @@ from fastwsgi._buffer cimport buffer_free
 from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journal_open
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
-    EVENT_GONE, SHUT_RDWR, WATCH_EDGE, WATCH_EXCLUSIVE, WATCH_READ, WATCH_WRITE, condition_init, event_t, head_load,
+    EVENT_GONE, SHUT_RDWR, SHUT_WR, WATCH_EDGE, WATCH_EXCLUSIVE, WATCH_READ, WATCH_WRITE, condition_init, event_t, head_load,
     head_take, line_load, line_store, listen, platform_accept, platform_has_octets, platform_hears_nothing,
     platform_is_listening,
     platform_stop_hearing, platform_wait_readable, platform_would_block, pointer_store_relaxed,
@@ -548,7 +548,12 @@ cdef void expire(loop_t* loop) noexcept nogil:
                 connection_refuse(loop, connection, REFUSAL_HEAD_TIMEOUT)
             elif connection.state == STATE_CONTENT:
                 connection_refuse(loop, connection, REFUSAL_CONTENT_TIMEOUT)
+            elif connection.state in (STATE_NEW, STATE_IDLE) and platform_has_octets(connection.fd):
+                connection_enter(loop, connection, STATE_IDLE)      # it has asked in this very turn
             else:
+                if connection.state == STATE_IDLE:
+                    # It may ask in this very moment: what it sees then is the end, and the reset only behind that.
+                    shutdown(connection.fd, SHUT_WR)
                 # Nobody is owed an answer (RFC 9112, 9.5), but one that was not read to its end is cut visibly.
                 connection.wants_reset = connection.state == STATE_SENDING
                 connection_close(loop, connection)

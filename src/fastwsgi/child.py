@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -159,27 +159,29 @@ def serve(
     worker: Worker | None = None
     with heeding({signal.SIGUSR1: work.reopen_log}):
         try:
-            if application is None:
-                become(work)
-            if not work.hooks.call("post_fork", work.hooked, hooked):
-                return WORKER_FAILED
-            if application is None:
-                application = load(work, ending)
-            hooked.wsgi, hooked.booted = application, True
-            # So far, what fails is a failed reload, of which the log knows that is in use.
-            work.error_log.use()
-            enable_faulthandler()
-            if settings.reuse_port:
-                for listener in listeners:
-                    listener.listen(settings.backlog)
-            application = with_request_hooks(application, work.hooks, hooked)
-            worker = Worker(application, listeners, settings, work.access_log, post)
-            if not work.hooks.call("post_worker_init", hooked):
-                return WORKER_FAILED
-            ending.check()
-            with worker.commands(lambda: work.hooks.call("worker_int", hooked)):
-                worker.run(lambda: leave_terminal(settings, work.access_log))
-            work.hooks.call("worker_exit", work.hooked, hooked)
+            with ExitStack() as at_end:
+                if application is None:
+                    become(work)
+                if not work.hooks.call("post_fork", work.hooked, hooked):
+                    return WORKER_FAILED
+                # Whatever becomes of it; so does gunicorn.
+                at_end.callback(work.hooks.call, "worker_exit", work.hooked, hooked)
+                if application is None:
+                    application = load(work, ending)
+                hooked.wsgi, hooked.booted = application, True
+                # So far, what fails is a failed reload, of which the log knows that is in use.
+                work.error_log.use()
+                enable_faulthandler()
+                if settings.reuse_port:
+                    for listener in listeners:
+                        listener.listen(settings.backlog)
+                application = with_request_hooks(application, work.hooks, hooked)
+                worker = Worker(application, listeners, settings, work.access_log, post)
+                if not work.hooks.call("post_worker_init", hooked):
+                    return WORKER_FAILED
+                ending.check()
+                with worker.commands(lambda: work.hooks.call("worker_int", hooked)):
+                    worker.run(lambda: leave_terminal(settings, work.access_log))
         except AppLoadError as error:
             return report(error, work)
         except ConfigError as error:
