@@ -345,6 +345,7 @@ def test_a_log_configuration_holds_over_an_upgrade(start, tmp_path):
     ("given", "said"),
     [
         (["--log-config", "missing.toml"], "--log-config missing.toml: No such file or directory"),
+        (["--log-config", "a-list.json"], "--log-config a-list.json: not an object of JSON"),
         (["--log-config-dict", '{"version": 2}'], "--log-config-dict: Unsupported version: 2"),
         (["--log-config-dict", "nothing"], "--log-config-dict: 'nothing' is not an object of JSON"),
         (
@@ -357,7 +358,8 @@ def test_a_log_configuration_holds_over_an_upgrade(start, tmp_path):
         ),
     ],
 )
-def test_a_wrong_log_configuration_is_one_line(start, given, said):
+def test_a_wrong_log_configuration_is_one_line(start, tmp_path, given, said):
+    (tmp_path / "a-list.json").write_text("[1]")
     server = start(*given, "apps:hello", started=False)
     assert server.wait() == 1
     [line] = server.lines
