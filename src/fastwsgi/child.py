@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from fastwsgi import loader, logs, systemd
-from fastwsgi.capture import Output
+from fastwsgi.capture import Output, is_captured
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
 from fastwsgi.forkguard import ForkGuard
@@ -208,9 +208,11 @@ def become(work: Work) -> None:
 
 
 def load(work: Work, ending: Ending) -> "WSGIApplication":
-    application = loader.load(work.application) if isinstance(work.application, str) else work.application
-    # The application's logging.config may have disabled every logger that it found.
-    LOG.disabled = False
+    try:
+        application = loader.load(work.application) if isinstance(work.application, str) else work.application
+    finally:
+        # The application's logging.config may have disabled every logger that it found.
+        LOG.disabled = False
     ending.check()
     return application
 
@@ -218,7 +220,8 @@ def load(work: Work, ending: Ending) -> "WSGIApplication":
 def report(error: AppLoadError, work: Work) -> int:
     """Say why the application could not be loaded; the traceback is its own."""
     cause = error.__cause__
-    if work.is_first:
+    # Whoever has typed the command reads it there; captured, it would be lines of level INFO.
+    if work.is_first and not is_captured():
         if cause is not None:
             traceback.print_exception(cause)
         if sys.stderr is not None:

@@ -175,11 +175,11 @@ class Control:
         try:
             said = json.load(environ["wsgi.input"])
             pid, thread, number = (int(said[name]) for name in ("worker", "thread", "number"))
-        except (ValueError, TypeError, KeyError):
+            is_found = any(row.condemn(thread, number) for _, row in self._view.rows() if row.pid == pid)
+        except (ValueError, TypeError, KeyError, OverflowError):
             return 400, {"error": "say worker, thread and number, as /stats has them"}
-        for _, row in self._view.rows():
-            if row.pid == pid and row.condemn(thread, number):
-                return 202, {}
+        if is_found:
+            return 202, {}
         return 409, {"error": "this request does not run any more"}
 
 

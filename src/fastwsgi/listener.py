@@ -235,7 +235,12 @@ class AddressInUseError(ConfigError):
 
 
 def open_listeners(
-    bind: Sequence[str], backlog: int, *, reuse_port: bool = False, kept: Sequence[Listener] = ()
+    bind: Sequence[str],
+    backlog: int,
+    *,
+    reuse_port: bool = False,
+    kept: Sequence[Listener] = (),
+    option: str = "--bind",
 ) -> list[Listener]:
     """Bind and listen at each address, all or none; raise ConfigError where one cannot be had.
 
@@ -243,7 +248,7 @@ def open_listeners(
     0.0.0.0 is asked for beside them. `reuse_port`: for `Listener.clone`.
 
     Those of `kept` whose address is in `bind` are taken over as they are. The others are the caller's to
-    close, when nobody serves them any more.
+    close, when nobody serves them any more. `option`: what has asked for the addresses.
     """
     if reuse_port and not CAN_REUSE_PORT:
         raise ConfigError("--reuse-port: this system does not have it")
@@ -263,10 +268,10 @@ def open_listeners(
                 listeners += open_one(
                     address, backlog, dual_stack=address.port not in ipv4_ports, reuse_port=reuse_port
                 )
-            except AddressInUseError:
+            except AddressInUseError as error:
                 ours = next((listener for listener in kept if listener.uses(address)), None)
                 if ours is None:
-                    raise
+                    raise ConfigError(f"{error} ({option})") from None
                 raise ConfigError(
                     f"cannot listen at {address.text}: that is taken, and this server itself listens at "
                     f"{ours.address}; to change from one to the other, stop and start it"
@@ -459,7 +464,7 @@ def cannot_listen(address: Address, error: OSError) -> ConfigError:
     if error.errno == errno.EADDRINUSE:
         return AddressInUseError(
             f"cannot listen at {address.text}: another server is listening there; "
-            "stop it, or choose another address (--bind)"
+            "stop it, or choose another address"
         )
     if error.errno in (errno.EACCES, errno.EPERM) and address.unix is None:
         lowest = kernel_number(LOWEST_FREE_PORT, otherwise=1024)

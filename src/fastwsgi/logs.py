@@ -9,7 +9,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastwsgi.errors import ConfigError
 from fastwsgi.outlets import FileOutlet, Outlet, lead_nowhere, open_log, own_description
@@ -307,7 +307,9 @@ def configure(settings: "Settings") -> None:
         LOG.warning("%s: the handlers of gunicorn.access get nothing; --access-logfile is for that", label)
 
 
-def configure_by(given: Mapping[str, Any]) -> None:
+def configure_by(given: object) -> None:
+    if not isinstance(given, Mapping):
+        raise TypeError("not an object of JSON")
     logging.config.dictConfig({**GUNICORN_DEFAULTS, **given})
 
 

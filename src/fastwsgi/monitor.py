@@ -227,7 +227,7 @@ def open_monitors(
         helpers.append(Monitor(control, Control, selector))
     if settings.metrics is not None:
         try:
-            listeners = open_listeners([settings.metrics], BACKLOG, kept=kept)
+            listeners = open_listeners([settings.metrics], BACKLOG, kept=kept, option="--metrics")
         except ConfigError as error:
             for listener in taken:
                 listener.close()
@@ -255,7 +255,7 @@ def control_listener(setting: str, kept: Sequence[Listener]) -> Listener | None:
     for place in places:
         before = os.umask(0o177)
         try:
-            return open_listeners([f"unix:{place}"], BACKLOG, kept=kept)[0]
+            return open_listeners([f"unix:{place}"], BACKLOG, kept=kept, option="--control-socket")[0]
         except ConfigError as error:
             problem = problem or error
         finally:

@@ -36,6 +36,7 @@ class Statsd:
         self._tags = f"|#{tags}" if tags else ""
         self._socket: socket.socket | None = None
         self._error = ""  # told already
+        self._taken = 0  # calls of `tick`, since the connection, that nobody has objected to
         self._try_at = 0.0
         self._before: Totals | None = None
 
@@ -65,14 +66,19 @@ class Statsd:
                     self._socket.send(datagram)
             except OSError as error:
                 self._failed(error)
+                return
+        if self._socket is not None:
+            # That nobody took a datagram is told to who sends the next.
+            self._taken += 1
+            if self._taken > 1:
+                self._error = ""
 
     def _connect(self) -> None:
+        self._taken = 0
         try:
             self._socket = connected(self._address)
         except OSError as error:
             self._failed(error)
-        else:
-            self._error = ""
 
     def _failed(self, error: OSError) -> None:
         """Say so once, and try again later: perhaps it is not there yet, or has moved."""

@@ -145,6 +145,8 @@ def test_what_is_no_question_is_told(stuck):
     assert ask(server, "/end", "POST", content=b"{}").status == 400
     assert ask(server, "/end", "POST", content=b"[").status == 400
     (worker,) = stats_of(server)["workers"]
+    for wrong in (-1, 1 << 64):
+        assert end(server, {"worker": worker["pid"], "thread": 0, "number": wrong}).status == 400
     nobody = {"worker": worker["pid"], "thread": 1, "number": 1}
     assert ask(server, "/end", "POST", content=json.dumps(nobody).encode()).status == 409
     stop(server)

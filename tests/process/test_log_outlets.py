@@ -345,6 +345,7 @@ def test_a_log_configuration_holds_over_an_upgrade(start, tmp_path):
     ("given", "said"),
     [
         (["--log-config", "missing.toml"], "--log-config missing.toml: No such file or directory"),
+        (["--log-config", "a-list.json"], "--log-config a-list.json: not an object of JSON"),
         (["--log-config-dict", '{"version": 2}'], "--log-config-dict: Unsupported version: 2"),
         (["--log-config-dict", "nothing"], "--log-config-dict: 'nothing' is not an object of JSON"),
         (
@@ -357,7 +358,8 @@ def test_a_log_configuration_holds_over_an_upgrade(start, tmp_path):
         ),
     ],
 )
-def test_a_wrong_log_configuration_is_one_line(start, given, said):
+def test_a_wrong_log_configuration_is_one_line(start, tmp_path, given, said):
+    (tmp_path / "a-list.json").write_text("[1]")
     server = start(*given, "apps:hello", started=False)
     assert server.wait() == 1
     [line] = server.lines
@@ -432,7 +434,18 @@ def test_output_goes_on_over_an_upgrade(start):
     assert server.stdout == ""
 
 
-def test_output_that_fails_to_start_is_told(start):
-    server = start("--capture-output", "--bind", "127.0.0.1:0", "no_such_module:app", started=False)
+def test_a_failure_to_start_is_an_error_when_output_is_captured(start, tmp_path):
+    """Also where the application has disabled all loggers before."""
+    (tmp_path / "silent.py").write_text(
+        "import logging.config\n"
+        "logging.config.dictConfig({'version': 1, 'disable_existing_loggers': True})\n"
+        "import no_such_module\n"
+    )
+    server = start(
+        *("--capture-output", "--log-level", "error", "--pythonpath", str(tmp_path)),
+        *("--bind", "127.0.0.1:0", "silent:app"),
+        started=False,
+    )
     assert server.wait() == 4
-    assert "no_such_module" in server.stderr
+    assert "[ERROR] importing silent raised ModuleNotFoundError" in server.stderr
+    assert "No module named 'no_such_module'" in server.stderr

@@ -159,6 +159,13 @@ def test_busy_port(listen):
     )
 
 
+def test_a_refusal_names_the_option(listen):
+    (busy,) = listen("127.0.0.1:0")
+    address = f"127.0.0.1:{busy.socket.getsockname()[1]}"
+    with pytest.raises(ConfigError, match=r"choose another address \(--metrics\)"):
+        open_listeners([address], 16, option="--metrics")
+
+
 def test_all_or_none(listen, tmp_path):
     (busy,) = listen("127.0.0.1:0")
     refusal(f"unix:{tmp_path}/s", f"127.0.0.1:{busy.socket.getsockname()[1]}")

@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from fastwsgi import statsd
 from fastwsgi._stats import TIME_BOUNDS, Board, row_state_t, totals
 from fastwsgi.statsd import DATAGRAM, Statsd, counts, durations, packed
 
@@ -66,6 +67,19 @@ def test_a_server_that_is_not_there(short_path, boards, caplog):
             sender.tick(boards)
     [message] = caplog.messages
     assert message == f"nothing can be sent to {address} (--statsd-host): No such file or directory"
+
+
+def test_a_server_that_stays_away_is_told_of_once(boards, caplog, monkeypatch):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+    monkeypatch.setattr(statsd, "PAUSE", 0)
+    sender = Statsd(address)
+    with caplog.at_level(logging.WARNING, "fastwsgi"):
+        for _ in range(6):
+            sender.tick(boards)
+    sender.close()
+    assert caplog.messages == [f"nothing can be sent to {address} (--statsd-host): Connection refused"]
 
 
 def test_a_server_that_does_not_read_holds_nobody_up(server, boards):
