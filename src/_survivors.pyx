@@ -43,7 +43,8 @@ cdef extern from "Python.h" nogil:
     int PyFrame_GetLasti(PyFrameObject* frame)
     int PyCode_Addr2Line(PyCodeObject* code, int offset)
     const char* PyUnicode_AsUTF8(PyObject* text)
-    void PyErr_Clear()
+    void PyErr_Fetch(PyObject** kind, PyObject** error, PyObject** traceback)
+    void PyErr_Restore(PyObject* kind, PyObject* error, PyObject* traceback)
 
 cdef extern from "Python.h":
     PyObject* PyTuple_New(Py_ssize_t size)
@@ -186,8 +187,6 @@ cdef uint16_t place_of(watch_t* watch, PyFrameObject* frame) noexcept nogil:
     place.first_line = code.co_firstlineno
     place.line = PyCode_Addr2Line(code, offset)
     filename = PyUnicode_AsUTF8(place.filename)
-    if filename == NULL:
-        PyErr_Clear()
     place.is_library = is_library(watch, filename)
     return <uint16_t>i
 
@@ -196,6 +195,9 @@ cdef uint16_t current_place(watch_t* watch) noexcept nogil:
     """The innermost line of the application, or else the innermost; 0 if there is none."""
     cdef PyFrameObject* frame
     cdef PyFrameObject* outer
+    cdef PyObject* kind
+    cdef PyObject* error
+    cdef PyObject* traceback
     cdef uint16_t place, found = 0
     cdef bint collects
     cdef int i
@@ -203,6 +205,8 @@ cdef uint16_t current_place(watch_t* watch) noexcept nogil:
         return 0
     # Frames become objects when they are looked at. Garbage is not to be collected here, where any block is allocated.
     collects = PyGC_Disable()
+    # An exception may be on its way where a block is allocated: what fails here must not take its place.
+    PyErr_Fetch(&kind, &error, &traceback)
     frame = PyThreadState_GetFrame(PyThreadState_Get())
     for i in range(DEPTH_MOST):
         if frame == NULL:
@@ -219,6 +223,7 @@ cdef uint16_t current_place(watch_t* watch) noexcept nogil:
         frame = outer
     if frame != NULL:
         survivors_let_go(frame)
+    PyErr_Restore(kind, error, traceback)
     if collects:
         PyGC_Enable()
     return found
