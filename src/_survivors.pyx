@@ -11,6 +11,7 @@ import sys
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_SET_ITEM
 from libc.stdint cimport INT64_MAX, UINT32_MAX, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset, strlen, strncmp, strstr
@@ -541,9 +542,9 @@ cdef class Survivors:
         cdef watch_t* watch = self.watch
         cdef PyObject* row
         cdef uint64_t seen
-        cdef int kind, i
+        cdef int kind, i, _
         for kind in range(KINDS):
-            for i in range(FREE_LIST_MOST):
+            for _ in range(FREE_LIST_MOST):
                 seen = watch.seen
                 one = new_object(kind)
                 seen = watch.seen - seen
@@ -558,7 +559,7 @@ cdef class Survivors:
                 if seen >= (2 if kind == 1 else 1):
                     break
         for kind in range(1, TUPLE_MOST + 1):
-            for i in range(FREE_LIST_MOST):
+            for _ in range(FREE_LIST_MOST):
                 seen = watch.seen
                 row = PyTuple_New(kind)
                 if row == NULL:
@@ -570,6 +571,10 @@ cdef class Survivors:
                     break
                 if forgets:
                     watch.older += not self.forget_object(row)
+                # The application may come upon it by gc.get_objects().
+                for i in range(kind):
+                    Py_INCREF(None)
+                    PyTuple_SET_ITEM(<object>row, i, None)
                 taken.append(<object>row)
                 survivors_let_go(row)
         return 0

@@ -167,6 +167,7 @@ def test_before_there_are_samples():
 
 
 def test_it_is_refused_where_there_is_no_gil(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 12, 0, "final", 0))
     assert Settings(leak_report=True).leak_report
     monkeypatch.setattr(sys, "abiflags", "t")
     with pytest.raises(ConfigError, match="leak_report: not with a free-threaded Python"):
