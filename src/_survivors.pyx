@@ -11,6 +11,7 @@ import sys
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_SET_ITEM
 from libc.stdint cimport INT64_MAX, UINT32_MAX, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset, strlen, strncmp, strstr
@@ -43,7 +44,8 @@ cdef extern from "Python.h" nogil:
     int PyFrame_GetLasti(PyFrameObject* frame)
     int PyCode_Addr2Line(PyCodeObject* code, int offset)
     const char* PyUnicode_AsUTF8(PyObject* text)
-    void PyErr_Clear()
+    void PyErr_Fetch(PyObject** kind, PyObject** error, PyObject** traceback)
+    void PyErr_Restore(PyObject* kind, PyObject* error, PyObject* traceback)
 
 cdef extern from "Python.h":
     PyObject* PyTuple_New(Py_ssize_t size)
@@ -186,8 +188,6 @@ cdef uint16_t place_of(watch_t* watch, PyFrameObject* frame) noexcept nogil:
     place.first_line = code.co_firstlineno
     place.line = PyCode_Addr2Line(code, offset)
     filename = PyUnicode_AsUTF8(place.filename)
-    if filename == NULL:
-        PyErr_Clear()
     place.is_library = is_library(watch, filename)
     return <uint16_t>i
 
@@ -196,6 +196,9 @@ cdef uint16_t current_place(watch_t* watch) noexcept nogil:
     """The innermost line of the application, or else the innermost; 0 if there is none."""
     cdef PyFrameObject* frame
     cdef PyFrameObject* outer
+    cdef PyObject* kind
+    cdef PyObject* error
+    cdef PyObject* traceback
     cdef uint16_t place, found = 0
     cdef bint collects
     cdef int i
@@ -203,6 +206,8 @@ cdef uint16_t current_place(watch_t* watch) noexcept nogil:
         return 0
     # Frames become objects when they are looked at. Garbage is not to be collected here, where any block is allocated.
     collects = PyGC_Disable()
+    # An exception may be on its way where a block is allocated: what fails here must not take its place.
+    PyErr_Fetch(&kind, &error, &traceback)
     frame = PyThreadState_GetFrame(PyThreadState_Get())
     for i in range(DEPTH_MOST):
         if frame == NULL:
@@ -219,6 +224,7 @@ cdef uint16_t current_place(watch_t* watch) noexcept nogil:
         frame = outer
     if frame != NULL:
         survivors_let_go(frame)
+    PyErr_Restore(kind, error, traceback)
     if collects:
         PyGC_Enable()
     return found
@@ -536,9 +542,9 @@ cdef class Survivors:
         cdef watch_t* watch = self.watch
         cdef PyObject* row
         cdef uint64_t seen
-        cdef int kind, i
+        cdef int kind, i, _
         for kind in range(KINDS):
-            for i in range(FREE_LIST_MOST):
+            for _ in range(FREE_LIST_MOST):
                 seen = watch.seen
                 one = new_object(kind)
                 seen = watch.seen - seen
@@ -553,7 +559,7 @@ cdef class Survivors:
                 if seen >= (2 if kind == 1 else 1):
                     break
         for kind in range(1, TUPLE_MOST + 1):
-            for i in range(FREE_LIST_MOST):
+            for _ in range(FREE_LIST_MOST):
                 seen = watch.seen
                 row = PyTuple_New(kind)
                 if row == NULL:
@@ -565,6 +571,10 @@ cdef class Survivors:
                     break
                 if forgets:
                     watch.older += not self.forget_object(row)
+                # The application may come upon it by gc.get_objects().
+                for i in range(kind):
+                    Py_INCREF(None)
+                    PyTuple_SET_ITEM(<object>row, i, None)
                 taken.append(<object>row)
                 survivors_let_go(row)
         return 0

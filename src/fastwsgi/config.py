@@ -522,6 +522,12 @@ class Settings:
                 "leak_report: not with a free-threaded Python, which has other allocators; "
                 "run the server with the usual one to find a leak"
             )
+        if self.leak_report and not (3, 11, 1) <= sys.version_info < (3, 13):
+            major, minor, micro = sys.version_info[:3]
+            raise ConfigError(
+                f"leak_report: not with Python {major}.{minor}.{micro}, where no frame may be looked at "
+                "while memory is allocated; run the server with Python 3.11.1 to 3.12 to find a leak"
+            )
 
 
 def declared_options() -> Iterator[Option]:

@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 import re
+import sys
 import threading
 from pathlib import Path
 from unittest.mock import ANY
@@ -13,6 +14,10 @@ import pytest
 
 from process.operators import ask, command
 from support import PATIENCE, Client, wait_until
+
+pytestmark = pytest.mark.skipif(
+    not (3, 11, 1) <= sys.version_info < (3, 13), reason="--leak-report is refused with this Python"
+)
 
 LEAKY = Path(__file__).with_name("leaky.py")
 
