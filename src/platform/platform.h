@@ -110,6 +110,25 @@ static inline int platform_set_nonblocking(int fd) {
 }
 
 /* The next connection, non-blocking and close-on-exec; -1 with errno. */
+/* The same socket under a number that is none of a standard stream. An application that has closed one of these goes on
+   printing: what it says is for nobody then, and not for a client. */
+static inline int platform_above_standard(int fd) {
+    int null, above = fcntl(fd, F_DUPFD_CLOEXEC, 3), error = errno;
+    if (above < 0) {
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0) {
+        close(fd);
+    } else {
+        dup2(null, fd);
+        if (null > 2) close(null);
+    }
+    return above;
+}
+
 static inline int platform_accept(int listener, struct sockaddr_storage *address, socklen_t *size) {
     int fd;
     do {
@@ -128,7 +147,7 @@ static inline int platform_accept(int listener, struct sockaddr_storage *address
         if (platform_set_nonblocking(fd) < 0) { int error = errno; close(fd); errno = error; return -1; }
     }
 #endif
-    return fd;
+    return fd < 0 || fd > 2 ? fd : platform_above_standard(fd);
 }
 
 /* Have a TCP listener hear no new SYN, while the handshakes that have begun are completed and queued: those who come

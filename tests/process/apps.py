@@ -116,6 +116,17 @@ def run_command(environ, start_response):
     return [subprocess.run(["echo", "from a command"], stdout=subprocess.PIPE, check=True).stdout]
 
 
+def close_and_print(environ, start_response):
+    """Close the standard output, or write to it whatever it is."""
+    if environ["PATH_INFO"] == "/close":
+        os.close(1)
+    else:
+        with contextlib.suppress(OSError):
+            os.write(1, b"this is for nobody")
+    start_response("200 OK", TEXT)
+    return [b"done"]
+
+
 def leave_a_child(environ, start_response):
     """Fork a child, or start a command, that outlives the exchange by far; answer with its process id."""
     if environ["PATH_INFO"] == "/fork":

@@ -1,5 +1,6 @@
 """The process among others: children of the application, idle CPU, the thread that imports."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -54,6 +55,18 @@ def test_a_child_that_leaves_the_application_by_an_exception_ends_with_it(start_
         assert server.ask(path).text == code
     server.stop()
     assert server.stderr.count("ZeroDivisionError: in the child") == (3 if path == "/raise" else 0)
+
+
+def test_what_is_printed_after_the_standard_output_was_closed_is_for_no_client(start_polled):
+    server = start_polled("apps:close_and_print")
+    assert server.ask("/close").text == "done"
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(4)]
+        for client in clients:
+            assert client.ask("/").text == "done"
+        for client in clients:
+            assert client.ask("/").text == "done"
+            assert not client.readable()
 
 
 @pytest.mark.parametrize("path", [pytest.param("/fork", marks=forks), "/command", "/open"])
