@@ -31,8 +31,9 @@ PYTHONPATH = os.pathsep.join(
     )
 )
 
-# Where servers have their control sockets: no others are there.
+# Where servers have their control sockets, also those that a test starts in its own way: no others are there.
 RUNTIME_DIRECTORY = tempfile.mkdtemp(prefix="fw-")
+os.environ["XDG_RUNTIME_DIR"] = RUNTIME_DIRECTORY
 atexit.register(shutil.rmtree, RUNTIME_DIRECTORY, ignore_errors=True)
 
 

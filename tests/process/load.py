@@ -21,6 +21,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -164,7 +165,14 @@ class LoadClient(threading.Thread):
 
     def exchange(self, waiting, begun, half):
         octets = b"".join(octets for _, octets in waiting)
-        self.client.send(octets[:half])
+        try:
+            self.client.send(octets[:half])
+        except BrokenPipeError:
+            # The end of a TCP connection is told to whoever reads next, that of a unix socket to who sends.
+            if not self.answers or self.client.socket.family != socket.AF_UNIX:
+                raise
+            self.send_again(waiting)
+            return
         if half:
             self.load.pause(random.uniform(0, 0.05))
             self.client.send(octets[half:])
