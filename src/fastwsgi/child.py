@@ -101,6 +101,14 @@ def fork(task: Task) -> int:
 
 def begin(task: Task, mask: Iterable[int]) -> int:
     ending = Ending()
+    former = sys.unraisablehook
+
+    def tell(what: "sys.UnraisableHookArgs") -> None:
+        # TERM has come amid a destructor or a callback, which nothing ends. There is a `check` behind it.
+        if not isinstance(what.exc_value, KeyboardInterrupt):
+            former(what)
+
+    sys.unraisablehook = tell
     with heeding({signal.SIGTERM: ending, **dict.fromkeys(QUIET, nothing)}):
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return task(ending)

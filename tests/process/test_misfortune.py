@@ -58,6 +58,7 @@ def test_signals_in_any_order(start_site, options):
 def test_a_worker_that_starts_is_not_ended_by_what_is_for_those_that_serve(start_site, site, options):
     """A rotation of the logs, for one, comes at any time."""
     server = start_site(*options)
+    former = workers_of(server)
     site.write("2", IS_SLOW)
     server.signal(signal.SIGHUP)
     server.wait_said("Reloading")
@@ -68,6 +69,8 @@ def test_a_worker_that_starts_is_not_ended_by_what_is_for_those_that_serve(start
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
     server.wait_said("Reloaded in")
+    # Until they have left, they answer what the kernel gives them.
+    wait_until(lambda: not former & workers_of(server), "the end of the former workers")
     assert server.ask("/7")["Generation"] == "2"
     stop(server)
 
