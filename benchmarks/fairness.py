@@ -4,7 +4,6 @@ python benchmarks/fairness.py [--workers 1,2,4] [--connections 64,10000] [--seco
 """
 
 import argparse
-import datetime
 import os
 import socket
 import sys
@@ -19,11 +18,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from apps.plain import HOLD_SECONDS
-from harness import machine
 from harness.idle import connect, fresh_requests
 from harness.load import Load, Request
 from harness.process import START_SECONDS, Processes, ServerFailedError, free_port, started
-from harness.report import table
+from harness.report import publish
 from harness.runner import prepare_process
 from harness.servers import SERVERS, Start, server_environment
 
@@ -213,16 +211,14 @@ def main() -> int:
                 problems.append(f"- {cell}: {type(error).__name__}: {error}")
             rows.append(row(cell, found))
             print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
-    date = datetime.datetime.now(datetime.UTC).isoformat(" ", "minutes")
-    facts = {**machine.describe(), "commit": machine.commit(), "load average before": f"{load:.2f}"}
-    listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    parts = [f"# How workers share connections, {date}", listed, EXPLANATION, table(rows)]
-    if problems:
-        parts.append("Without figures:\n\n" + "\n".join(problems))
-    text = "\n\n".join(parts)
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+    publish(
+        "How workers share connections",
+        EXPLANATION,
+        rows,
+        load=load,
+        problems=problems,
+        output=arguments.output,
+    )
     return bool(problems)
 
 

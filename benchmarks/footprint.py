@@ -4,7 +4,6 @@ python benchmarks/footprint.py [--workers 1,4] [--threads N] [--seconds S] [--ro
 """
 
 import argparse
-import datetime
 import itertools
 import os
 import sys
@@ -17,11 +16,10 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness import machine
 from harness.idle import ask, connect
 from harness.load import Request
 from harness.process import ServerFailedError, free_port, started
-from harness.report import table
+from harness.report import publish
 from harness.runner import prepare_process
 from harness.servers import FRAMEWORKS, SERVERS, Start, server_environment
 
@@ -142,19 +140,11 @@ def main() -> int:
             for name in NAMES:
                 rows.append(row(name, cell, rounds[name]))
                 print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
-    date = datetime.datetime.now(datetime.UTC).isoformat(" ", "minutes")
-    facts = {**machine.describe(), "commit": machine.commit(), "load average before": f"{load:.2f}"}
-    facts |= {name: SERVERS[name].version() or "missing" for name in NAMES}
+    facts = {name: SERVERS[name].version() or "missing" for name in NAMES}
     facts |= {"threads": str(arguments.threads), "rounds": str(arguments.rounds)}
-    listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    text = EXPLANATION.format(requests=REQUESTS, rest=REST_SECONDS, seconds=arguments.seconds)
-    parts = [f"# What a server takes at rest, and its start, {date}", listed, text, table(rows)]
-    if problems:
-        parts.append("Without figures:\n\n" + "\n".join(problems))
-    text = "\n\n".join(parts)
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+    explanation = EXPLANATION.format(requests=REQUESTS, rest=REST_SECONDS, seconds=arguments.seconds)
+    title = "What a server takes at rest, and its start"
+    publish(title, explanation, rows, load=load, facts=facts, problems=problems, output=arguments.output)
     return bool(problems)
 
 

@@ -4,7 +4,6 @@ python benchmarks/health.py [--connections 1000] [--seconds S] [--output FILE]
 """
 
 import argparse
-import datetime
 import os
 import socket
 import statistics
@@ -16,11 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness import machine
 from harness.idle import ask, connect
 from harness.load import Request
 from harness.process import ServerFailedError, free_port, started
-from harness.report import table
+from harness.report import publish
 from harness.runner import prepare_process
 from harness.servers import SERVERS, Start, server_environment
 
@@ -111,13 +109,7 @@ def main() -> int:
                     "reached" if most <= TARGET_MS else "NOT reached",
                 ]
             )
-    date = datetime.datetime.now(datetime.UTC).isoformat(" ", "minutes")
-    facts = {**machine.describe(), "commit": machine.commit(), "load average before": f"{load:.2f}"}
-    listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    text = "\n\n".join([f"# Health checks of a busy server, {date}", listed, EXPLANATION, table(rows)])
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+    publish("Health checks of a busy server", EXPLANATION, rows, load=load, output=arguments.output)
     return not reached
 
 

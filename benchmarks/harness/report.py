@@ -1,8 +1,11 @@
 """What a run prints and writes: tables as Markdown, everything as JSON, a chart for each case of CPU time."""
 
+import datetime
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness import machine
 from harness.cases import CASES, CPU_COLUMNS, Case
 from harness.chart import Bar, bar_chart
 from harness.results import Entry, Results, cell, ordered
@@ -20,6 +23,33 @@ def table(rows: list[list[str]]) -> str:
 
     rule = [":" + "-" * (widths[0] - 1)] + ["-" * (width - 1) + ":" for width in widths[1:]]
     return "\n".join([line(rows[0]), "| " + " | ".join(rule) + " |", *map(line, rows[1:])])
+
+
+def publish(
+    title: str,
+    explanation: str,
+    rows: list[list[str]],
+    *,
+    load: float,
+    facts: Mapping[str, str] | None = None,
+    problems: Sequence[str] = (),
+    output: Path | None = None,
+) -> None:
+    """Print one table, with what it shows and where and when it was measured; write it to a file, too.
+
+    load: the load average before. facts: what is told beside the machine's. problems: lines on what has no
+    figures.
+    """
+    date = datetime.datetime.now(datetime.UTC).isoformat(" ", "minutes")
+    known = {**machine.describe(), "commit": machine.commit(), "load average before": f"{load:.2f}"}
+    listed = "\n".join(f"- {name}: {value}" for name, value in {**known, **(facts or {})}.items())
+    parts = [f"# {title}, {date}", listed, explanation, table(rows)]
+    if problems:
+        parts.append("Without figures:\n\n" + "\n".join(problems))
+    text = "\n\n".join(parts)
+    print(text)
+    if output:
+        output.write_text(text + "\n", encoding="utf-8")
 
 
 def case_table(case: Case, entries: dict[str, Entry]) -> str:

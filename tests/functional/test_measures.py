@@ -1,7 +1,6 @@
 """What a crew counts in its row: requests, times, octets, connections; and Server-Timing."""
 
 import ctypes
-import os
 import re
 import sys
 import time
@@ -10,7 +9,6 @@ import pytest
 
 from conftest import with_threads
 from fastwsgi._stats import totals
-from functional.test_board import Crewed
 from support import PATIENCE, TEXT, Client, Gate, answering, request, wait_until
 
 # Of the C library, called without letting go of the GIL.
@@ -19,24 +17,6 @@ C = ctypes.PyDLL(None)
 # What is waited for, to be found in a histogram again, and what may be lost of it to rounding.
 PAUSE = 0.05
 NEARLY = 0.04
-
-
-@pytest.fixture
-def crewed(serve, request):
-    """crewed(application, **options): for each poller and number of threads."""
-    poller, threads = request.node.callspec.params["serve"]
-    made = []
-
-    def make(application, **options):
-        made.append(Crewed(application, poller=poller, threads=threads, **options))
-        made[-1].row.pid = os.getpid()
-        return made[-1]
-
-    yield make
-    for gate in Gate.made:
-        gate.open()
-    for one in made:
-        one.stop()
 
 
 def counted(crew, number):
