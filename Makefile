@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard src/*.pyx src/fastwsgi/*.pxd src/platform/*.h) setup.py
 
-.PHONY: serve test build lint bench conformance index options abuse asan tsan fuzz cover annotate model wheel clean
+.PHONY: serve test build lint bench conformance index options abuse asan tsan fuzz cover annotate model package docs-test clean
 
 serve: $(VENV)/built $(VENV)/has-examples
 	@$(BIN)/fastwsgi --chdir examples --preload --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
@@ -33,7 +33,7 @@ index: | $(BIN)/python
 	PYTHONPATH=tests $(BIN)/python -m conformance.index
 
 options: $(VENV)/built
-	$(BIN)/python tools/options_page.py
+	$(BIN)/python tools/options_page.py && $(BIN)/python tools/man_page.py
 
 abuse: $(VENV)/built $(VENV)/has-test
 	$(BIN)/python tests/abuse $(ARGS)
@@ -56,8 +56,11 @@ annotate: $(VENV)/built
 model:
 	model/run.sh
 
-wheel: $(VENV)/built
-	rm -rf build/lib* && $(BIN)/pip wheel -q --no-deps --wheel-dir dist . && ls dist
+package: $(VENV)/has-build $(VENV)/has-package
+	PATH="$$PWD/$(BIN):$$PATH" python tools/package.py $(ARGS) && ls dist
+
+docs-test: $(VENV)/built $(VENV)/has-test
+	$(BIN)/python -m pytest tests/deployment $(ARGS)
 
 clean:
 	rm -rf build dist $(VENV) src/*.egg-info src/fastwsgi/*.so

@@ -1,11 +1,15 @@
-"""The compiled half: one extension module fastwsgi._NAME for each src/_NAME.pyx."""
+"""The compiled half: one extension module fastwsgi._NAME for each src/_NAME.pyx. And the source archive."""
 
+import gzip
 import os
+import tarfile
+import time
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 FLAGS = {
     "plain": ["-O3"],
@@ -52,9 +56,36 @@ class BuildCython(build_ext):
         super().build_extensions()
 
 
+class SourceArchive(sdist):
+    """The same files make the same archive: in order, nobody's, and of the time of SOURCE_DATE_EPOCH."""
+
+    def make_archive(self, base_name: str, format: str, *, base_dir: str, **_: object) -> str:
+        if format != "gztar":
+            raise SystemExit(f"the source archive is a .tar.gz, not {format}: --formats=gztar")
+        made = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+
+        def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            member.mtime = made
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            return member
+
+        Path(base_name).parent.mkdir(parents=True, exist_ok=True)
+        archive = f"{base_name}.tar.gz"
+        with (
+            open(archive, "wb") as file,
+            gzip.GzipFile("", "wb", fileobj=file, mtime=made) as compressed,
+            tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            # By name, directories before what is in them.
+            tar.add(base_dir, filter=anonymous)
+        return archive
+
+
 declarations = sorted(str(path) for suffix in ("pxd", "h") for path in Path("src").rglob(f"*.{suffix}"))
 setup(
-    cmdclass={"build_ext": BuildCython},
+    cmdclass={"build_ext": BuildCython, "sdist": SourceArchive},
     ext_modules=[
         Extension(
             f"fastwsgi.{source.stem}",

@@ -31,7 +31,7 @@ from harness.cases import CASES, Case
 from harness.load import check_answer
 from harness.process import START_SECONDS, Processes, ServerFailedError, free_port, started
 from harness.report import table
-from harness.servers import SERVERS, Server, Start, server_environment
+from harness.servers import SERVERS, Server, Start, make_files, server_environment
 
 DEFAULT_SERVERS = ("fastwsgi-t1", "fastwsgi", "fastwsgi-t32", "bjoern", "ceiling-app", "ceiling-fixed")
 # Those that are one process of one program, which is what the tools can follow from the start.
@@ -40,6 +40,7 @@ POSSIBLE_SERVERS = (
     "fastwsgi-log",
     "fastwsgi-json",
     "fastwsgi-id",
+    "fastwsgi-edge",
     "fastwsgi-pypi",
     "waitress",
     "wsgiref",
@@ -309,6 +310,7 @@ def main() -> int:
     problems: list[str] = []
     versions = {name: SERVERS[name].version() for name in arguments.servers}
     with tempfile.TemporaryDirectory(prefix="fastwsgi-bench-") as folder:
+        make_files(Path(folder))
         counter = Counter(arguments.requests, cores[-1], Path(folder))
         for case in MEASURED_CASES:
             for name, version in versions.items():

@@ -63,6 +63,8 @@ cdef enum:
 cdef enum:
     CHUNK = 16                  # a literal that is no longer is copied as so many octets
     CREDENTIALS = 192           # how much of the decoded credentials is looked at for the user name
+    SECOND_NS = 1000000000
+    FIXED_MOST = 112            # of an atom, all that it may write without a look at how much room there is
     NO_VALUE = 0xFFFFFFFF       # the length of a value that environ does not have
 
 DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
@@ -115,118 +117,165 @@ cdef str JSON_FORMAT = (
 # Python's formatting, which the atoms come from, lets these be written with a d.
 cdef frozenset NUMBERS = frozenset("sBTMD")
 
+# The numbers below 100, for two digits at a time.
+cdef const char* pairs = (
+    b"0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+    b"5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899"
+)
+
+# What a line is made of where there was none, or no whole line of one.
+cdef parser_t no_request
+
 cdef object PIECES = re.compile(
     r"(?P<literal>[^%]+)|%%|%\((?:\{(?P<name>[^{}()]+)\})?(?P<atom>[^{}()]+)\)(?P<conversion>[sd])"
 )
 
 
-# Writing: `at` is where the next octet goes, NULL once something did not fit; each call takes and returns it.
+# Writing: `at` is where the next octet goes. What has a greatest size (literals, numbers, times, quotes) is written as
+# it is: there are format.spare octets for all of that behind `end`. What has none is held against `end`, and a function
+# that writes such values returns NULL once something did not fit.
 
 cdef inline char* put(char* at, const char* end, const char* data, size_t size) noexcept nogil:
-    if at == NULL or size > <size_t>(end - at):
+    if at == NULL or <ssize_t>size > end - at:
         return NULL
     memcpy(at, data, size)
     return at + size
 
 
-cdef inline char* put_literal(char* at, const char* end, const char* text, size_t size) noexcept nogil:
-    """A literal of a format, where there is more to read after it: copying a fixed number is done without a call."""
-    if size > CHUNK or end - at < CHUNK:
-        return put(at, end, text, size)
+cdef inline char* put_chunk(char* at, const char* text, size_t size) noexcept nogil:
+    """No more than CHUNK octets, where there are as many to read: copying a fixed number is done without a call."""
     memcpy(at, text, CHUNK)
     return at + size
 
 
-cdef inline char* put_nothing(char* at, const char* end, bint is_json) noexcept nogil:
+cdef inline char* put_literal(char* at, const char* text, size_t size) noexcept nogil:
+    """A literal of a format, which has CHUNK octets behind it."""
+    if size > CHUNK:
+        memcpy(at, text, size)
+        return at + size
+    return put_chunk(at, text, size)
+
+
+cdef inline char* put_nothing(char* at, bint is_json) noexcept nogil:
     """Where there is no value."""
-    return put(at, end, b"null", 4) if is_json else put(at, end, b"-", 1)
+    if is_json:
+        memcpy(at, b"null", 4)
+        return at + 4
+    at[0] = c"-"
+    return at + 1
 
 
-cdef inline char* put_quote(char* at, const char* end, bint is_json) noexcept nogil:
+cdef inline char* put_quote(char* at, bint is_json) noexcept nogil:
     """What strings of JSON begin and end with."""
-    return put(at, end, b'"', 1) if is_json else at
+    if is_json and at != NULL:
+        at[0] = c'"'
+        at += 1
+    return at
 
 
-cdef inline char* put_number(char* at, const char* end, uint64_t number) noexcept nogil:
-    cdef char digits[20]
-    cdef int first = 20
-    cdef uint32_t small
-    if 100 <= number < 1000 and at != NULL and end - at >= 3:
-        # As every status.
-        small = <uint32_t>number
-        at[0] = <char>(c"0" + small // 100)
-        at[1] = <char>(c"0" + small // 10 % 10)
-        at[2] = <char>(c"0" + small % 10)
-        return at + 3
-    while True:
-        first -= 1
-        digits[first] = <char>(c"0" + number % 10)
-        number //= 10
-        if number == 0:
-            return put(at, end, digits + first, 20 - first)
+cdef inline char* put_two(char* at, uint32_t number) noexcept nogil:
+    memcpy(at, pairs + 2 * number, 2)
+    return at + 2
 
 
-cdef inline char* put_fraction(char* at, const char* end, uint64_t microseconds) noexcept nogil:
+cdef inline char* put_number(char* at, uint64_t number) noexcept nogil:
+    cdef uint32_t hundreds
+    if number >= 10000:
+        return put_long(at, number)
+    hundreds = <uint32_t>number // 100
+    if hundreds >= 10:
+        at = put_two(at, hundreds)
+    elif hundreds:
+        at[0] = <char>(c"0" + hundreds)
+        at += 1
+    elif number < 10:
+        at[0] = <char>(c"0" + number)
+        return at + 1
+    return put_two(at, <uint32_t>number - 100 * hundreds)
+
+
+cdef char* put_long(char* at, uint64_t number) noexcept nogil:
+    cdef uint32_t last = number % 10000
+    return put_two(put_two(put_number(at, number // 10000), last // 100), last % 100)
+
+
+cdef inline char* put_status(char* at, int status, bint is_json) noexcept nogil:
+    return put_number(at, <uint32_t>status) if status > 0 else put_nothing(at, is_json)
+
+
+cdef inline char* put_fraction(char* at, uint32_t microseconds) noexcept nogil:
     """Less than a million of them, as what stands behind a number of seconds."""
-    cdef char fraction[8]
-    cdef int i
-    fraction[0] = c"."
-    for i in range(6, 0, -1):
-        fraction[i] = <char>(c"0" + microseconds % 10)
-        microseconds //= 10
-    return put(at, end, fraction, 7)
+    at[0] = c"."
+    return put_two(put_two(put_two(at + 1, microseconds // 10000), microseconds // 100 % 100), microseconds % 100)
 
 
-cdef inline char* put_decimal_seconds(char* at, const char* end, uint64_t microseconds) noexcept nogil:
-    return put_fraction(put_number(at, end, microseconds // 1000000), end, microseconds % 1000000)
+cdef inline char* put_decimal_seconds(char* at, uint64_t microseconds) noexcept nogil:
+    return put_fraction(put_number(at, microseconds // 1000000), <uint32_t>(microseconds % 1000000))
+
+
+cdef extern from * nogil:
+    """
+    typedef signed char sixteen_t __attribute__((vector_size(16)));
+    typedef long long two_t __attribute__((vector_size(16)));
+
+    /* is_plain() of sixteen octets at once; those from 0x80 on are less than 0. */
+    static inline int are_plain(uint64_t first, uint64_t last) {
+        sixteen_t octets = (sixteen_t)(two_t){(long long)first, (long long)last};
+        two_t plain = (two_t)((octets > 0x1F) & ~((octets == 0x7F) | (octets == '"') | (octets == '\\\\')));
+        return (plain[0] & plain[1]) == -1;
+    }
+    """
+    bint are_plain(uint64_t first, uint64_t last) noexcept
 
 
 cdef inline bint is_plain(unsigned char octet) noexcept nogil:
     return 0x20 <= octet < 0x7F and octet != c'"' and octet != c"\\"
 
 
-cdef inline bint are_plain(uint64_t octets) noexcept nogil:
-    """is_plain() of eight octets at once: each term has the high bit of an octet set that is not plain.
+cdef inline bint copy_plain(char* at, const char* data, size_t far) noexcept nogil:
+    """Copy eight octets and the eight that are so far behind their beginning; True if all of them are plain."""
+    cdef uint64_t first, last
+    memcpy(&first, data, 8)
+    memcpy(&last, data + far, 8)
+    memcpy(at, &first, 8)
+    memcpy(at + far, &last, 8)
+    return are_plain(first, last)
 
-    A carry or borrow into the next octet can only come from one that is not plain itself.
-    """
-    cdef uint64_t ones = 0x0101010101010101
-    cdef uint64_t control = octets - 0x20 * ones
-    cdef uint64_t quote = (octets ^ 0x22 * ones) - ones
-    cdef uint64_t backslash = (octets ^ 0x5C * ones) - ones
-    cdef uint64_t delete = octets + ones
-    return (octets | control | quote | backslash | delete) & (0x80 * ones) == 0
+
+cdef inline size_t put_plain(char* at, const char* data, size_t size) noexcept nogil:
+    """Copy data, of eight octets or more; returns how many of them, from the first on, are known to be plain."""
+    cdef size_t done = 0
+    if size < 16:
+        return size if copy_plain(at, data, size - 8) else 0
+    while size - done >= 16:
+        if not copy_plain(at + done, data + done, 8):
+            return done
+        done += 16
+    # The last sixteen: some of these are done.
+    return size if done == size or copy_plain(at + size - 16, data + size - 16, 8) else done
 
 
 cdef char* put_escaped(char* at, const char* end, const char* data, size_t size, bint is_json) noexcept nogil:
     """Visible ASCII and spaces as they are, but \\" and \\\\; all else, obs-text too, as \\xHH, or \\u00HH in JSON."""
-    cdef ssize_t longest = 6 if is_json else 4
-    cdef const char* digits = b"0123456789abcdef"
-    cdef uint64_t octets
-    cdef unsigned char octet
     cdef size_t done = 0
     if at == NULL:
         return NULL
-    if 8 <= size <= <size_t>(end - at):
-        while done + 8 <= size:
-            memcpy(&octets, data + done, 8)
-            if not are_plain(octets):
-                break
-            memcpy(at + done, &octets, 8)
-            done += 8
-        else:
-            # What is left is less than a word; with some of what is done, it is one.
-            memcpy(&octets, data + size - 8, 8)
-            if are_plain(octets):
-                memcpy(at + size - 8, &octets, 8)
-                return at + size
-        at += done
-        data += done
-        size -= done
+    if 8 <= size and <ssize_t>size <= end - at:
+        done = put_plain(at, data, size)
+        if done == size:
+            return at + size
+    return put_each(at + done, end, data + done, size - done, is_json)
+
+
+cdef char* put_each(char* at, const char* end, const char* data, size_t size, bint is_json) noexcept nogil:
+    """The same, octet by octet."""
+    cdef ssize_t longest = 6 if is_json else 4
+    cdef const char* digits = b"0123456789abcdef"
+    cdef unsigned char octet
     while size > 0:
         octet = data[0]
         if is_plain(octet):
-            if at == end:
+            if at >= end:
                 return NULL
             at[0] = data[0]
             at += 1
@@ -249,11 +298,11 @@ cdef char* put_escaped(char* at, const char* end, const char* data, size_t size,
 
 
 cdef inline char* put_string(char* at, const char* end, const char* data, size_t size, bint is_json) noexcept nogil:
-    return put_quote(put_escaped(put_quote(at, end, is_json), end, data, size, is_json), end, is_json)
+    return put_quote(put_escaped(put_quote(at, is_json), end, data, size, is_json), is_json)
 
 
 cdef inline char* put_value(char* at, const char* end, const char* data, size_t size, bint is_json) noexcept nogil:
-    return put_string(at, end, data, size, is_json) if size > 0 else put_nothing(at, end, is_json)
+    return put_string(at, end, data, size, is_json) if size > 0 else put_nothing(at, is_json)
 
 
 cdef inline char* put_span(char* at, const char* end, const record_t* record, span_t span, bint is_json) noexcept nogil:
@@ -266,8 +315,8 @@ cdef inline char* put_more(
     """A value of a field, joined with those before it as RFC 9110, 5.3 joins them; the last quote is missing."""
     if not is_first:
         return put_escaped(put(at, end, b", ", 2), end, data, size, is_json)
-    at = put_quote(at, end, is_json)
-    return put_escaped(at, end, data, size, is_json) if size > 0 or is_json else put_nothing(at, end, False)
+    at = put_quote(at, is_json)
+    return put_escaped(at, end, data, size, is_json) if size > 0 or is_json else put_nothing(at, False)
 
 
 cdef bint is_name(const char* text, const char* name, size_t size) noexcept nogil:
@@ -283,36 +332,41 @@ cdef bint is_name(const char* text, const char* name, size_t size) noexcept nogi
     return True
 
 
+cdef inline bint has_field(const record_t* record, const parser_t* parser, int known) noexcept nogil:
+    """There may be a field of that name: KNOWN_NONE stands for many."""
+    return ((parser.known_seen >> known) & 1 or known == KNOWN_NONE
+            or (known == KNOWN_X_REQUEST_ID and record.id_size and parser != &no_request))
+
+
 cdef char* put_request_field(
-    char* at, const char* end, const record_t* record, const char* name, size_t size, int known, bint is_json
+    char* at, const char* end, const record_t* record, const parser_t* parser, const char* name, size_t size, int known,
+    bint is_json
 ) noexcept nogil:
-    cdef const parser_t* parser = record.parser
-    cdef const field_t* field
+    cdef const field_t* field = parser.fields
+    cdef const field_t* fields_end = field + parser.field_count
     cdef bint found = False
-    cdef uint32_t i
     if known == KNOWN_X_REQUEST_ID and record.id_size:
         # Whatever the client has sent, this is what the application got.
         return put_string(at, end, record.id, record.id_size, is_json)
-    if known != KNOWN_NONE and not (parser.known_seen >> known) & 1:
-        return put_nothing(at, end, is_json)
-    for i in range(parser.field_count):
-        field = &parser.fields[i]
-        if field.known != known:
-            continue
-        if known == KNOWN_NONE and not (
+    while field < fields_end:
+        if field.known == known and (known != KNOWN_NONE or (
             field.name.length == size and is_name(record.data + field.name.start, name, size)
-        ):
-            continue
-        at = put_more(at, end, record.data + field.value.start, field.value.length, not found, is_json)
-        found = True
-    return put_quote(at, end, is_json) if found else put_nothing(at, end, is_json)
+        )):
+            at = put_more(at, end, record.data + field.value.start, field.value.length, not found, is_json)
+            found = True
+        field += 1
+    return put_quote(at, is_json) if found else put_nothing(at, is_json)
 
 
-cdef char* put_request_id(char* at, const char* end, const record_t* record, bint is_json) noexcept nogil:
+cdef inline char* put_request_id(
+    char* at, const char* end, const record_t* record, const parser_t* parser, bint is_json
+) noexcept nogil:
     """Ours, or what the client has sent."""
-    if not record.id_size and (record.parser == NULL or not record.parser.request_line.length):
-        return put_nothing(at, end, is_json)
-    return put_request_field(at, end, record, b"x-request-id", 12, KNOWN_X_REQUEST_ID, is_json)
+    if record.id_size:
+        return put_string(at, end, record.id, record.id_size, is_json)
+    if not has_field(record, parser, KNOWN_X_REQUEST_ID):
+        return put_nothing(at, is_json)
+    return put_request_field(at, end, record, parser, b"x-request-id", 12, KNOWN_X_REQUEST_ID, is_json)
 
 
 cdef char* put_response_field(
@@ -336,7 +390,7 @@ cdef char* put_response_field(
             at = put_more(at, end, value, value_end - value, not found, is_json)
             found = True
         line = line_end + 1
-    return put_quote(at, end, is_json) if found else put_nothing(at, end, is_json)
+    return put_quote(at, is_json) if found else put_nothing(at, is_json)
 
 
 cdef inline int base64_digit(unsigned char octet) noexcept nogil:
@@ -349,9 +403,10 @@ cdef inline int base64_digit(unsigned char octet) noexcept nogil:
     return 62 if octet == c"+" else 63 if octet == c"/" else -1
 
 
-cdef char* put_user(char* at, const char* end, const record_t* record, bint is_json) noexcept nogil:
-    """The user name of the Basic credentials (RFC 7617), however the application takes them."""
-    cdef const parser_t* parser = record.parser
+cdef char* put_user(
+    char* at, const char* end, const record_t* record, const parser_t* parser, bint is_json
+) noexcept nogil:
+    """The user name of the Basic credentials (RFC 7617), however the application takes them; there are some."""
     cdef char decoded[CREDENTIALS]
     cdef const char* text = NULL
     cdef const char* colon
@@ -361,15 +416,13 @@ cdef char* put_user(char* at, const char* end, const record_t* record, bint is_j
     cdef int pending = 0
     cdef int digit
     cdef uint32_t i
-    if parser == NULL or not (parser.known_seen >> KNOWN_AUTHORIZATION) & 1:
-        return put_nothing(at, end, is_json)
     for i in range(parser.field_count):
         if parser.fields[i].known == KNOWN_AUTHORIZATION:
             text = record.data + parser.fields[i].value.start
             size = parser.fields[i].value.length
             break
     if size < 6 or text[5] != c" " or not is_name(text, b"basic", 5):
-        return put_nothing(at, end, is_json)
+        return put_nothing(at, is_json)
     text += 6
     size -= 6
     while size > 0 and text[0] == c" ":
@@ -389,7 +442,7 @@ cdef char* put_user(char* at, const char* end, const record_t* record, bint is_j
         size -= 1
     colon = <const char*>memchr(decoded, c":", length)
     if colon == NULL:
-        return put_nothing(at, end, is_json)
+        return put_nothing(at, is_json)
     return put_value(at, end, decoded, colon - decoded, is_json)
 
 
@@ -414,18 +467,20 @@ cdef bint stamp_make(stamp_t* stamp, time_t second, bint is_json) noexcept nogil
             stamp.text, sizeof(stamp.text), "[%02d/%.3s/%d:%02d:%02d:%02d %c%02ld%02ld]", local.tm_mday,
             months + 3 * local.tm_mon, local.tm_year + 1900, local.tm_hour, local.tm_min, local.tm_sec, sign,
             minutes // 60, minutes % 60)
-    stamp.second = second
+    stamp.second_ns = <int64_t>second * SECOND_NS
     return True
 
 
-cdef char* put_time(char* at, const char* end, const record_t* record, stamp_t* stamp, bint is_json) noexcept nogil:
-    cdef int64_t second = record.wall_ns // 1000000000
-    if (stamp.size == 0 or stamp.second != second) and not stamp_make(stamp, <time_t>second, is_json):
-        return put_nothing(at, end, is_json)
-    at = put(at, end, stamp.text, stamp.size)
+cdef inline char* put_time(char* at, const record_t* record, stamp_t* stamp, bint is_json) noexcept nogil:
+    cdef uint64_t since_ns = <uint64_t>(record.wall_ns - stamp.second_ns)
+    if stamp.size == 0 or since_ns >= SECOND_NS:
+        if not stamp_make(stamp, <time_t>(record.wall_ns // SECOND_NS), is_json):
+            return put_nothing(at, is_json)
+        since_ns = <uint64_t>(record.wall_ns - stamp.second_ns)
+    memcpy(at, stamp.text, STAMP_ROOM)
+    at += stamp.size
     if is_json:
-        at = put_fraction(at, end, <uint64_t>(record.wall_ns % 1000000000) // 1000)
-        at = put(at, end, stamp.zone, 7)
+        at = put_chunk(put_fraction(at, <uint32_t>(since_ns // 1000)), stamp.zone, 7)
     return at
 
 
@@ -435,11 +490,11 @@ cdef char* put_environ_value(
     """The next of the values that accesslog_values() gathered; they are in the order of their atoms."""
     cdef uint32_t length
     if record.values == NULL or record.values_size - used[0] < sizeof(length):
-        return put_nothing(at, end, is_json)
+        return put_nothing(at, is_json)
     memcpy(&length, record.values + used[0], sizeof(length))
     used[0] += sizeof(length)
     if length == <uint32_t>NO_VALUE:
-        return put_nothing(at, end, is_json)
+        return put_nothing(at, is_json)
     at = put_value(at, end, record.values + used[0], length, is_json)
     used[0] += length
     return at
@@ -448,62 +503,56 @@ cdef char* put_environ_value(
 cdef ssize_t accesslog_line(
     const log_format_t* format, const record_t* record, stamp_t* stamp, char* out, size_t capacity
 ) noexcept nogil:
-    """Write the line with its newline to out; its length, or -1 when capacity is too small for it."""
+    """Write the line with its newline to out; its length, or -1 when it is longer than capacity less format.spare."""
     cdef const parser_t* parser = record.parser
-    cdef bint has_request = parser != NULL and parser.request_line.length > 0
+    cdef const log_atom_t* atom = format.atoms
     cdef bint is_json = format.is_json
-    cdef const char* end = out + capacity
+    cdef const char* end = out + capacity - format.spare
     cdef char* at = out
-    # Not looked up again for each atom: for all that the compiler knows, a line might be written over them.
-    cdef const log_atom_t* atom
-    cdef const log_atom_t* atoms = format.atoms
-    cdef const char* texts = format.text
-    cdef const char* text
     cdef size_t used = 0
-    cdef size_t count = format.count
-    cdef size_t i
     cdef int kind
-    for i in range(count):
-        atom = &atoms[i]
-        at = put_literal(at, end, texts + atom.before, atom.before_size)
-        if at == NULL:
-            return -1
-        text = texts + atom.start
+    if capacity < format.spare:
+        return -1
+    if parser == NULL or not parser.request_line.length:
+        parser = &no_request
+    while True:
+        at = put_literal(at, atom.before, atom.before_size)
         kind = atom.kind
         # Nothing but comparisons of the kind: that makes a table of it.
         if kind == ATOM_NONE:
-            pass
+            return at - out if at <= end else -1
         elif kind == ATOM_PEER:
             at = put_value(at, end, record.peer, record.peer_size, is_json)
         elif kind == ATOM_USER:
-            at = put_user(at, end, record, is_json)
+            if has_field(record, parser, KNOWN_AUTHORIZATION):
+                at = put_user(at, end, record, parser, is_json)
+            else:
+                at = put_nothing(at, is_json)
         elif kind == ATOM_TIME:
-            at = put_time(at, end, record, stamp, is_json)
+            at = put_time(at, record, stamp, is_json)
         elif kind == ATOM_STATUS:
-            at = put_number(at, end, record.status) if record.status > 0 else put_nothing(at, end, is_json)
+            at = put_status(at, record.status, is_json)
         elif kind == ATOM_CONTENT_BYTES:
-            at = put_number(at, end, record.content_bytes)
+            at = put_number(at, record.content_bytes)
         elif kind == ATOM_CONTENT_BYTES_OR_DASH:
             if record.content_bytes > 0 or is_json:
-                at = put_number(at, end, record.content_bytes)
+                at = put_number(at, record.content_bytes)
             else:
-                at = put_nothing(at, end, False)
+                at = put_nothing(at, False)
         elif kind == ATOM_SECONDS:
-            at = put_number(at, end, record.times_ns[atom.known] // 1000000000)
+            at = put_number(at, record.times_ns[atom.known] // SECOND_NS)
         elif kind == ATOM_MILLISECONDS:
-            at = put_number(at, end, record.times_ns[atom.known] // 1000000)
+            at = put_number(at, record.times_ns[atom.known] // 1000000)
         elif kind == ATOM_MICROSECONDS:
-            at = put_number(at, end, record.times_ns[atom.known] // 1000)
+            at = put_number(at, record.times_ns[atom.known] // 1000)
         elif kind == ATOM_DECIMAL_SECONDS:
-            at = put_decimal_seconds(at, end, record.times_ns[atom.known] // 1000)
+            at = put_decimal_seconds(at, record.times_ns[atom.known] // 1000)
         elif kind == ATOM_RESPONSE_FIELD:
-            at = put_response_field(at, end, record, text, atom.size, is_json)
+            at = put_response_field(at, end, record, atom.name, atom.size, is_json)
         elif kind == ATOM_ENVIRON:
             at = put_environ_value(at, end, record, &used, is_json)
         elif kind == ATOM_REQUEST_ID:
-            at = put_request_id(at, end, record, is_json)
-        elif not has_request:
-            at = put_nothing(at, end, is_json)
+            at = put_request_id(at, end, record, parser, is_json)
         elif kind == ATOM_REQUEST_LINE:
             at = put_span(at, end, record, parser.request_line, is_json)
         elif kind == ATOM_METHOD:
@@ -513,14 +562,24 @@ cdef ssize_t accesslog_line(
         elif kind == ATOM_PATH:
             at = put_span(at, end, record, parser.path, is_json)
         elif kind == ATOM_QUERY:
-            at = put_string(at, end, record.data + parser.query.start, parser.query.length, is_json)
+            if parser == &no_request:
+                at = put_nothing(at, is_json)
+            else:
+                at = put_string(at, end, record.data + parser.query.start, parser.query.length, is_json)
         elif kind == ATOM_PROTOCOL:
-            at = put_string(at, end, b"HTTP/1.1" if parser.version_minor else b"HTTP/1.0", 8, is_json)
+            if parser == &no_request:
+                at = put_nothing(at, is_json)
+            else:
+                at = put_quote(at, is_json)
+                memcpy(at, b"HTTP/1.1" if parser.version_minor else b"HTTP/1.0", 8)
+                at = put_quote(at + 8, is_json)
+        elif has_field(record, parser, atom.known):
+            at = put_request_field(at, end, record, parser, atom.name, atom.size, atom.known, is_json)
         else:
-            at = put_request_field(at, end, record, text, atom.size, atom.known, is_json)
+            at = put_nothing(at, is_json)
         if at == NULL:
             return -1
-    return at - out
+        atom += 1
 
 
 cdef int accesslog_values(const log_format_t* format, dict environ, buffer_t* values) except -1:
@@ -533,7 +592,7 @@ cdef int accesslog_values(const log_format_t* format, dict environ, buffer_t* va
         atom = &format.atoms[i]
         if atom.kind != ATOM_ENVIRON:
             continue
-        text = environ_text(environ, PyBytes_FromStringAndSize(format.text + atom.start, atom.size))
+        text = environ_text(environ, PyBytes_FromStringAndSize(atom.name, atom.size))
         length = NO_VALUE if text is None else PyBytes_GET_SIZE(text)
         if buffer_append(values, <const char*>&length, sizeof(length)) < 0 or (
             text is not None and buffer_append(values, PyBytes_AS_STRING(text), length) < 0
@@ -651,7 +710,7 @@ cdef class LogFormat:
         cdef list pieces = read_format(JSON_FORMAT if is_json and format == DEFAULT_FORMAT else format)
         cdef bytes text
         cdef log_atom_t* atom
-        cdef size_t start = 0
+        cdef char* at
         if is_json:
             pieces = json_pieces(pieces)
         pieces = with_literals([("", ATOM_NONE, KNOWN_NONE, prefix), *pieces, ("", ATOM_NONE, KNOWN_NONE, b"\n")])
@@ -662,16 +721,18 @@ cdef class LogFormat:
         if self.format.atoms == NULL or self.format.text == NULL:
             raise MemoryError
         memcpy(self.format.text, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+        at = self.format.text
         for before, kind, known, name in pieces:
             atom = &self.format.atoms[self.format.count]
             atom.kind = kind
             atom.known = known
-            atom.before = start
+            atom.before = at
             atom.before_size = len(before)
-            atom.start = start + atom.before_size
+            atom.name = at + atom.before_size
             atom.size = len(name)
-            start = atom.start + atom.size
+            at += atom.before_size + atom.size
             self.format.count += 1
+            self.format.spare += max(atom.before_size, <size_t>CHUNK) + FIXED_MOST
             if kind == ATOM_ENVIRON:
                 self.format.needs_environ = True
             elif kind in (ATOM_SECONDS, ATOM_MILLISECONDS, ATOM_MICROSECONDS, ATOM_DECIMAL_SECONDS):
@@ -709,7 +770,8 @@ cdef class LogFormat:
         cdef limits_t limits
         cdef parser_t parser
         cdef buffer_t values
-        cdef bytes line = PyBytes_FromStringAndSize(NULL, capacity)
+        cdef size_t room = capacity + self.format.spare
+        cdef bytes line = PyBytes_FromStringAndSize(NULL, room)
         cdef char* out = PyBytes_AS_STRING(line)
         cdef ssize_t size
         memset(&record, 0, sizeof(record))
@@ -739,7 +801,7 @@ cdef class LogFormat:
             record.id = PyBytes_AS_STRING(request_id)
             record.id_size = PyBytes_GET_SIZE(request_id)
             with nogil:
-                size = accesslog_line(&self.format, &record, &stamp, out, capacity)
+                size = accesslog_line(&self.format, &record, &stamp, out, room)
             return None if size < 0 else line[:size]
         finally:
             parser_free(&parser)

@@ -86,7 +86,7 @@ cdef int extension_step(int state, uint8_t octet) noexcept nogil:
     return -REFUSAL_BAD_CHUNK_EXTENSION
 
 
-cdef int chunk_line_step(chunked_t* chunked, const limits_t* limits, uint8_t octet) noexcept nogil:
+cdef int chunk_line_step(chunked_t* chunked, const limits_t* limits, uint64_t most, uint8_t octet) noexcept nogil:
     """Take in one octet of a chunk line; 0 or -reason."""
     cdef int state = chunked.state
     cdef int digit
@@ -97,7 +97,7 @@ cdef int chunk_line_step(chunked_t* chunked, const limits_t* limits, uint8_t oct
         if chunked.overhead > limits.chunk_overhead + OVERHEAD_PER_OCTET * chunked.content:
             return -REFUSAL_CHUNK_OVERHEAD
         # The size of the chunk is known, and so is what is too much, before it comes.
-        if chunked.remaining > limits.content - chunked.content:
+        if chunked.remaining > most - chunked.content:
             return -REFUSAL_CONTENT_TOO_LARGE
         chunked.is_last = chunked.remaining == 0
         chunked.line = 0
@@ -185,7 +185,7 @@ cdef int trailer_step(chunked_t* chunked, const limits_t* limits, uint8_t octet)
     return -REFUSAL_BARE_LF if octet == c'\n' else -REFUSAL_BAD_FIELD_NAME
 
 
-cdef int chunked_feed(chunked_t* chunked, const limits_t* limits, char* data, size_t size,
+cdef int chunked_feed(chunked_t* chunked, const limits_t* limits, uint64_t most, char* data, size_t size,
                       size_t* consumed, size_t* decoded) noexcept nogil:
     """Decode data[0:size] in place; return CONTENT_DONE, NEED_MORE or -reason.
 
@@ -212,7 +212,7 @@ cdef int chunked_feed(chunked_t* chunked, const limits_t* limits, char* data, si
                 chunked.state = CHUNK_DATA_CR
             continue
         if chunked.state < CHUNK_DATA:
-            result = chunk_line_step(chunked, limits, <uint8_t>at[0])
+            result = chunk_line_step(chunked, limits, most, <uint8_t>at[0])
         elif chunked.state > CHUNK_DATA_LF:
             result = trailer_step(chunked, limits, <uint8_t>at[0])
         else:
@@ -252,7 +252,8 @@ cdef class ChunkedDecoder:
             raise MemoryError
         try:
             memcpy(copy, <const char*>data, size)
-            result = outcome_name(chunked_feed(&self.chunked, &self.limits, copy, size, &consumed, &decoded))
+            result = outcome_name(chunked_feed(&self.chunked, &self.limits, self.limits.content, copy, size, &consumed,
+                                               &decoded))
             return result, copy[:decoded], consumed
         finally:
             free(copy)

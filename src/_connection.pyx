@@ -17,37 +17,42 @@ from fastwsgi._content cimport (
     CONTENT_NO_MEMORY, CONTENT_READY, CONTENT_SPILL,
     content_add, content_append, content_free, content_init, content_length, content_space, content_spill,
 )
-from fastwsgi._forwarded cimport SCHEME_HTTPS
+from fastwsgi._guard cimport guard_borrow_page, guard_judge, guard_return_page, guard_t
 from fastwsgi._journal cimport LEVEL_WARNING, journal_line, journal_record
 from fastwsgi._lead cimport lead_leave, lead_return
 from fastwsgi._outbox cimport (
-    OUTBOX_EMPTY, OUTBOX_FILE_SHORT, OUTBOX_WAITS,
-    outbox_add, outbox_free, outbox_is_empty, outbox_new, outbox_send, outbox_t,
+    OUTBOX_EMPTY, OUTBOX_FILE_SHORT, OUTBOX_SEAL, OUTBOX_WAITS,
+    outbox_add, outbox_free, outbox_is_empty, outbox_new, outbox_seals, outbox_send, outbox_t,
 )
-from fastwsgi._networks cimport ADDRESS_ROOM, address_t, address_text, networks_match_peer
+from fastwsgi._networks cimport ADDRESS_ROOM, address_parse, address_t, address_text, networks_match_peer
 from fastwsgi._parser cimport (
-    CONTENT_DONE, HEAD_DONE, KNOWN_X_REQUEST_ID, METHOD_CONNECT, METHOD_GET, METHOD_HEAD, METHOD_OTHER, NEED_MORE,
-    field_t, parser_feed, parser_free, parser_init, parser_reset, parser_t,
+    CONTENT_DONE, HEAD_DONE, KNOWN_AUTHORIZATION, KNOWN_X_REQUEST_ID, METHOD_CONNECT, METHOD_HEAD, METHOD_OTHER, NEED_MORE,
+    TARGET_ABSOLUTE, field_t, parser_feed, parser_free, parser_init, parser_reset, parser_t,
 )
 from fastwsgi._platform cimport (
-    SHUT_RDWR, SHUT_WR, WATCH_GONE, WATCH_READ, WATCH_WRITE, condition_init, head_push, iovec, line_load,
-    line_replace, line_store, platform_address_octets, platform_has_ended, platform_has_octets, platform_recv,
-    platform_send, platform_send_pieces, platform_set_reset, platform_wall_ns, platform_wall_seconds, platform_would_block,
-    poller_wake, poller_watch, pthread_cond_broadcast, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_unlock, shutdown, sockaddr_storage,
+    SHUT_RDWR, SHUT_WR, WATCH_END, WATCH_GONE, WATCH_READ, WATCH_WRITE, condition_init, head_push, iovec, line_load,
+    line_replace, line_store, platform_address_octets, platform_has_ended, platform_has_finished, platform_has_octets,
+    platform_now_ns, platform_recv, platform_send, platform_send_pieces, platform_set_reset, platform_wall_ns,
+    platform_wall_seconds, platform_would_block, poller_wake, poller_watch, pthread_cond_broadcast,
+    pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, shutdown,
+    sockaddr_storage,
     word_add, word_count, word_load, word_load_relaxed, word_or, word_store, word_swap,
 )
 from fastwsgi._proxy cimport PROXY_MISSING, PROXY_MORE, SOURCE_ADDRESS, SOURCE_PROXY, proxy_parse, proxy_t
 from fastwsgi._refusals cimport (
-    REFUSAL_BAD_PROXY_HEADER, REFUSAL_CONNECT, REFUSAL_CONTENT_TIMEOUT, REFUSAL_MISDIRECTED, REFUSAL_NO_MEMORY,
-    REFUSAL_NO_PROXY_HEADER, REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t,
+    REFUSAL_BAD_PROXY_HEADER, REFUSAL_CONNECT, REFUSAL_CONTENT_TIMEOUT, REFUSAL_CONTENT_TOO_LARGE,
+    REFUSAL_HTTP_ON_TLS_PORT, REFUSAL_MISDIRECTED, REFUSAL_NO_MEMORY, REFUSAL_NO_PROXY_HEADER, REFUSAL_PATH_ESCAPES,
+    REFUSAL_SPOOL_FULL, refusal_info, refusal_info_t, refusal_is_expected, refusal_is_of_route,
 )
 from fastwsgi._requestid cimport ID_MADE, ID_MOST, id_is_sane, id_make
-from fastwsgi._response cimport response_probe, response_refuse
+from fastwsgi._response cimport refused_t, response_refuse
+from fastwsgi._router cimport path_is_plain, path_resolve, route_t, router_match, router_t
+from fastwsgi._static cimport file_free
 from fastwsgi._stats cimport (
-    DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE, DEADLINE_SEND, TIME_DELIVERY,
-    count_answer, observe,
+    DEADLINE_CONTENT, DEADLINE_HANDSHAKE, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE, DEADLINE_SEND,
+    TIME_DELIVERY, count_answer, observe,
 )
+from fastwsgi._tls cimport tls_cut, tls_has_plain, tls_rest, tls_t, tls_take
 from fastwsgi._trust cimport REMARK_ROOM, trust_concerns, trust_head
 
 cdef extern from * nogil:
@@ -63,10 +68,14 @@ cdef enum:
     LINGER_ROOM = 16384
     ALL_MEMORY = <size_t>-1
     SIFT_MS = 50                # between two looks through the queue for clients that left, at least
+    HANDSHAKES_MOST = 1024      # that are not done, in a worker
+    TLS_SAY_MS = 10000          # between two lines on handshakes that failed
+    SPENT_MS = 1000             # that Python objects of connections that are gone may wait
 
 # What each state is called in a log line: "... while receiving the request head".
 cdef const char* state_text[STATES]
 state_text[<int>STATE_NEW] = b"waiting for a request"
+state_text[<int>STATE_HANDSHAKE] = b"in the TLS handshake"
 state_text[<int>STATE_HEAD] = b"receiving the request head"
 state_text[<int>STATE_CONTENT] = b"receiving the request content"
 state_text[<int>STATE_QUEUED] = b"waiting for a thread"
@@ -79,6 +88,7 @@ state_text[<int>STATE_CLOSED] = b"closed"
 # The deadline under which each state stands.
 cdef uint8_t state_deadline[STATES]
 state_deadline[<int>STATE_NEW] = DEADLINE_HEAD
+state_deadline[<int>STATE_HANDSHAKE] = DEADLINE_HANDSHAKE
 state_deadline[<int>STATE_HEAD] = DEADLINE_HEAD
 state_deadline[<int>STATE_CONTENT] = DEADLINE_CONTENT
 state_deadline[<int>STATE_QUEUED] = DEADLINE_NONE
@@ -153,6 +163,7 @@ cdef int slot_init(slot_t* slot, int index) noexcept nogil:
 cdef void slot_free(slot_t* slot) noexcept nogil:
     buffer_free(&slot.out)
     buffer_free(&slot.head.lines)
+    buffer_free(&slot.head.handed)
     buffer_free(&slot.line)
     buffer_free(&slot.values)
     pthread_cond_destroy(&slot.turn)
@@ -227,10 +238,15 @@ cdef uint64_t slot_waiting(const slot_t* slot) noexcept nogil:
     return slot.out.size - slot.out_sent
 
 
-cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record) noexcept nogil:
-    """Write the access log line of an exchange."""
+cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record, int64_t at_ns) noexcept nogil:
+    """Write the access log line of an exchange that was over at that time."""
     cdef ssize_t size
-    if buffer_reserve(&slot.line, 1024) < 0:
+    if at_ns >= slot.wall_until_ns:
+        # A clock that is set goes unseen for a second at most.
+        slot.wall_ahead_ns = platform_wall_ns() - platform_now_ns()
+        slot.wall_until_ns = at_ns + 1000000000
+    record.wall_ns = at_ns + slot.wall_ahead_ns
+    if buffer_reserve(&slot.line, loop.access.spare + 1024) < 0:
         return
     while True:
         size = accesslog_line(loop.access, record, &slot.stamp, slot.line.data, slot.line.capacity)
@@ -291,6 +307,9 @@ cdef request_t* request_lease(loop_t* loop) noexcept nogil:
     request.is_parsing = True
     request.is_complete = False
     request.refusal = 0
+    request.route = NULL
+    request.retry_after = 0
+    request.is_passed_on = request.is_handed_over = False
     request.content_began_ms = 0
     request.began_ns = loop.now_ns
     parser_reset(&request.parser)
@@ -298,11 +317,21 @@ cdef request_t* request_lease(loop_t* loop) noexcept nogil:
     return request
 
 
+cdef inline void forget_file(request_t* request) noexcept nogil:
+    """It is over: what was kept for an answer of the loop is not needed any more."""
+    if request.handed.data != NULL:
+        buffer_free(&request.handed)
+    if request.found != NULL:
+        file_free(request.found)
+        request.found = NULL
+
+
 cdef void request_release(loop_t* loop, request_t* request) noexcept nogil:
     """Give it back."""
     if request == NULL:
         return
     content_free(&request.content)
+    forget_file(request)
     if request.buffer.capacity > RECEIVE_ROOM or loop.spare_request_count >= SPARE_REQUESTS:
         buffer_free(&request.buffer)
     if loop.spare_request_count >= SPARE_REQUESTS:
@@ -329,6 +358,11 @@ cdef connection_t* connection_new(loop_t* loop, int fd, int listener, const sock
     else:
         connection = <connection_t*>calloc(1, sizeof(connection_t))
         if connection == NULL:
+            return NULL
+    if loop.listeners[listener].is_tls:
+        connection.tls = <tls_t*>calloc(1, sizeof(tls_t))
+        if connection.tls == NULL:
+            free(connection)
             return NULL
     connection.fd = fd
     connection.listener = <uint16_t>listener
@@ -379,10 +413,10 @@ cdef void deadline_join(loop_t* loop, connection_t* connection, int kind) noexce
 
 
 cdef void connection_enter(loop_t* loop, connection_t* connection, state_t state) noexcept nogil:
-    """Change the state; arms the deadline of the new one. A request head has one deadline in all."""
+    """Change the state; arms the deadline of the new one. A request head has one deadline in all, and a handshake."""
     cdef int kind = state_deadline[<int>state]
     connection.state = <uint8_t>state
-    if kind == DEADLINE_HEAD and connection.deadline == DEADLINE_HEAD:
+    if kind == connection.deadline and (kind == DEADLINE_HEAD or kind == DEADLINE_HANDSHAKE):
         return
     if connection.deadline != DEADLINE_NONE:
         deadline_leave(loop, connection)
@@ -415,6 +449,8 @@ cdef void connection_close(loop_t* loop, connection_t* connection) noexcept nogi
         return
     if connection.delivers_since_ns:
         delivery_ends(loop, connection)
+    if connection.state == STATE_HANDSHAKE:
+        word_count(&loop.counters.handshakes_failed, 1)
     loop.open_count -= 1
     connection_enter(loop, connection, STATE_CLOSED)
     connection_watch(loop, connection, 0)
@@ -426,6 +462,7 @@ cdef void connection_free(loop_t* loop, connection_t* connection) noexcept nogil
     request_release(loop, connection.request)
     outbox_free(connection.outbox)
     free(connection.proxy_text)
+    connection_make_plain(loop, connection)
     if connection.wants_reset:
         platform_set_reset(connection.fd)
     close(connection.fd)
@@ -482,7 +519,8 @@ cdef int advance_content(loop_t* loop, connection_t* connection) noexcept nogil:
     if request.parser.is_chunked:
         result = NEED_MORE
         if available:
-            result = chunked_feed(&request.chunked, &loop.limits, bytes_behind, available, &consumed, &decoded)
+            result = chunked_feed(&request.chunked, &loop.limits, request.content_most, bytes_behind, available,
+                                  &consumed, &decoded)
         if result < 0:
             return result
         if result == CONTENT_DONE:
@@ -568,8 +606,67 @@ cdef int advance_trust(loop_t* loop, connection_t* connection) noexcept nogil:
     return result
 
 
+cdef span_t request_authority(request_t* request) noexcept nogil:
+    """What the client calls us: of a proxy that is believed, of the target, or of the Host field; perhaps nothing."""
+    cdef parser_t* parser = &request.parser
+    cdef span_t nothing
+    if request.forwarded.is_set and request.forwarded.host.length:
+        return request.forwarded.host
+    if parser.target_form == TARGET_ABSOLUTE:
+        return parser.authority
+    if parser.host_field >= 0:
+        return parser.fields[parser.host_field].value
+    nothing.start = nothing.length = 0
+    return nothing
+
+
+cdef int advance_route(loop_t* loop, connection_t* connection, const router_t* router) noexcept nogil:
+    """Find its route; 0 or -reason."""
+    cdef request_t* request = connection.request
+    cdef const char* data = request.buffer.data + request.start
+    cdef span_t authority = request_authority(request)
+    cdef const char* path = data + request.parser.path.start
+    cdef size_t size = request.parser.path.length
+    cdef size_t script_length = request.forwarded.script_length if request.forwarded.is_set else 0
+    cdef ssize_t resolved
+    # What a proxy has mounted us at is not ours.
+    path += script_length
+    size -= script_length
+    request.path_is_odd = False
+    if size == 0 or path[0] != c"/":
+        path = b"/"         # OPTIONS *, or just where we are mounted
+        size = 1
+    elif request.parser.path_needs_decoding or not path_is_plain(path, size):
+        request.path_is_odd = True
+        loop.path.size = 0
+        if buffer_reserve(&loop.path, size) < 0:
+            return -<int>REFUSAL_NO_MEMORY
+        resolved = path_resolve(path, size, loop.path.data)
+        if resolved < 0:
+            connection_enter(loop, connection, STATE_HEAD)
+            return -<int>REFUSAL_PATH_ESCAPES
+        path = loop.path.data
+        size = <size_t>resolved
+    request.route = router_match(router, data + authority.start, authority.length, path, size)
+    return 0
+
+
+cdef int advance_guard(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Its route has a guard: 0, or -reason."""
+    cdef request_t* request = connection.request
+    cdef address_t address
+    cdef address_t* known = &address
+    cdef record_t client
+    record_client(&client, connection)
+    if not address_parse(client.peer, client.peer_size, &address):
+        known = NULL
+    return guard_judge(request.route.guard, known, (request.parser.known_seen >> <int>KNOWN_AUTHORIZATION) & 1,
+                       loop.now_ns, &request.retry_after)
+
+
 cdef int advance(loop_t* loop, connection_t* connection) noexcept nogil:
     cdef request_t* request = connection.request
+    cdef const router_t* router
     cdef int result
     if request.is_complete:
         return ADVANCE_READY
@@ -591,15 +688,26 @@ cdef int advance(loop_t* loop, connection_t* connection) noexcept nogil:
         if request.parser.method == METHOD_CONNECT:
             return -<int>REFUSAL_CONNECT
         # A gateway that is believed can say that the client came by TLS.
-        if request.parser.target_is_https and not (
-                request.forwarded.is_set and request.forwarded.scheme == SCHEME_HTTPS):
+        if request.parser.target_is_https and not connection_is_secure(connection):
             return -<int>REFUSAL_MISDIRECTED
+        request.content_most = loop.content_most
+        router = connection_router(loop, connection)
+        if router != NULL:
+            result = advance_route(loop, connection, router)
+            if not result and request.route.guard != NULL and not connection_is_probe(loop, connection):
+                result = advance_guard(loop, connection)
+                if request.route.guard.has_content_most:
+                    request.content_most = request.route.guard.content_most
+            if result:
+                return result
         if not request.parser.is_chunked and not request.parser.content_length:
             request.is_inline = True
             request.content_start = request.end = request.parser.head_size
             request.content_size = 0
             request.is_complete = True
             return ADVANCE_READY
+        if request.parser.content_length > request.content_most:
+            return -<int>REFUSAL_CONTENT_TOO_LARGE
         if request.parser.is_chunked:
             chunked_reset(&request.chunked)
         return advance_content(loop, connection)
@@ -628,6 +736,173 @@ cdef int connection_advance(loop_t* loop, connection_t* connection) noexcept nog
     return outcome
 
 
+# ---- TLS: what was received is decrypted in a step, and taken from there ----
+
+cdef inline bint awaits_wire(connection_t* connection) noexcept nogil:
+    """What it receives next has to be decrypted."""
+    return (connection.tls != NULL and not connection.awaits_proxy and not tls_has_plain(connection.tls)
+            and not connection.tls.has_ended)
+
+
+cdef ssize_t connection_recv(loop_t* loop, connection_t* connection, char* at, size_t room) noexcept nogil:
+    """As recv(2): from the socket, or what was decrypted; not called where that has to come first."""
+    cdef ssize_t n
+    if connection.tls != NULL and not connection.awaits_proxy:
+        return <ssize_t>tls_take(connection.tls, at, room)
+    n = platform_recv(connection.fd, at, room)
+    if n > 0:
+        word_count(&loop.measures.received, n)
+    return n
+
+
+cdef void connection_make_plain(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Without TLS from here on. Python objects hang from it, and nobody here has the GIL."""
+    if connection.tls != NULL:
+        head_push(&loop.spent, connection.tls, <void**>&connection.tls.next)
+        connection.tls = NULL
+        loop_remind(loop, ALARM_SPENT, loop.now_ms + SPENT_MS)
+
+
+cdef void make_room_for_handshake(loop_t* loop) noexcept nogil:
+    """With as many handshakes as there may be, close the one that has gone on for longest."""
+    cdef connection_t* connection
+    if word_load_relaxed(&loop.row.waits_for[<int>DEADLINE_HANDSHAKE]) < <uint64_t>HANDSHAKES_MOST:
+        return
+    connection = loop.deadlines[<int>DEADLINE_HANDSHAKE].first
+    while connection != NULL and connection.owner != OWNER_LOOP:
+        connection = connection.later
+    if connection != NULL:
+        connection_close(loop, connection)
+
+
+cdef int advance_wire(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Octets have come: ADVANCE_STEP, if there is a whole record, ADVANCE_WAIT or -reason."""
+    cdef tls_t* tls = connection.tls
+    cdef char first = tls.wire_in.data[0] | 0x20
+    if not tls.is_open and tls.ssl == NULL and c"a" <= first <= c"z":
+        connection_make_plain(loop, connection)
+        return -<int>REFUSAL_HTTP_ON_TLS_PORT
+    tls_cut(tls)
+    if tls.is_open:
+        if connection.request == NULL:
+            connection_enter(loop, connection, STATE_HEAD)
+    elif connection.state != STATE_HANDSHAKE:
+        make_room_for_handshake(loop)
+        connection_enter(loop, connection, STATE_HANDSHAKE)
+    return ADVANCE_STEP if tls.whole else ADVANCE_WAIT
+
+
+cdef int receive_wire(loop_t* loop, connection_t* connection, ssize_t* received) noexcept nogil:
+    """Receive octets that have to be decrypted; *received as recv(2) has it."""
+    cdef char octets[RECEIVE_ROOM]
+    received[0] = platform_recv(connection.fd, octets, sizeof(octets))
+    if received[0] <= 0:
+        return ADVANCE_WAIT
+    word_count(&loop.measures.received, received[0])
+    if buffer_append(&connection.tls.wire_in, octets, <size_t>received[0]) < 0:
+        return -<int>REFUSAL_NO_MEMORY
+    return advance_wire(loop, connection)
+
+
+cdef int advance_proxied(loop_t* loop, connection_t* connection) noexcept nogil:
+    """What is behind the PROXY protocol header has to be decrypted."""
+    cdef request_t* request = connection.request
+    cdef int failed = buffer_append(&connection.tls.wire_in, request.buffer.data + request.start,
+                                    request.buffer.size - request.start)
+    request_release(loop, request)
+    connection.request = NULL
+    return -<int>REFUSAL_NO_MEMORY if failed else advance_wire(loop, connection)
+
+
+cdef void connection_step(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Have a step made for it; connection_stepped goes on."""
+    connection.tls.is_stepping = True
+    connection.owner = OWNER_QUEUE
+    list_append(&loop.steps, connection)
+
+
+cdef int tls_failed(loop_t* loop, connection_t* connection) noexcept nogil:
+    """OpenSSL has refused what came: the client is told why by an alert, and so is the log, not for each."""
+    cdef tls_t* tls = connection.tls
+    cdef char line[96]
+    if tls.is_open:
+        word_add(&loop.counters.lost_clients, 1)
+    else:
+        word_count(&loop.counters.handshakes_failed, 1)
+    if loop.tls_said_ms and loop.now_ms < loop.tls_said_ms + TLS_SAY_MS:
+        loop.tls_unsaid += 1
+    else:
+        snprintf(line, sizeof(line), b"a TLS %s failed", <const char*>(b"connection" if tls.is_open else b"handshake"))
+        if loop.tls_unsaid:
+            snprintf(line, sizeof(line), b"%llu more TLS connections and handshakes failed, and now this",
+                     <unsigned long long>loop.tls_unsaid)
+        loop.tls_said_ms = loop.now_ms
+        loop.tls_unsaid = 0
+        loop_say(loop, LEVEL_WARNING, line, connection, tls.reason)
+    connection.closes = True
+    connection_enter(loop, connection, STATE_SENDING)
+    return connection_settle(loop, connection)
+
+
+cdef bint send_wire(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Send what a step has sealed, and keep what the socket does not take; False if the client is gone."""
+    cdef buffer_t* wire = &connection.tls.wire_out
+    cdef outbox_t* outbox = connection.outbox
+    cdef ssize_t n = 0
+    cdef size_t size = wire.size
+    wire.size = 0
+    if outbox == NULL or outbox_is_empty(outbox) or outbox_seals(outbox):
+        n = platform_send(connection.fd, wire.data, size, 0)
+        if n < 0:
+            if not platform_would_block():
+                return False
+            n = 0
+        word_count(&loop.measures.sent, n)
+    if <size_t>n == size:
+        return True
+    if outbox == NULL:
+        outbox = connection.outbox = outbox_new()
+    return outbox != NULL and outbox_add(outbox, wire.data + n, size - <size_t>n, ALL_MEMORY, UINT64_MAX,
+                                         loop.spool_directory) == size - <size_t>n
+
+
+cdef int connection_stepped(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Its step is over: send what that has sealed, go on with what it has read; returns as connection_handle does."""
+    cdef tls_t* tls = connection.tls
+    tls.is_stepping = False
+    connection.owner = OWNER_LOOP
+    if tls.wire_out.size and not send_wire(loop, connection):
+        word_add(&loop.counters.lost_clients, 1)
+        connection.wants_reset = True
+        connection_close(loop, connection)
+        return ADVANCE_WAIT
+    if tls.is_file_short:
+        return file_is_short(loop, connection)
+    if tls.has_failed:
+        return tls_failed(loop, connection)
+    if tls.is_open and not tls.is_counted:
+        tls.is_counted = True
+        word_count(&loop.counters.handshakes, 1)
+        if tls.is_resumed:
+            word_count(&loop.counters.handshakes_resumed, 1)
+    if connection.state == STATE_SENDING:
+        return connection_settle(loop, connection)
+    if tls.is_open and connection.request == NULL and not tls_has_plain(tls):
+        # Nothing of a request yet.
+        if connection.requests:
+            connection_enter(loop, connection, STATE_IDLE)
+        else:
+            connection_enter(loop, connection, STATE_IDLE if word_load_relaxed(&loop.draining) else STATE_NEW)
+    elif connection.state == STATE_HANDSHAKE and tls.is_open:
+        connection_enter(loop, connection, STATE_HEAD)
+    if connection.outbox != NULL and not outbox_is_empty(connection.outbox):
+        return connection_settle(loop, connection)      # or it could be made to keep ever more
+    if tls_has_plain(tls) or tls.has_ended:
+        return connection_receive(loop, connection)
+    connection_watch(loop, connection, WATCH_READ)
+    return ADVANCE_WAIT
+
+
 cdef int receive_content(loop_t* loop, connection_t* connection, ssize_t* received) noexcept nogil:
     """Receive content straight to where it is kept; *received as recv(2) has it."""
     cdef request_t* request = connection.request
@@ -639,10 +914,9 @@ cdef int receive_content(loop_t* loop, connection_t* connection, ssize_t* receiv
     if result != CONTENT_READY:
         return content_failed(result)
     # The room is never more than what is missing: what comes behind the content is the next request's.
-    received[0] = platform_recv(connection.fd, space, room)
+    received[0] = connection_recv(loop, connection, space, room)
     if received[0] <= 0:
         return ADVANCE_WAIT
-    word_count(&loop.measures.received, received[0])
     connection_enter(loop, connection, STATE_CONTENT)
     if not request.parser.is_chunked:
         content_add(&request.content, <size_t>received[0])
@@ -651,7 +925,8 @@ cdef int receive_content(loop_t* loop, connection_t* connection, ssize_t* receiv
         request.end = request.parser.head_size
         request.is_complete = True
         return ADVANCE_READY
-    result = chunked_feed(&request.chunked, &loop.limits, space, <size_t>received[0], &consumed, &decoded)
+    result = chunked_feed(&request.chunked, &loop.limits, request.content_most, space, <size_t>received[0], &consumed,
+                          &decoded)
     if result < 0:
         return result
     if result == CONTENT_DONE and buffer_append(&request.buffer, space + consumed,
@@ -684,16 +959,17 @@ cdef int receive_head(loop_t* loop, connection_t* connection, ssize_t* received)
         request.start = 0
     if request.buffer.size == request.buffer.capacity and buffer_reserve(&request.buffer, request.buffer.size) < 0:
         return -<int>REFUSAL_NO_MEMORY
-    received[0] = platform_recv(connection.fd, request.buffer.data + request.buffer.size,
-                                request.buffer.capacity - request.buffer.size)
+    received[0] = connection_recv(loop, connection, request.buffer.data + request.buffer.size,
+                                  request.buffer.capacity - request.buffer.size)
     if received[0] <= 0:
         return ADVANCE_WAIT
-    word_count(&loop.measures.received, received[0])
     request.buffer.size += <size_t>received[0]
     if connection.awaits_proxy:
         outcome = advance_proxy(loop, connection)
         if outcome != ADVANCE_READY:
             return outcome
+        if connection.tls != NULL:
+            return advance_proxied(loop, connection)
     return connection_advance(loop, connection)
 
 
@@ -722,7 +998,11 @@ cdef int connection_receive(loop_t* loop, connection_t* connection) noexcept nog
     cdef int outcome
     if connection.state == STATE_LINGER:
         return receive_linger(loop, connection)
-    if connection.request != NULL and not connection.request.is_parsing and not connection.request.is_inline:
+    if awaits_wire(connection):
+        outcome = receive_wire(loop, connection, &received)
+        if received > 0:
+            return connection_handle(loop, connection, outcome)
+    elif connection.request != NULL and not connection.request.is_parsing and not connection.request.is_inline:
         outcome = receive_content(loop, connection, &received)
     else:
         outcome = receive_head(loop, connection, &received)
@@ -739,6 +1019,9 @@ cdef int connection_receive(loop_t* loop, connection_t* connection) noexcept nog
         return connection_handle(loop, connection, ADVANCE_WAIT)
     if connection.state == STATE_HEAD or connection.state == STATE_CONTENT:
         word_add(&loop.counters.lost_clients, 1)
+    if connection.tls != NULL and connection.tls.has_ended:
+        connection.closes = True        # it has said so, and is answered
+        return connection_settle(loop, connection)
     connection_close(loop, connection)
     return ADVANCE_WAIT
 
@@ -770,15 +1053,15 @@ cdef int spill(loop_t* loop, connection_t* connection) noexcept nogil:
 cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) noexcept nogil:
     """Act on what connection_advance or a receive said; returns ADVANCE_READY, ADVANCE_WAIT or ADVANCE_LOST.
 
-    ADVANCE_READY: it is in loop.ready. What was sent before must have been offered to the kernel.
+    ADVANCE_READY: it is in loop.ready, or in loop.steps. What was sent before must have been offered to the kernel.
     """
     cdef const char* interim = b"HTTP/1.1 100 Continue\r\n\r\n"
     cdef ssize_t sent
     if outcome == ADVANCE_READY:
         connection.request.ready_ns = loop.now_ns
         connection_enter(loop, connection, STATE_QUEUED)
-        if connection_is_probe(loop, connection):
-            return answer_probe(loop, connection)
+        if connection_is_local(loop, connection):
+            return loop.answer(loop, connection)
         connection.owner = OWNER_QUEUE
         list_append(&loop.ready, connection)
         return ADVANCE_READY
@@ -791,6 +1074,15 @@ cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) 
             return ADVANCE_LOST
         if outcome == ADVANCE_WAIT:
             outcome = connection_advance(loop, connection)
+    if outcome == ADVANCE_STEP:
+        connection_step(loop, connection)
+        return ADVANCE_READY
+    if outcome == ADVANCE_CONTINUE and connection.tls != NULL:
+        connection.request.parser.expects_continue = False
+        if buffer_append(&connection.tls.plain_out, interim, 25) == 0:
+            connection_step(loop, connection)
+            return ADVANCE_READY
+        outcome = -<int>REFUSAL_NO_MEMORY
     if outcome == ADVANCE_CONTINUE:
         connection.request.parser.expects_continue = False
         # A client that does not get it sends its content after a while (RFC 9110, 10.1.1), so where the socket is
@@ -803,10 +1095,18 @@ cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) 
             connection_close(loop, connection)
             return ADVANCE_WAIT
     if outcome < 0:
-        connection_refuse(loop, connection, -outcome)
-        return ADVANCE_WAIT
+        return connection_refuse(loop, connection, -outcome)
+    if connection.tls != NULL and (tls_has_plain(connection.tls) or connection.tls.has_ended):
+        return connection_receive(loop, connection)
     connection_watch(loop, connection, WATCH_READ)
     return ADVANCE_WAIT
+
+
+cdef int connection_go_on(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Go on with what was received and not looked at; returns as connection_handle does."""
+    if connection.request == NULL:
+        return connection_receive(loop, connection)
+    return connection_handle(loop, connection, connection_advance(loop, connection))
 
 
 # ---- sending ----
@@ -830,7 +1130,15 @@ cdef transmit_t connection_transmit(loop_t* loop, connection_t* connection, slot
 cdef transmit_t connection_flush(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil:
     """Send or keep all that waits in slot.out, by whoever holds the slot and cannot wait; it is empty afterwards."""
     cdef size_t taken
-    cdef transmit_t outcome = transmit(loop, connection, slot, NULL, 0, NULL, 0, &taken, ALL_MEMORY, UINT64_MAX)
+    cdef transmit_t outcome
+    if connection.tls != NULL and slot == &loop.own:
+        # What the loop itself has to say is not sealed yet: connection_settle asks for the step.
+        outcome = TRANSMIT_DONE
+        if buffer_append(&connection.tls.plain_out, slot.out.data, slot.out.size) < 0:
+            outcome = TRANSMIT_LOST
+        slot.out.size = 0
+        return outcome
+    outcome = transmit(loop, connection, slot, NULL, 0, NULL, 0, &taken, ALL_MEMORY, UINT64_MAX)
     slot.out.size = slot.out_sent = 0
     return TRANSMIT_DONE if outcome == TRANSMIT_DONE else TRANSMIT_LOST
 
@@ -850,7 +1158,7 @@ cdef transmit_t transmit(loop_t* loop, connection_t* connection, slot_t* slot,
         state = outbox_send(outbox, connection.fd, False, &slot.measures.sent)
         if state < 0:
             return TRANSMIT_LOST
-    if outbox == NULL or outbox_is_empty(outbox):
+    if outbox == NULL or outbox_is_empty(outbox) or outbox_seals(outbox):
         if waiting and not size:
             n = platform_send(connection.fd, out, waiting, 0)
         elif waiting or size:
@@ -931,18 +1239,30 @@ cdef void connection_log(loop_t* loop, connection_t* connection, int status, uin
     record.status = status
     record.content_bytes = content_bytes
     record.times_ns[<int>LOGGED_WHOLE] = duration_ns
-    record.wall_ns = platform_wall_ns()
-    slot_log(loop, &loop.own, &record)
+    slot_log(loop, &loop.own, &record, loop.now_ns)
 
 
-cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
-                            uint64_t duration_ns=0) noexcept nogil:
-    """Answer with the refusal's status and close; logged and counted. duration_ns: how long its exchange has run."""
+cdef inline bint may_go_on(loop_t* loop, connection_t* connection, int reason) noexcept nogil:
+    """What was refused is understood, and nothing of it is still to come: the next request may follow."""
+    cdef request_t* request = connection.request
+    return (refusal_is_of_route(reason) and not request_has_content(request) and request.parser.keep_alive
+            and connection.requests < loop.keep_alive_requests and not word_load_relaxed(&loop.draining))
+
+
+cdef int connection_refuse(loop_t* loop, connection_t* connection, int reason, uint64_t duration_ns=0) noexcept nogil:
+    """Answer with the refusal's status, and close but for refusals of a route; logged and counted.
+
+    duration_ns: how long its exchange has run. Returns as connection_handle does.
+    """
     cdef const refusal_info_t* info = refusal_info(reason)
     cdef request_t* request = connection.request
     cdef bint is_head_request = request != NULL and not request.is_parsing and request.parser.method == METHOD_HEAD
+    cdef const route_t* route = connection_route(loop, connection)
+    cdef const guard_t* guard = NULL if route == NULL else route.guard
     cdef slot_t* own = &loop.own
     cdef record_t called
+    cdef refused_t told
+    cdef bint is_built
     cdef transmit_t sent = TRANSMIT_LOST
     cdef char line[160]
     word_count(&loop.counters.refused[reason], 1)
@@ -955,51 +1275,38 @@ cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
         # It has not come to speak HTTP: the specification wants it closed, and so do the proxies it is from.
         loop_say(loop, LEVEL_WARNING, b"closed without an answer", connection, info.text)
         connection_close(loop, connection)
-        return
+        return ADVANCE_WAIT
     connection_count(loop, connection, info.status)
-    snprintf(line, sizeof(line), b"refused with %d %s", info.status, info.phrase)
-    loop_say(loop, LEVEL_WARNING, line, connection, info.text)
-    connection.closes = True
-    connection.lingers = True
+    if not refusal_is_expected(reason):
+        snprintf(line, sizeof(line), b"refused with %d %s", info.status, info.phrase)
+        loop_say(loop, LEVEL_WARNING, line, connection, info.text)
+    memset(&told, 0, sizeof(told))
+    told.request_id = called.id
+    told.id_size = called.id_size
+    told.lines = NULL if route == NULL else &route.lines
+    told.is_head_request = is_head_request
+    if refusal_is_of_route(reason):
+        connection.requests += 1
+        told.keep_alive = may_go_on(loop, connection, reason)
+        told.version_minor = request.parser.version_minor
+        told.retry_after = request.retry_after
+        told.challenge = guard.challenge
+        told.challenge_size = guard.challenge_size if info.status == 401 else 0
+        request.end = request.parser.head_size
+        connection.is_answered = True
+    if not told.keep_alive:
+        connection.closes = True
+        connection.lingers = True
     own.out.size = own.out_sent = 0
-    if response_refuse(reason, is_head_request, called.id, called.id_size, &own.out, &own.date,
-                       platform_wall_seconds()) == 0:
+    if guard != NULL:
+        told.page = guard_borrow_page(guard, reason, info.status)
+    is_built = response_refuse(reason, &told, &own.out, &own.date, platform_wall_seconds()) == 0
+    if guard != NULL:
+        guard_return_page(guard, reason)
+    if is_built:
         sent = connection_flush(loop, connection, own)
     connection_log(loop, connection, info.status, 0, duration_ns)
     if sent == TRANSMIT_LOST:
-        connection_close(loop, connection)
-    else:
-        connection_settle(loop, connection)
-
-
-cdef int answer_probe(loop_t* loop, connection_t* connection) noexcept nogil:
-    """Answer --health or --ready, without a thread; returns as connection_handle does."""
-    cdef request_t* request = connection.request
-    cdef bint is_head_request = request.parser.method == METHOD_HEAD
-    cdef bint is_draining = word_load_relaxed(&loop.draining)
-    cdef bint keep_alive
-    cdef int status = 200
-    cdef slot_t* own = &loop.own
-    cdef transmit_t sent = TRANSMIT_LOST
-    if request.parser.method != METHOD_GET and not is_head_request:
-        status = 405
-    elif (is_draining or word_load_relaxed(&loop.board.stopping)) and probe_matches(&loop.ready_probe, request):
-        status = 503
-    connection.requests += 1
-    keep_alive = request.parser.keep_alive and connection.requests < loop.keep_alive_requests and not is_draining
-    if not keep_alive:
-        connection.closes = True
-        connection.lingers = request.parser.keep_alive
-    own.out.size = own.out_sent = 0
-    if response_probe(&own.head, status, is_head_request, keep_alive, request.parser.version_minor, &own.out, &own.date,
-                      platform_wall_seconds()) == 0:
-        own.sent = 0 if is_head_request else own.head.content_length
-        sent = connection_flush(loop, connection, own)
-    connection_count(loop, connection, status)
-    connection_log(loop, connection, status, own.sent, 0)
-    connection.is_answered = True
-    if sent == TRANSMIT_LOST:
-        word_add(&loop.counters.lost_clients, 1)
         connection_close(loop, connection)
         return ADVANCE_WAIT
     return connection_settle(loop, connection)
@@ -1014,6 +1321,10 @@ cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil
     request.is_parsing = True
     request.is_complete = False
     request.refusal = 0
+    request.route = NULL
+    request.retry_after = 0
+    forget_file(request)
+    request.is_passed_on = request.is_handed_over = False
     request.content_began_ms = 0
     request.began_ns = loop.now_ns
     content_free(&request.content)
@@ -1024,12 +1335,42 @@ cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil
         connection.request = NULL
 
 
+cdef bint has_to_seal(connection_t* connection) noexcept nogil:
+    """Something has to be sealed before it can go on: the loop's answer, a piece of a file, or the end of it all."""
+    cdef tls_t* tls = connection.tls
+    if tls.has_failed or connection.wants_reset or word_load_relaxed(&connection.gone) & GONE_WHOLE:
+        return False
+    # An answer and the end of it go together, if nothing comes in between.
+    tls.wants_end = connection.closes and (connection.outbox == NULL or outbox_is_empty(connection.outbox))
+    return (tls.plain_out.size or (tls.wants_end and tls.is_open and not tls.said_end)
+            or (connection.outbox != NULL and outbox_seals(connection.outbox)))
+
+
+cdef bint has_more(loop_t* loop, connection_t* connection) noexcept nogil:
+    """There is more to look at, or the end; if not, it is idle, and keeps little."""
+    if tls_has_plain(connection.tls) or connection.tls.has_ended:
+        return True
+    tls_rest(connection.tls)
+    return False
+
+
 cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogil:
     """An answer is over and offered to the kernel: send the rest, close, or go on with the next request.
 
     Returns as connection_handle does.
     """
+    if connection.tls != NULL and has_to_seal(connection):
+        if connection.outbox != NULL and not connection.delivers_since_ns:
+            connection.delivers_since_ns = loop.now_ns
+        connection_enter(loop, connection, STATE_SENDING)
+        connection_step(loop, connection)
+        return ADVANCE_READY
     if connection.outbox != NULL:
+        if connection.tls != NULL and outbox_seals(connection.outbox):
+            # Nothing can be sealed any more (has_to_seal): what is cut shall look like that.
+            connection.wants_reset = True
+            connection_close(loop, connection)
+            return ADVANCE_WAIT
         if word_load_relaxed(&connection.gone) & GONE_WHOLE:
             connection_close(loop, connection)
             return ADVANCE_WAIT
@@ -1057,7 +1398,7 @@ cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogi
         return ADVANCE_WAIT
     if connection.is_answered:
         connection_next(loop, connection)
-    if connection.request == NULL:
+    if connection.request == NULL and not (connection.tls != NULL and has_more(loop, connection)):
         connection.inline_count = 0
         connection_enter(loop, connection, STATE_IDLE)
         connection_watch(loop, connection, WATCH_READ)
@@ -1070,7 +1411,7 @@ cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogi
         list_append(&loop.backlog, connection)
         return ADVANCE_WAIT
     connection.inline_count += 1
-    return connection_handle(loop, connection, connection_advance(loop, connection))
+    return connection_go_on(loop, connection)
 
 
 cdef void connection_unattend(loop_t* loop, connection_t* connection) noexcept nogil:
@@ -1087,7 +1428,8 @@ cdef bint running_borrow(loop_t* loop, connection_t* connection, slot_t* slot) n
     Until then its room is not watched for: it would be reported again and again.
     """
     if slot == NULL:        # a leader is away for it: that comes back through `done`
-        connection_unattend(loop, connection)
+        # Its deadline stays: nobody would arm it again.
+        connection_watch(loop, connection, 0 if word_load_relaxed(&connection.gone) & GONE_WHOLE else WATCH_GONE)
         return False
     if not slot_borrow(slot):
         connection_unattend(loop, connection)
@@ -1144,12 +1486,15 @@ cdef void connection_keep_watch(loop_t* loop, connection_t* connection) noexcept
 
 cdef void connection_heard(loop_t* loop, connection_t* connection) noexcept nogil:
     """The client of a request that waits or runs has sent something: the next request, or the end of its side."""
-    if platform_has_ended(connection.fd):
+    # Over TLS there is close_notify before it, which nobody has read.
+    cdef bint has_ended = (platform_has_finished(connection.fd) if connection.tls != NULL
+                           else platform_has_ended(connection.fd))
+    if has_ended:
         word_or(&connection.gone, GONE_HALF)
         if connection.deadline == DEADLINE_NONE:
             connection.expires_ms = min(connection.expires_ms, loop.now_ms + HALF_CLOSED_MS)
             remind_of_queue(loop, connection.expires_ms)
-    connection_watch(loop, connection, WATCH_GONE)
+    connection_watch(loop, connection, WATCH_GONE if has_ended or connection.tls == NULL else WATCH_END)
 
 
 cdef void connection_drop(loop_t* loop, connection_t* connection) noexcept nogil:
@@ -1164,6 +1509,13 @@ cdef void connection_give_up(loop_t* loop, connection_t* connection) noexcept no
     """The client of a running exchange reads nothing: its thread shall see it as gone."""
     shutdown(connection.fd, SHUT_RDWR)
     connection_gone(loop, connection)
+
+
+cdef int file_is_short(loop_t* loop, connection_t* connection) noexcept nogil:
+    loop_say(loop, LEVEL_WARNING, b"a file became shorter while it was sent; the connection is reset", connection, NULL)
+    connection.wants_reset = True
+    connection_close(loop, connection)
+    return ADVANCE_WAIT
 
 
 cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept nogil:
@@ -1188,7 +1540,7 @@ cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept 
             return ADVANCE_WAIT
         return connection_settle(loop, connection)
     # From a file: the disk may be slow.
-    may_block = outbox.spool_sent < outbox.spool_size or outbox.file_left > 0
+    may_block = outbox.spool_sent < outbox.spool_size or (outbox.file >= 0 and not outbox.seals_file)
     if connection.deadline != DEADLINE_NONE:
         deadline_leave(loop, connection)
     deadline_join(loop, connection, DEADLINE_SEND)
@@ -1218,12 +1570,8 @@ cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept 
     if outcome == OUTBOX_WAITS:
         return ADVANCE_WAIT
     if outcome == OUTBOX_FILE_SHORT:
-        loop_say(loop, LEVEL_WARNING, b"a file became shorter while it was sent; the connection is reset", connection,
-                 NULL)
-        connection.wants_reset = True
-        connection_close(loop, connection)
-        return ADVANCE_WAIT
-    if outcome != OUTBOX_EMPTY:
+        return file_is_short(loop, connection)
+    if outcome != OUTBOX_EMPTY and outcome != OUTBOX_SEAL:
         word_add(&loop.counters.lost_clients, 1)
         connection.wants_reset = True
         connection_close(loop, connection)

@@ -26,20 +26,23 @@ from fastwsgi._accesslog cimport (
 )
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._connection cimport (
-    ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_STOP, OUT_MOST, OWNER_LOOP, OWNER_QUEUE, PIPELINE_MOST,
-    POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_ENDED, TELL_MASK,
-    TELL_SLOW, TRANSMIT_LOST, connection_advance, connection_attend, connection_close, connection_drop,
-    connection_enter, connection_flush, connection_identify, connection_is_probe, connection_keep_watch,
-    connection_list_t, connection_lost, connection_new, connection_next, connection_post, connection_refuse,
-    connection_settle, connection_t, connection_watch, exchange_times, list_append, list_take, loop_look_at_clock,
-    loop_remind, loop_say, loop_t, probe_t, record_client, request_t, slot_borrow, slot_claim, slot_free, slot_init,
-    slot_log, slot_quiet, slot_rest, slot_t, slot_waiting,
+    ADVANCE_READY, ALARM_OVERDUE, ALARM_QUEUE, ALARM_SPENT, ALARM_STOP, HALF_CLOSED_MS, OUT_MOST, OWNER_LOOP,
+    OWNER_QUEUE, PIPELINE_MOST, POST_FINISHED, SLOT_BUSY, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE,
+    STATE_QUEUED, TELL_ENDED, TELL_MASK, TELL_SLOW, TRANSMIT_LOST, connection_advance, connection_attend,
+    connection_close, connection_drop, connection_enter, connection_flush, connection_identify, connection_is_local,
+    connection_keep_watch, connection_list_t, connection_lost, connection_make_plain, connection_new, connection_next,
+    connection_post, connection_refuse, connection_settle, connection_stepped, connection_t, connection_watch,
+    exchange_times, list_append, list_take, loop_look_at_clock, loop_remind, loop_say, loop_t, probe_t, record_client,
+    request_t, slot_borrow, slot_claim, slot_free, slot_init, slot_log, slot_quiet, slot_rest, slot_t, slot_waiting,
 )
 from fastwsgi._environ cimport environ_template
+from fastwsgi._encoding cimport Encodings
 from fastwsgi._exchange cimport Context, exchange_run
 from fastwsgi._exchange import FileWrapper
+from fastwsgi._guard cimport Guard
 from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_is_full, journal_take
 from fastwsgi._lead cimport LEAD_AWAY, lead_call, lead_leave, lead_next, lead_owner, lead_return
+from fastwsgi._local cimport local_answer
 from fastwsgi._loop cimport (
     TURN_DRAINED, TURN_IDLE, TURN_LOST, loop_close, loop_drain, loop_hurry, loop_listen, loop_open,
     loop_taken_over, loop_turn,
@@ -48,21 +51,28 @@ from fastwsgi._outbox cimport outbox_is_empty
 from fastwsgi._overdue cimport SAMPLE_MS, exchange_revoke, overdue_arm, overdue_look, slots_end
 from fastwsgi._parser cimport KNOWN_X_REQUEST_ID, field_t, parser_t
 from fastwsgi._platform cimport (
-    WATCH_READ, condition_wait, line_load, line_replace, line_store, platform_clock_ns, platform_name_thread,
-    platform_now_ns, platform_own_clock, platform_thread_cpu_ns, platform_wait_readable, platform_wall_ns,
-    platform_write_some, pointer_store_relaxed, poller_close, pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock,
-    pthread_mutex_trylock, pthread_mutex_unlock, sockaddr_storage, wake_drain, wake_write, word_add, word_count,
-    word_load, word_load_relaxed, word_replace, word_store, word_store_relaxed, word_store_release, word_swap,
+    WATCH_READ, atomic_head_t, condition_init, condition_wait, head_load, head_take, line_load, line_replace,
+    line_store, platform_clock_ns, platform_name_thread, platform_now_ns, platform_own_clock, platform_thread_cpu_ns,
+    platform_wait_readable, platform_write_some, pointer_store_relaxed, poller_close, pthread_cond_destroy,
+    pthread_cond_signal, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock,
+    sockaddr_storage, wake_drain, wake_write, word_add, word_count, word_load, word_load_relaxed, word_replace,
+    word_store, word_store_relaxed, word_store_release, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_QUEUE_TIMEOUT, REFUSAL_REVOKED, REFUSAL_STOPPING
 from fastwsgi._requestid cimport id_source_set
+from fastwsgi._response cimport TAKES_PATH, TAKES_TARGET
+from fastwsgi._router cimport Router, router_t
+from fastwsgi._static cimport Site, files_t
 from fastwsgi._stats cimport (
-    DEADLINE_CONTENT, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_SEND, PHASE_APPLICATION, STACK_SHOWN, WANTS_NOTHING,
-    WANTS_REQUESTS, Row, count_answer, private_row, shown_line, shown_stack, shown_text,
-    threads_most,
+    DEADLINE_CONTENT, DEADLINE_HANDSHAKE, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_SEND, PHASE_APPLICATION, STACK_SHOWN,
+    WANTS_NOTHING, WANTS_REQUESTS, Row, count_answer, measures_t, private_row, shown_line, shown_stack, shown_t,
+    shown_text, threads_most,
 )
+from fastwsgi._tls cimport Tls, tls_free, tls_step, tls_t
 from fastwsgi._trust cimport trust_set
+from fastwsgi import mounts
 from fastwsgi.errors import RequestTimeout
+from fastwsgi.rewrite import rewritten
 
 cimport cython
 
@@ -85,15 +95,19 @@ get_ident = _thread.get_ident
 # ---- averages ----
 
 cdef uint8_t cell_of(connection_t* connection) noexcept nogil:
-    """The cell of a request: a hash of listener, method and first path segment."""
+    """The cell of a request: a hash of listener, method, route, and the first path segment of its application."""
     cdef request_t* request = connection.request
     cdef const char* path = request.buffer.data + request.start + request.parser.path.start
     cdef uint64_t mix = <uint64_t>connection.listener * 31 + request.parser.method
     cdef size_t i
     cdef size_t size = request.parser.path.length
-    if size > 32:
-        size = 32
-    for i in range(1, size):
+    cdef size_t start = 1
+    if request.route != NULL:
+        # What is beneath a mounted application is what differs; other spellings of its path have cells of their own.
+        mix = mix * 31 + request.route.index
+        start += request.route.script_length
+    size = min(size, start + 31)
+    for i in range(start, size):
         if path[i] == c"/":
             break
         mix = mix * 131 + <uint8_t>path[i]
@@ -143,16 +157,24 @@ cdef void measure_end(crew_t* crew, slot_t* slot) noexcept nogil:
         average(&cell.busy_ns, (platform_thread_cpu_ns() - slot.began_cpu_ns) * (1 + others_run(crew, slot)))
 
 
-cdef void account(loop_t* loop, slot_t* slot, connection_t* connection) noexcept nogil:
-    """Count and log the exchange of a slot, which is over and was not taken away from its thread."""
+cdef inline void count_exchange(slot_t* slot, const request_t* request) noexcept nogil:
+    """Count the exchange of a slot, which is over and was not taken away from its thread."""
+    cdef measures_t* measures = slot.measures
+    cdef int64_t ended_ns = slot.ended_ns
+    if slot.is_lost:
+        slot.status = 499
+    if not request.is_handed_over:      # or else the loop counts it when it answers
+        count_answer(measures, request.parser.method, slot.status)
+    exchange_times(measures, request, <int64_t>word_load_relaxed(&slot.shown.bound_ns), ended_ns - slot.took_ns,
+                   ended_ns, slot.sending_ns)
+
+
+cdef void log_exchange(loop_t* loop, slot_t* slot, connection_t* connection) noexcept nogil:
+    """The access log line of one that was counted, if there is a log."""
     cdef const request_t* request = connection.request
-    cdef int64_t bound_ns = <int64_t>word_load_relaxed(&slot.shown.bound_ns)
-    cdef int64_t began_ns = slot.ended_ns - slot.took_ns
-    cdef int status = 499 if slot.is_lost else slot.status
+    cdef int64_t bound_ns, began_ns
     cdef record_t record
-    count_answer(slot.measures, request.parser.method, status)
-    exchange_times(slot.measures, request, bound_ns, began_ns, slot.ended_ns, slot.sending_ns)
-    if loop.access == NULL:
+    if loop.access == NULL or request.is_handed_over:
         return
     record.data = request.buffer.data + request.start
     record.parser = &request.parser
@@ -161,9 +183,11 @@ cdef void account(loop_t* loop, slot_t* slot, connection_t* connection) noexcept
     record.head_size = slot.head.lines.size
     record.values = slot.values.data
     record.values_size = slot.values.size
-    record.status = status
+    record.status = slot.status
     record.content_bytes = slot.sent
     if loop.access.needs_times:
+        bound_ns = <int64_t>word_load_relaxed(&slot.shown.bound_ns)
+        began_ns = slot.ended_ns - slot.took_ns
         record.times_ns[<int>LOGGED_WHOLE] = <uint64_t>slot.took_ns
         record.times_ns[<int>LOGGED_HEAD] = <uint64_t>(request.head_ns - request.began_ns)
         record.times_ns[<int>LOGGED_CONTENT] = <uint64_t>(request.ready_ns - request.head_ns)
@@ -171,8 +195,7 @@ cdef void account(loop_t* loop, slot_t* slot, connection_t* connection) noexcept
         record.times_ns[<int>LOGGED_GIL] = <uint64_t>(began_ns - bound_ns)
         record.times_ns[<int>LOGGED_APPLICATION] = <uint64_t>(slot.took_ns - slot.sending_ns)
         record.times_ns[<int>LOGGED_SENDING] = <uint64_t>slot.sending_ns
-    record.wall_ns = platform_wall_ns()
-    slot_log(loop, slot, &record)
+    slot_log(loop, slot, &record, slot.ended_ns)
 
 
 # ---- the queue, the free threads, the lead (with the mutex held where it says "locked") ----
@@ -237,6 +260,9 @@ cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
             break
         connection.queued_ms = crew.loop.now_ms
         connection.expires_ms = crew.loop.now_ms + crew.queue_ms
+        if word_load_relaxed(&connection.gone):
+            # The client left while a TLS step was made for it.
+            connection.expires_ms = min(connection.expires_ms, crew.loop.now_ms + HALF_CLOSED_MS)
         loop_remind(&crew.loop, ALARM_QUEUE, connection.expires_ms)
         connection_keep_watch(&crew.loop, connection)
         list_append(&crew.queue, connection)
@@ -247,6 +273,41 @@ cdef void crew_queue_ready(crew_t* crew) noexcept nogil:
     word_count(&crew.loop.counters.queued, count)
     locked_call_for_queue(crew)
     crew_unlock(crew)
+
+
+cdef void crew_leave_steps(crew_t* crew) noexcept nogil:
+    """The leader cannot make its TLS steps now: they are the stepper's."""
+    cdef connection_t* connection
+    if crew.loop.steps.first == NULL:
+        return
+    crew_lock(crew)
+    while crew.loop.steps.first != NULL:
+        connection = list_take(&crew.loop.steps)
+        list_append(&crew.steps, connection)
+    pthread_cond_signal(&crew.stepper)
+    crew_unlock(crew)
+
+
+cdef connection_t* crew_await_step(crew_t* crew) noexcept nogil:
+    """The stepper's: the next connection; NULL if there is something in loop.spent, or the crew has ended."""
+    cdef connection_t* connection
+    crew_lock(crew)
+    while crew.steps.first == NULL and not crew.spent_waits and not crew.has_ended:
+        pthread_cond_wait(&crew.stepper, &crew.loop.lead.mutex)
+    crew.spent_waits = False
+    connection = list_take(&crew.steps)
+    crew_unlock(crew)
+    return connection
+
+
+cdef void crew_see_to_spent(crew_t* crew) noexcept nogil:
+    """Have the stepper let go of what nobody else with the GIL has let go of meanwhile."""
+    crew.loop.alarms[<int>ALARM_SPENT] = 0
+    if head_load(&crew.loop.spent) != NULL:
+        crew_lock(crew)
+        crew.spent_waits = True
+        pthread_cond_signal(&crew.stepper)
+        crew_unlock(crew)
 
 
 cdef connection_t* locked_take_queued(crew_t* crew) noexcept nogil:
@@ -297,6 +358,7 @@ cdef void crew_end(crew_t* crew) noexcept nogil:
     for i in range(1, slots_end(&crew.overdue)):
         pthread_cond_signal(&crew.slots[i].turn)
     pthread_cond_signal(&crew.loop.lead.keeper)
+    pthread_cond_signal(&crew.stepper)
     crew_unlock(crew)
     wake_write(&crew.loop.journal.wake)
 
@@ -375,6 +437,8 @@ cdef inline void crew_see_to_alarms(crew_t* crew) noexcept nogil:
         crew_sift_queue(crew)
     if loop.alarms[<int>ALARM_OVERDUE]:
         crew_look_overdue(crew)
+    if loop.alarms[<int>ALARM_SPENT] and loop.now_ms >= loop.alarms[<int>ALARM_SPENT]:
+        crew_see_to_spent(crew)
 
 
 cdef void crew_look(crew_t* crew) noexcept nogil:
@@ -425,6 +489,7 @@ cdef void crew_look(crew_t* crew) noexcept nogil:
 
 cdef void show(slot_t* slot, connection_t* connection) noexcept nogil:
     """Let others see what a thread serves from now on."""
+    cdef shown_t* shown = slot.shown
     cdef request_t* request = connection.request
     cdef parser_t* parser = &request.parser
     cdef const char* data = request.buffer.data + request.start
@@ -437,14 +502,14 @@ cdef void show(slot_t* slot, connection_t* connection) noexcept nogil:
             field += 1
         client.id = data + field.value.start
         client.id_size = field.value.length
-    # Method and target stand side by side.
-    shown_text(slot.shown, data + parser.method_name.start,
+    # Method and target stand side by side, and the rest of the request line behind them.
+    shown_text(shown, data + parser.method_name.start,
                parser.target.start + parser.target.length - parser.method_name.start, client.peer, client.peer_size,
                client.id, client.id_size)
-    word_store_relaxed(&slot.shown.phase, PHASE_APPLICATION)
-    word_store_relaxed(&slot.shown.bound_ns, <uint64_t>platform_now_ns())
-    word_count(&slot.shown.requests, 1)
-    word_store_release(&slot.shown.number, slot.number)
+    word_store_relaxed(&shown.phase, PHASE_APPLICATION)
+    word_store_relaxed(&shown.bound_ns, <uint64_t>platform_now_ns())
+    word_count(&shown.requests, 1)
+    word_store_release(&shown.number, slot.number)
 
 
 cdef void count_request(crew_t* crew) noexcept nogil:
@@ -509,6 +574,13 @@ cdef int crew_lead(crew_t* crew, slot_t* slot, bint has_gil) noexcept nogil:
         if word_load_relaxed(&crew.stop) or word_load_relaxed(&crew.revokes):
             crew_look(crew)
         crew_see_to_alarms(crew)
+        if loop.steps.first != NULL:
+            # Before any exchange: handshakes and probes need nothing else.
+            if has_gil or word_replace(&crew.gil_wanted, 0, 1):
+                slot.stepping = list_take(&loop.steps)
+                slot.away = lead_leave(&loop.lead)
+                return WORK_STEP
+            crew_leave_steps(crew)
         if word_load_relaxed(&crew.loop.row.waiting) or loop.ready.first != NULL:
             if has_gil or word_replace(&crew.gil_wanted, 0, 1):
                 if word_load_relaxed(&crew.loop.row.waiting):
@@ -566,7 +638,7 @@ cdef int crew_wait(crew_t* crew, slot_t* slot, bint leads) noexcept nogil:
     cdef int work
     while True:
         work = crew_lead(crew, slot, False) if leads else crew_follow(crew, slot)
-        if work == WORK_RUN or work == WORK_END:
+        if work != WORK_NONE and work != WORK_LEAD:
             return work
         leads = work == WORK_LEAD
         if leads:
@@ -592,8 +664,9 @@ cdef bint crew_give_back(crew_t* crew, slot_t* slot) noexcept nogil:
     cdef connection_t* connection
     if slot_claim(slot):
         connection = slot.connection
-        connection.is_answered = True
-        account(&crew.loop, slot, connection)
+        connection.is_answered = not connection.request.is_handed_over
+        count_exchange(slot, connection.request)
+        log_exchange(&crew.loop, slot, connection)
         if slot_waiting(slot) and connection_flush(&crew.loop, connection, slot) == TRANSMIT_LOST:
             connection_lost(&crew.loop, connection)
         slot.connection = NULL
@@ -614,17 +687,20 @@ cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
     cdef loop_t* loop = &crew.loop
     cdef connection_t* connection = slot.connection
     cdef request_t* request = connection.request
+    cdef bint is_handed_over = request.is_handed_over
     slot.connection = NULL
     pointer_store_relaxed(&connection.slot, NULL)
     connection.owner = OWNER_LOOP
-    connection.is_answered = True
-    account(loop, slot, connection)
-    if (request.start + request.end < request.buffer.size and connection.outbox == NULL and not connection.closes
-            and connection.inline_count < PIPELINE_MOST and slot_waiting(slot) < OUT_MOST):
+    connection.is_answered = not is_handed_over
+    count_exchange(slot, request)
+    log_exchange(loop, slot, connection)
+    loop.may_block = False      # with the GIL held
+    if (not is_handed_over and request.start + request.end < request.buffer.size and connection.outbox == NULL
+            and not connection.closes and connection.inline_count < PIPELINE_MOST and slot_waiting(slot) < OUT_MOST):
         connection_next(loop, connection)
         connection.inline_count += 1
         if (connection_advance(loop, connection) == ADVANCE_READY and not word_load_relaxed(&crew.loop.row.waiting)
-                and not connection_is_probe(loop, connection)):
+                and not connection_is_local(loop, connection)):
             # Pipelined: its answer leaves together with this one.
             request.ready_ns = loop.now_ns
             connection_enter(loop, connection, STATE_QUEUED)
@@ -633,9 +709,26 @@ cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil:
     if slot_waiting(slot) and connection_flush(loop, connection, slot) == TRANSMIT_LOST:
         word_add(&loop.counters.lost_clients, 1)
         connection_close(loop, connection)
+    elif is_handed_over:
+        connection_enter(loop, connection, STATE_QUEUED)
+        loop.answer(loop, connection)
     else:
         connection_settle(loop, connection)
     return WORK_NONE
+
+
+cdef int crew_after_step(crew_t* crew, slot_t* slot) noexcept nogil:
+    """After a TLS step, with the GIL: what it has brought, if the lead was not lost."""
+    cdef connection_t* connection = slot.stepping
+    cdef bint leads = lead_return(&crew.loop.lead, slot.away)
+    slot.stepping = NULL
+    slot.away = 0
+    if not leads:
+        connection_post(&crew.loop, connection, POST_FINISHED)
+        return WORK_NONE
+    crew.loop.may_block = False
+    connection_stepped(&crew.loop, connection)
+    return crew_lead(crew, slot, True)
 
 
 cdef int crew_after(crew_t* crew, slot_t* slot) noexcept nogil:
@@ -747,6 +840,7 @@ cdef void keeper_lead(crew_t* crew) noexcept nogil:
             word_store(&crew.held, 0)
         crew_look(crew)
         crew_queue_ready(crew)
+        crew_leave_steps(crew)
         crew_see_to_alarms(crew)
         if loop_turn(&crew.loop, True) == TURN_DRAINED:
             word_store(&crew.held, 0)
@@ -840,6 +934,8 @@ cdef crew_t* crew_new(int threads, Row row) except NULL:
     if posix_memalign(<void**>&crew.slots, 64, <size_t>(crew.most + 1) * sizeof(slot_t)) or crew.slots == NULL:
         free(crew)
         raise MemoryError
+    if condition_init(&crew.stepper):
+        raise MemoryError
     crew.overdue.slots = crew.slots
     word_store(&crew.overdue.used, <uint64_t>threads)
     for i in range(crew.most + 1):
@@ -892,6 +988,25 @@ cdef str why_not_written(int error):
     return "nobody reads it fast enough" if error in (0, EINTR, ETIMEDOUT) else os.strerror(error)
 
 
+cdef void let_go(atomic_head_t* spent) noexcept:
+    """Free what connections have left that are gone."""
+    cdef tls_t* tls = <tls_t*>head_take(spent)
+    cdef tls_t* following
+    while tls != NULL:
+        following = tls.next
+        tls_free(tls)
+        tls = following
+
+
+def secure_port(listeners):
+    """The port of the first listener that has TLS; 443 if none of them has a port."""
+    for listener in listeners:
+        name = listener.socket.getsockname()
+        if listener.is_tls and isinstance(name, tuple):
+            return name[1]
+    return 443
+
+
 def server_name(listener):
     """SERVER_NAME and SERVER_PORT for a listening socket: never empty (PEP 3333)."""
     name = listener.getsockname()
@@ -911,16 +1026,19 @@ cdef class Crew:
         memset(&self.records, 0, sizeof(self.records))
 
     def __init__(self, app, listeners, settings, log, int access_fd=-1, Row row=None, int kick_fd=-1,
-                 bytes line_start=b""):
+                 bytes line_start=b"", mounted=(), guards=(), tls=None, bint has_others=False):
         """Make ready to serve an application at listeners (listener.py); line_start: of each access log line.
+
+        mounted: the applications of routes, in the order of mounts.targets; app is None if these have all. guards: what
+        stands before each route of mounts.plan. tls: its `context` is for the connections of listeners that are `is_tls`.
 
         row: of a board that others have too, cleared; without it the worker is alone. If there are others, all have
         the same listeners (but for those that are `is_own`), and kick_fd, an eventfd for all of them that is never read, lets
-        each hear when another one does not accept any more.
+        each hear when another one does not accept any more. has_others: what wsgi.multiprocess says.
         """
         import tempfile
 
-        from fastwsgi import __version__
+        from fastwsgi import __version__, compression
         cdef int threads = settings.threads
         cdef int i
         cdef int* fds
@@ -935,13 +1053,21 @@ cdef class Crew:
         self.timeout = settings.timeout
         self.watched_fd = -1
         self.context = Context()
-        self.context.application = app
+        plan, plain_plan = mounts.plans(settings, app is not None, secure_port(listeners) if tls is not None else 0)
+        applications = [app, *mounted]
+        self.context.applications = [
+            rewritten(applications[number], rewriting) for number, rewriting in plan.applications
+        ]
         self.context.log = log
         errors = sys.stderr or open(os.devnull, "w")
-        for listener in self.listeners:
-            name, port = server_name(listener)
+        for listener in listeners:
+            name, port = server_name(listener.socket)
             self.context.templates.append(environ_template(
-                name, port, threads > 1, False, errors, FileWrapper, f"fastwsgi/{__version__}"))
+                name, port, threads > 1, has_others, errors, FileWrapper, f"fastwsgi/{__version__}",
+                tls is not None and listener.is_tls, settings.early_hints))
+        self.context.hints_early = settings.early_hints
+        if tls is not None:
+            self.context.tls = Tls(tls, self.context.templates)
         self.row = private_row(threads) if row is None else row
         if self.row.board.threads < threads:
             raise ValueError(f"a row of {self.row.board.threads} threads is not enough for {threads}")
@@ -950,8 +1076,10 @@ cdef class Crew:
         if loop_open(loop, settings.poller == "poll") < 0:
             raise OSError(errno, "the event loop could not be opened: no descriptors left?")
         self.is_closed = False
+        loop.answer = local_answer
         loop.deadlines[<int>DEADLINE_IDLE].duration_ms = <int64_t>(settings.keep_alive * 1000)
         loop.deadlines[<int>DEADLINE_HEAD].duration_ms = <int64_t>(settings.header_timeout * 1000)
+        loop.deadlines[<int>DEADLINE_HANDSHAKE].duration_ms = <int64_t>(settings.header_timeout * 1000)
         loop.deadlines[<int>DEADLINE_CONTENT].duration_ms = <int64_t>(settings.body_timeout * 1000)
         loop.deadlines[<int>DEADLINE_SEND].duration_ms = <int64_t>(settings.send_timeout * 1000)
         self.crew.overdue.timeout_ms = <int64_t>(settings.timeout * 1000)
@@ -963,6 +1091,14 @@ cdef class Crew:
         loop.content_rate = settings.body_min_rate
         loop.keep_alive_requests = settings.keep_alive_requests
         trust_set(&loop.trust, settings)
+        self.routers = []
+        loop.router = loop.plain_router = self._route(plan, guards)
+        if self.routers:
+            self.context.router = <Router>self.routers[0]
+        if plain_plan is not plan:
+            # The same routes but for their fields, or none that has a guard.
+            loop.plain_router = self._route(plain_plan, guards if settings.tls_redirect == "off" else ())
+        self.serve_files(settings)
         id_source_set(&loop.ids, settings.request_id)
         loop.limits.request_line = settings.limit_request_line
         loop.limits.fields = settings.limit_request_fields
@@ -970,7 +1106,12 @@ cdef class Crew:
         loop.limits.head_size = settings.limit_request_head
         loop.limits.trailer_size = settings.limit_request_trailer
         loop.limits.chunk_overhead = settings.limit_chunk_overhead
-        loop.limits.content = settings.limit_request_body or UINT64_MAX
+        loop.content_most = settings.limit_request_body or UINT64_MAX
+        # The parser refuses what is too much for every route.
+        loop.limits.content = loop.content_most
+        for guard in guards:
+            if guard is not None and (<Guard>guard).guard.has_content_most:
+                loop.limits.content = max(loop.limits.content, (<Guard>guard).guard.content_most)
         # Not less than a receive buffer can hold.
         loop.request_memory = <size_t>max(settings.request_buffer, 128 * 1024)
         # Enough for a producer that waits to have something to wait for.
@@ -980,6 +1121,9 @@ cdef class Crew:
         probe_set(&loop.health_probe, settings.health)
         probe_set(&loop.ready_probe, settings.ready)
         loop.tells_times = settings.server_timing
+        if settings.compress:
+            self.context.encodings = Encodings(compression.makers(settings.compress), settings.compress_types,
+                                               settings.compress_min_length)
         loop.has_probes = loop.health_probe.path != NULL or loop.ready_probe.path != NULL
         if access_fd >= 0:
             self.context.access = LogFormat(settings.access_logformat, is_json=settings.log_format == "json",
@@ -999,6 +1143,46 @@ cdef class Crew:
         for i, listener in enumerate(listeners):
             loop.listeners[i].is_own = listener.is_own
             loop.listeners[i].is_borrowed = listener.is_borrowed
+            loop.listeners[i].is_tls = tls is not None and listener.is_tls
+
+    cdef const router_t* _route(self, object plan, object guards) except? NULL:
+        """The table of a plan's routes, as long as this lives; NULL if there are none."""
+        cdef Router router
+        if not plan.routes:
+            return NULL
+        router = Router(plan.routes, guards)
+        self.routers.append(router)
+        return &router.router
+
+    cdef int serve_files(self, settings) except -1:
+        """What files take: memory of them, and fields of the application that name one."""
+        cdef loop_t* loop = &self.crew.loop
+        cdef uint8_t takes = 0
+        cdef Router router
+        cdef bint has_sites = False
+        cdef int i
+        missing = [directory for directory in settings.sendfile_root if not os.path.isdir(directory)]
+        routes = []
+        for router in self.routers:
+            routes += router.routes
+            has_sites |= len(router.sites) > 0
+        missing += [directory for route in routes if "static" in route.values
+                    for directory, _ in mounts.static_roots(route) if not os.path.isdir(directory)]
+        for directory in dict.fromkeys(missing):
+            self.log.warning("%s is no directory: until it is one, what is served from there is not found", directory)
+        if settings.sendfile_root:
+            self.sendfile_site = Site(mounts.sendfile_roots(settings.sendfile_root), indexes=(), expires="off")
+            loop.sendfile_site = &self.sendfile_site.site
+            takes |= TAKES_PATH
+        if any(route.values.get("internal") for route in routes):
+            takes |= TAKES_TARGET
+        if takes or has_sites:
+            loop.files = <files_t*>calloc(1, sizeof(files_t))
+            if loop.files == NULL:
+                raise MemoryError
+        for i in range(self.crew.most + 1):
+            self.crew.slots[i].head.takes = takes
+        return 0
 
     def __dealloc__(self):
         # No thread is left: each holds a reference to the crew.
@@ -1008,6 +1192,8 @@ cdef class Crew:
                 slot_free(&self.crew.slots[i])
             if not self.is_closed:
                 loop_close(&self.crew.loop)
+            let_go(&self.crew.loop.spent)
+            pthread_cond_destroy(&self.crew.stepper)
             free(self.crew.slots)
             free(self.crew)
         buffer_free(&self.lines)
@@ -1021,7 +1207,7 @@ cdef class Crew:
     def adopt(self, sock):
         """Serve a connection as if it had been accepted at the first listener; before `start`.
 
-        A PROXY protocol header is not expected. The socket is empty afterwards.
+        A PROXY protocol header is not expected, nor TLS. The socket is empty afterwards.
         """
         cdef loop_t* loop = &self.crew.loop
         cdef sockaddr_storage nobody
@@ -1036,6 +1222,7 @@ cdef class Crew:
             raise MemoryError
         sock.detach()
         connection.awaits_proxy = False
+        connection_make_plain(loop, connection)
         if connection_watch(loop, connection, WATCH_READ) < 0:
             raise OSError(errno, "a connection could not be watched")
 
@@ -1050,21 +1237,27 @@ cdef class Crew:
         if monkey is not None and monkey.is_module_patched("threading"):
             self.log.warning("gevent has patched threading: fastwsgi keeps real threads, and each request has one")
         self.is_started = True
-        line_store(&self.crew.loop.lead.word, lead_next(0, 1))
+        # The keeper leads until a thread is free: no request may hold the GIL before there is one who keeps.
+        line_store(&self.crew.loop.lead.word, lead_next(0, self.crew.keeper))
         try:
+            self._start_helper(self._keep)
             for i in range(1, self.crew.threads + 1):
                 self._start_thread(i)
-            word_add(&self.crew.alive, 1)
-            try:
-                start_new_thread(self._keep, ())
-            except BaseException:
-                word_add(&self.crew.alive, -1)
-                raise
+            if self.context.tls is not None:
+                self._start_helper(self._step)
         except BaseException:
             if word_load(&self.crew.alive):
                 self.stop(0)
             else:
                 word_store(&self.crew.ended, 1)
+            raise
+
+    def _start_helper(self, run):
+        word_add(&self.crew.alive, 1)
+        try:
+            start_new_thread(run, ())
+        except BaseException:
+            word_add(&self.crew.alive, -1)
             raise
 
     def _start_thread(self, int index):
@@ -1082,6 +1275,20 @@ cdef class Crew:
         platform_name_thread(b"fastwsgi-keeper")
         with nogil:
             crew_keep(self.crew)
+        self.thread_ends()
+
+    def _step(self):
+        """The stepper's thread: TLS steps that no leader can make."""
+        cdef crew_t* crew = self.crew
+        cdef connection_t* connection
+        platform_name_thread(b"fastwsgi-tls")
+        while not word_load(&crew.ended):
+            with nogil:
+                connection = crew_await_step(crew)
+            let_go(&crew.loop.spent)
+            if connection != NULL:
+                tls_step(self.context.tls, connection.tls, connection.outbox)
+                connection_post(&crew.loop, connection, POST_FINISHED)
         self.thread_ends()
 
     def _work(self, int index):
@@ -1108,7 +1315,14 @@ cdef class Crew:
                     break
                 crew_has_gil(crew)
                 had_gil = False
-                while work == WORK_RUN:
+                while work == WORK_RUN or work == WORK_STEP:
+                    if work == WORK_STEP:
+                        tls_step(self.context.tls, slot.stepping.tls, slot.stepping.outbox)
+                        if head_load(&crew.loop.spent) != NULL:
+                            let_go(&crew.loop.spent)
+                        had_gil = True
+                        work = crew_after_step(crew, slot)
+                        continue
                     measure_start(crew, slot, had_gil)
                     had_gil = True
                     if self.context.survivors is not None:
@@ -1171,8 +1385,10 @@ cdef class Crew:
         cdef loop_t* loop = &self.crew.loop
         cdef uint64_t lost_lines = 0, lost_records = 0
         cdef size_t written
+        cdef int64_t until_ns = 0
         cdef int error = 0, wait_ms = -1
         cdef bint is_fresh = self.written == self.lines.size
+        cdef bint is_calm = is_fresh and not self.has_untold and not self.write_error and not self.told_error
         cdef const char* text
         if self.is_closed:
             return []
@@ -1181,19 +1397,30 @@ cdef class Crew:
         if (self.has_untold or self.write_error) and not 0 <= wait_ms < TELL_MS:
             wait_ms = TELL_MS
         with nogil:
-            if not word_load(&self.crew.ended):
-                platform_wait_readable(loop.journal.wake.reader, self.watched_fd, wait_ms)
-            wake_drain(&loop.journal.wake)
-            if self.access_fd >= 0 and not word_load(&self.crew.ended):
-                usleep(LINES_PAUSE_US)
-            if is_fresh:
-                self.written = 0
-                self.has_untold = journal_take(&loop.journal, &self.lines, &self.records,
-                                               word_load(&self.crew.ended) != 0, &lost_lines, &lost_records)
-            if self.lines.size > self.written:
-                error = platform_write_some(self.access_fd, self.lines.data + self.written,
-                                            self.lines.size - self.written, &written)
-                self.written += written
+            if wait_ms > 0:
+                until_ns = platform_now_ns() + wait_ms * <int64_t>1000000
+            while True:
+                if not word_load(&self.crew.ended):
+                    is_calm &= platform_wait_readable(loop.journal.wake.reader, self.watched_fd, wait_ms) == 1
+                is_calm &= not wake_drain(&loop.journal.wake)
+                if self.access_fd >= 0 and not word_load(&self.crew.ended):
+                    is_calm &= usleep(LINES_PAUSE_US) == 0
+                if is_fresh:
+                    self.written = 0
+                    self.has_untold = journal_take(&loop.journal, &self.lines, &self.records,
+                                                   word_load(&self.crew.ended) != 0, &lost_lines, &lost_records)
+                if self.lines.size > self.written:
+                    error = platform_write_some(self.access_fd, self.lines.data + self.written,
+                                                self.lines.size - self.written, &written)
+                    self.written += written
+                # Nothing but lines, and all of them are written: that needs no GIL, which an exchange may have.
+                if (not is_calm or error or self.has_untold or lost_lines or self.records.size or lost_records
+                        or word_load(&self.crew.ended)):
+                    break
+                if until_ns:
+                    wait_ms = <int>((until_ns - platform_now_ns()) // 1000000)
+                    if wait_ms <= 0:
+                        break
         # With the GIL, which shows that it can be had.
         word_store_relaxed(&loop.row.beat, <uint64_t>platform_now_ns())
         records = []
@@ -1350,6 +1577,7 @@ cdef class Crew:
         if self.lost_threads == 0 and not self.is_closed:
             self.is_closed = True
             loop_close(&self.crew.loop)
+            let_go(&self.crew.loop.spent)
 
     def stop(self, double grace, bint leave=False):
         """Begin to drain: accept what is queued, finish what runs within `grace` seconds.

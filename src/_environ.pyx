@@ -18,6 +18,7 @@ from fastwsgi._parser cimport (
     TARGET_ABSOLUTE, TARGET_ASTERISK, field_t, known_name, known_name_t, limits_default, limits_t, parser_feed,
     parser_free, parser_init, parser_t,
 )
+from fastwsgi._router cimport path_merge, route_t
 from fastwsgi._trust cimport forwarded_t
 
 cdef extern from "Python.h":
@@ -28,8 +29,9 @@ cdef enum:
     KNOWN_MOST = 64
     NAME_ROOM = 256
 
-# One object, so that setting it in a copy of the template finds it by identity.
+# One object each, so that setting it in a copy of the template finds it by identity.
 cdef str CLIENT_GONE = "fastwsgi.client_gone"
+cdef str EARLY_HINTS = "wsgi.early_hints"
 
 # Constants, made at import: the environ keys of the known field names, and the names of the methods.
 cdef tuple known_keys
@@ -131,7 +133,8 @@ cdef inline int add_field(dict environ, object key, const char* data, const fiel
 
 
 cdef dict environ_template(str server_name, str server_port, bint multithread, bint multiprocess,
-                           object errors, object file_wrapper, str software):
+                           object errors, object file_wrapper, str software, bint is_tls=False,
+                           bint hints_early=False):
     """What is the same for every request of a listener.
 
     More than 21 keys, so that its table has room for the fields of a browser and a copy of it never grows.
@@ -153,7 +156,7 @@ cdef dict environ_template(str server_name, str server_port, bint multithread, b
         ("REMOTE_ADDR", ""),
         ("REMOTE_PORT", ""),
         ("wsgi.version", (1, 0)),
-        ("wsgi.url_scheme", "http"),
+        ("wsgi.url_scheme", "https" if is_tls else "http"),
         # Requests without content share one: there is nothing in it that could change.
         ("wsgi.input", input_empty()),
         ("wsgi.input_terminated", True),
@@ -165,12 +168,16 @@ cdef dict environ_template(str server_name, str server_port, bint multithread, b
         (CLIENT_GONE, None),
     ):
         environ[key] = value
+    if is_tls:
+        environ["HTTPS"] = "on"
+    if hints_early:
+        environ[EARLY_HINTS] = None
     return environ
 
 
 cdef dict environ_build(dict template, const parser_t* parser, const char* data,
                         const char* peer, size_t peer_size, int peer_port, Input input, int64_t content_size,
-                        object client_gone):
+                        object client_gone, object early_hints):
     """The environ of a request, as PEP 3333, "environ Variables", has it."""
     cdef dict environ = PyDict_Copy(template)
     cdef const field_t* field
@@ -201,6 +208,8 @@ cdef dict environ_build(dict template, const parser_t* parser, const char* data,
     if input is not None:
         PyDict_SetItem(environ, "wsgi.input", input)
     PyDict_SetItem(environ, CLIENT_GONE, client_gone)
+    if early_hints is not None:
+        PyDict_SetItem(environ, EARLY_HINTS, early_hints)
     for i in range(parser.field_count):
         field = &parser.fields[i]
         if field.is_left_out:
@@ -230,7 +239,11 @@ cdef int environ_forward(dict environ, const parser_t* parser, const char* data,
         environ["REMOTE_ADDR"] = forwarded.client_text[:forwarded.client_size].decode("ascii")
         environ["REMOTE_PORT"] = port_text(forwarded.client_port) if forwarded.client_port else ""
     if forwarded.scheme:
-        environ["wsgi.url_scheme"] = "https" if forwarded.scheme == SCHEME_HTTPS else "http"
+        if forwarded.scheme == SCHEME_HTTPS:
+            environ["wsgi.url_scheme"] = "https"
+        else:
+            environ["wsgi.url_scheme"] = "http"
+            environ.pop("HTTPS", None)
     if forwarded.host.length:
         host = environ["HTTP_HOST"] = text(data, forwarded.host, True)
         name, colon, port = host.rpartition(":")
@@ -246,6 +259,22 @@ cdef int environ_forward(dict environ, const parser_t* parser, const char* data,
         path.start += path.length
         path.length = parser.path.length - path.length
         environ["PATH_INFO"] = percent_decode(data, path)
+    return 0
+
+
+cdef int environ_mount(dict environ, const route_t* route, bint is_odd) except -1:
+    cdef str path = <str>environ["PATH_INFO"]
+    cdef bytes octets
+    cdef bytearray out
+    if is_odd and path:
+        # What a guard has seen is what the application gets.
+        octets = path.encode("latin-1")
+        out = bytearray(len(octets) + 1)
+        path = out[:path_merge(octets, <size_t>len(octets), out)].decode("latin-1")
+        environ["PATH_INFO"] = path
+    if route.script_length:
+        environ["SCRIPT_NAME"] = <str>environ["SCRIPT_NAME"] + path[:route.script_length]
+        environ["PATH_INFO"] = path[route.script_length:]
     return 0
 
 
@@ -281,6 +310,6 @@ def environ_of(bytes request not None, *, str peer="127.0.0.1", int port=50000):
             content_size = <int64_t>parser.content_length
             input = input_from_bytes((<char*>request) + parser.head_size, parser.content_length)
         return environ_build(environ_template("localhost", "8000", False, False, None, None, "fastwsgi"), &parser,
-                             request, address, len(address), port, input, content_size, None)
+                             request, address, len(address), port, input, content_size, None, None)
     finally:
         parser_free(&parser)

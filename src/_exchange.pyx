@@ -14,33 +14,44 @@ from contextlib import suppress
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeLatin1
-from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
+from libc.math cimport ceil
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
+from libc.string cimport memset
 from posix.unistd cimport close
 
 from fastwsgi._accesslog cimport accesslog_values
-from fastwsgi._buffer cimport buffer_append
+from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_t
 from fastwsgi._connection cimport (
-    OUT_MOST, RESPONSE_DIRECT, SLOT_MASK, SLOT_REVOKED, TRANSMIT_DONE, TRANSMIT_FULL, TRANSMIT_LOST,
-    connection_lost, connection_t, connection_transmit, loop_t, request_id, request_t, slot_attend, slot_borrow,
-    slot_moved, slot_rest, slot_quiet, slot_release, slot_t, slot_waiting, transmit_t,
+    HANDED_NOTHING, HANDED_PATH, HANDED_TARGET, OUT_MOST, RESPONSE_DIRECT, SLOT_MASK, SLOT_REVOKED, TRANSMIT_DONE,
+    TRANSMIT_FULL, TRANSMIT_LOST, connection_lost, connection_route, connection_t, connection_transmit, loop_t, request_id,
+    request_t, slot_attend, slot_borrow, slot_make_up, slot_moved, slot_rest, slot_quiet, slot_release, slot_t,
+    slot_waiting, transmit_t,
 )
 from fastwsgi._content cimport Input, content_length, input_from_bytes, input_from_content
-from fastwsgi._environ cimport environ_build, environ_forward
+from fastwsgi._encoding cimport CODING_NONE, Coder, Encodings, head_encode
+from fastwsgi._environ cimport environ_build, environ_forward, environ_mount
+from fastwsgi._guard cimport Guard, guard_borrow_page, guard_return_page, guard_t
 from fastwsgi._lead cimport lead_holds
 from fastwsgi._outbox cimport OUTBOX_LOST, outbox_add, outbox_add_file, outbox_new, outbox_send
 from fastwsgi._parser cimport METHOD_HEAD, parser_t
 from fastwsgi._platform cimport (
     dup_cloexec, line_load, platform_now_ns, platform_wall_seconds, pthread_cond_wait,
-    pthread_mutex_lock, pthread_mutex_unlock, word_add, word_count, word_load_relaxed, word_store_relaxed,
+    pthread_mutex_lock, pthread_mutex_unlock, word_add, word_count, word_load,
+    word_load_relaxed, word_store_relaxed,
 )
-from fastwsgi._refusals cimport REFUSAL_APPLICATION_ERROR
+from fastwsgi._refusals cimport (
+    REFUSAL_APPLICATION_ERROR, REFUSAL_GUESSING, REFUSAL_VERIFYING, REFUSAL_WRONG_CREDENTIALS, refusal_info,
+)
 from fastwsgi._response cimport (
     FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, FRAMING_NONE, RESPONSE_BAD_LENGTH, RESPONSE_BAD_NAME,
-    RESPONSE_BAD_STATUS, RESPONSE_BAD_STATUS_CODE, RESPONSE_NO_MEMORY, RESPONSE_OK, chunk_line, head_field,
-    head_finish, head_framing, head_start, response_refuse,
+    RESPONSE_BAD_STATUS, RESPONSE_BAD_STATUS_CODE, RESPONSE_NO_MEMORY, RESPONSE_OK, RESPONSE_TAKEN, TAKES_TARGET,
+    chunk_line, head_field, head_finish, head_framing, head_hint, head_lines, head_start, head_t, lines_keep, refused_t,
+    response_refuse,
 )
+from fastwsgi._router cimport ACTION_APPLICATION, route_t
 from fastwsgi._stats cimport PHASE_CLIENT, PHASE_CLOSE
+from fastwsgi._tls cimport tls_end, tls_seal, tls_sealed, tls_t, tls_template
 
 from fastwsgi.errors import RequestTimeout
 
@@ -60,6 +71,9 @@ cdef extern from "Python.h":
     PyObject* PyTuple_GET_ITEM(PyObject* item, Py_ssize_t index)
     Py_ssize_t PySequence_Fast_GET_SIZE(object items)
     PyObject* PySequence_Fast_GET_ITEM(object items, Py_ssize_t index)
+
+cdef enum:
+    SEAL_PIECE = 128 * 1024     # of a large block, at a time
 
 cdef tuple BUFFERED = (io.BufferedReader, io.BufferedRandom)
 
@@ -136,6 +150,19 @@ cdef bint tell_times(slot_t* slot, const request_t* request) noexcept nogil:
     return head_field(&slot.head, b"Server-Timing", 13, text, <size_t>size) == RESPONSE_OK
 
 
+cdef int seal(slot_t* slot, size_t start) except -1:
+    """Over TLS: seal what the slot has from start on, in its place. What waits in a slot is as it goes out."""
+    if slot.connection.tls != NULL:
+        tls_seal(slot.connection.tls, &slot.out, start)
+    return 0
+
+
+cdef inline void unseal(slot_t* slot, size_t start) noexcept:
+    """What cannot be sealed any more must not leave as it is."""
+    if slot.connection.tls != NULL:
+        slot.out.size = start
+
+
 cdef transmit_t offer_patiently(loop_t* loop, slot_t* slot, const char* data, size_t size, const char* tail,
                                 size_t tail_size, size_t* taken) noexcept nogil:
     """Give the kernel what waits and then data and tail; where all buffers are full, wait until the client has read.
@@ -197,7 +224,8 @@ cdef class Exchange:
                     exc_info = None
         elif self.is_started:
             raise AssertionError("start_response was called a second time without exc_info")
-        self.is_started = False
+        self.is_started = self.is_judged = False
+        self.coder = None
         self.set_head(status, headers)
         self.is_started = True
         return 0
@@ -253,21 +281,33 @@ cdef class Exchange:
         with cython.critical_section(self):
             slot = self.slot
         if not self.is_revoked and slot != NULL:
-            slot_release(self.loop, slot)
+            slot_attend(self.loop, slot)
+            slot_quiet(slot)
+            if word_load(&slot.missed):
+                # Another thread of the application may hold it by now, and wait for the GIL to seal.
+                with nogil:
+                    slot_make_up(self.loop, slot)
 
     cdef int set_head(self, object status, object headers) except -1:
         """Check status and fields and write their lines (nothing is sent yet)."""
         cdef slot_t* slot = self.slot
+        cdef const char* value = NULL
+        cdef Py_ssize_t value_size = 0
+        cdef int result
+        latin1(<PyObject*>status, "the status", &value, &value_size)
+        result = head_start(&slot.head, value, <size_t>value_size)
+        if result < 0:
+            head_failed(result, "the status", status)
+        return self.set_fields(&slot.head, headers)
+
+    cdef int set_fields(self, head_t* head, object headers) except -1:
+        """Check fields and write their lines."""
         cdef const char* name = NULL
         cdef const char* value = NULL
         cdef Py_ssize_t name_size = 0, value_size = 0
         cdef Py_ssize_t i = 0
         cdef PyObject* item
         cdef int result
-        latin1(<PyObject*>status, "the status", &value, &value_size)
-        result = head_start(&slot.head, value, <size_t>value_size)
-        if result < 0:
-            head_failed(result, "the status", status)
         if not isinstance(headers, (list, tuple)):
             raise TypeError(f"the fields must be a list of tuples, not {type(headers).__name__}")
         # Borrowed items: nothing in this loop runs code of the application, but for what raises.
@@ -278,7 +318,7 @@ cdef class Exchange:
                 raise TypeError(f"a field must be a tuple of name and value, not {<object>item!r}")
             latin1(PyTuple_GET_ITEM(item, 0), "a field name", &name, &name_size)
             latin1(PyTuple_GET_ITEM(item, 1), "a field value", &value, &value_size)
-            result = head_field(&slot.head, name, <size_t>name_size, value, <size_t>value_size)
+            result = head_field(head, name, <size_t>name_size, value, <size_t>value_size)
             if result != RESPONSE_OK:
                 self.field_left_out(result, <tuple><object>item)
         return 0
@@ -286,6 +326,8 @@ cdef class Exchange:
     cdef int field_left_out(self, int result, tuple item) except -1:
         """A field is not sent: because it must not be, or because it cannot be."""
         name, value = item
+        if result == RESPONSE_TAKEN:
+            return 0
         if result < 0:
             head_failed(result, f"the value of {name}", name if result == RESPONSE_BAD_NAME else value)
         elif name.lower() not in ("connection", "content-length"):
@@ -298,12 +340,15 @@ cdef class Exchange:
         cdef bint keep_alive
         if not self.is_started:
             raise AssertionError("the application did not call start_response before its first block")
+        if slot.head.hands:
+            return self.hand_over(slot, connection.request)
         self.framing = head_framing(&slot.head, self.is_head_request, self.version_minor, size_is_known)
         self.drops_content = self.framing == FRAMING_NONE
         if not slot.head.has_content_length and size_is_known:
             # A HEAD that has no content at hand may have had some for GET: nothing is said then.
             length_is_ours = self.framing == FRAMING_LENGTH or (
-                self.is_head_request and size and slot.head.status != 204 and slot.head.status != 304)
+                self.is_head_request and size and slot.head.status != 204 and slot.head.status != 304
+                and not slot.head.is_coded)
             self.left = slot.head.content_length = size
         elif self.framing == FRAMING_LENGTH:
             self.left = slot.head.content_length
@@ -312,10 +357,9 @@ cdef class Exchange:
         if connection.request.id.length and not slot.head.has_request_id and head_field(
                 &slot.head, b"X-Request-ID", 12, request_id(connection.request), connection.request.id.length) < 0:
             raise MemoryError
-        keep_alive = (connection.request.parser.keep_alive and not slot.head.closes
-                      and self.framing != FRAMING_CLOSE
-                      and connection.requests < self.loop.keep_alive_requests
-                      and not word_load_relaxed(&self.loop.draining))
+        if connection.request.route != NULL and head_lines(&slot.head, &connection.request.route.lines) < 0:
+            raise MemoryError
+        keep_alive = not slot.head.closes and self.framing != FRAMING_CLOSE and keeps_alive(self, connection)
         if head_finish(&slot.head, &slot.out, self.framing, length_is_ours, size, keep_alive, self.version_minor,
                        &slot.date, platform_wall_seconds()) < 0:
             raise MemoryError
@@ -327,34 +371,158 @@ cdef class Exchange:
         slot.head_sent = True
         return 0
 
+    cdef int judge(self, bint size_is_known, uint64_t size) except -1:
+        """Decide whether the content leaves in a coding, before the head does; size is that of the content."""
+        cdef slot_t* slot = self.slot
+        cdef connection_t* connection
+        cdef int coding
+        if slot == NULL or not self.is_started:
+            return 0
+        if slot.head.has_content_length:
+            size_is_known = True
+            size = slot.head.content_length
+        if slot.head.hands or (size_is_known and size < self.encodings.least) or not self.encodings.can_code(&slot.head):
+            self.is_judged = True
+            return 0
+        self.claim()
+        try:
+            connection = slot.connection
+            coding = self.encodings.choose(&connection.request.parser,
+                                           connection.request.buffer.data + connection.request.start)
+            # With the slot held, as an application may write from several threads.
+            if not self.is_judged and (coding == CODING_NONE or self.is_head_request):
+                self.is_judged = True
+                if head_encode(&slot.head, coding) < 0:
+                    raise MemoryError
+        finally:
+            self.release()
+        if not self.is_judged:
+            with self.encodings.lock:
+                if not self.is_judged:
+                    self.coder = self.encodings.coder(coding, size_is_known, size)
+                    self.coder.is_counted = slot.head.has_content_length
+                    self.coder.left = size
+                    self.is_judged = True
+        return 0
+
+    cdef int hand_over(self, slot_t* slot, request_t* request) except -1:
+        """The application has named a file: the loop answers with that, and with fields of the application."""
+        cdef buffer_t* handed = &request.handed
+        handed.size = 0
+        if (lines_keep(&slot.head, handed) < 0):
+            raise MemoryError
+        request.handed_lines = handed.size
+        if buffer_append(handed, slot.head.handed.data, slot.head.handed.size) < 0:
+            raise MemoryError
+        request.handed_as = HANDED_TARGET if slot.head.hands == TAKES_TARGET else HANDED_PATH
+        request.is_handed_over = True
+        if slot.head.closes:
+            slot.connection.closes = True
+        self.framing = FRAMING_NONE
+        self.drops_content = True
+        slot.status = slot.head.status
+        slot.head_sent = slot.has_ended = True
+        return 0
+
+    cdef int hand_back(self) except -1:
+        """The client may come in, and what its route has for it is the loop's to answer with."""
+        cdef slot_t* slot = self.claim()
+        cdef request_t* request = slot.connection.request
+        request.handed.size = request.handed_lines = 0
+        request.handed_as = HANDED_NOTHING
+        request.is_handed_over = True
+        slot.head_sent = slot.has_ended = True
+        self.release()
+        return 0
+
     cdef int add(self, bytes block, bint is_whole) except -1:
         """Send a block that is not empty; is_whole: it is all the content there will be."""
+        if self.encodings is not None:
+            if not self.is_judged:
+                self.judge(is_whole, <uint64_t>PyBytes_GET_SIZE(block))
+            if self.coder is not None:
+                return self.add_coded(block, is_whole)
+        return self.put(block, is_whole)
+
+    cdef int add_coded(self, bytes block, bint is_whole) except -1:
+        """The same for content that leaves in a coding. What it announced is counted here, in octets of its own."""
+        cdef Coder coder = self.coder
+        cdef bytes coded
+        with coder.lock:
+            if coder.is_counted:
+                if <uint64_t>len(block) > coder.left:
+                    self.is_overrun = True
+                    block = block[:coder.left]
+                    if not block:
+                        return 0
+                coder.left -= <uint64_t>len(block)
+                is_whole = not coder.left
+            if coder.is_begun:
+                coded = coder.block(block)
+                return self.put(coded, False) if coded else 0
+            coded = coder.whole(block) if is_whole else coder.block(block)
+            if is_whole and len(coded) >= len(block):
+                # It was in one already, as a picture is, whatever its type says.
+                self.coder = None
+                self.head_coded(CODING_NONE)
+                return self.put(block, True)
+            self.head_coded(coder.coding)
+            coder.is_begun = True
+            return self.put(coded, is_whole) if coded else 0
+
+    cdef int end_coded(self) except -1:
+        """The iterable has ended: send what the coder has kept, and the end of its content if all of it was given."""
+        cdef Coder coder = self.coder
+        cdef bytes coded
+        with coder.lock:
+            coded = coder.end()
+            if coder.is_counted and coder.left:
+                self.left = coder.left
+            elif coded:
+                self.put(coded, False)
+        return 0
+
+    cdef int head_coded(self, int coding) except -1:
+        """Let the head say what the content is in."""
+        cdef slot_t* slot = self.claim()
+        cdef int result = head_encode(&slot.head, coding)
+        self.release()
+        if result < 0:
+            raise MemoryError
+        return 0
+
+    cdef int put(self, bytes block, bint is_whole) except -1:
+        """Send octets as they shall arrive, and the head before the first of them."""
         cdef slot_t* slot = self.claim()
         cdef const char* data = PyBytes_AS_STRING(block)
         cdef size_t size = <size_t>PyBytes_GET_SIZE(block)
         cdef char line[24]
         cdef const char* tail = NULL
         cdef size_t tail_size = 0
+        cdef size_t start = slot.out.size       # with TLS, what is behind it is to be sealed
         try:
             if not slot.head_sent:
                 self.commit_head(slot, slot.connection, is_whole, size)
             if self.drops_content:
-                return 0
+                return seal(slot, start)
             if self.framing == FRAMING_LENGTH:
                 if size > self.left:
                     self.is_overrun = True
                     size = <size_t>self.left
                     if not size:
-                        return 0
+                        return seal(slot, start)
                 self.left -= size
                 self.is_finished = is_whole and not self.left
             elif self.framing == FRAMING_CHUNKED:
                 if buffer_append(&slot.out, line, chunk_line(line, size)) < 0:
+                    unseal(slot, start)
                     raise MemoryError
                 tail = b"\r\n"
                 tail_size = 2
             slot.sent += size
-            if size >= RESPONSE_DIRECT:
+            if slot.connection.tls != NULL:
+                self.add_sealed(slot, start, block, size, tail, tail_size)
+            elif size >= RESPONSE_DIRECT:
                 self.offer(slot, data, size, tail, tail_size)
             elif buffer_append(&slot.out, data, size) < 0 or buffer_append(&slot.out, tail, tail_size) < 0:
                 raise MemoryError
@@ -364,6 +532,33 @@ cdef class Exchange:
         finally:
             self.release()
         return self.flush()
+
+    cdef int add_sealed(self, slot_t* slot, size_t start, bytes block, size_t size, const char* tail,
+                        size_t tail_size) except -1:
+        """Seal what slot.out has from start on, then `size` octets of block and the tail; offer what is much."""
+        cdef const char* data = PyBytes_AS_STRING(block)
+        cdef bytes wire, end = b""
+        cdef size_t piece
+        if size < RESPONSE_DIRECT:
+            # All of it in one record, head and all.
+            if buffer_append(&slot.out, data, size) < 0 or buffer_append(&slot.out, tail, tail_size) < 0:
+                unseal(slot, start)
+                raise MemoryError
+            seal(slot, start)
+            if slot_waiting(slot) >= OUT_MOST:
+                self.offer(slot, NULL, 0, NULL, 0)
+            return 0
+        seal(slot, start)
+        while size:
+            piece = min(size, <size_t>SEAL_PIECE)
+            wire = tls_sealed(slot.connection.tls, data, piece)
+            data += piece
+            size -= piece
+            if tail_size and not size:
+                end = tls_sealed(slot.connection.tls, tail, tail_size)
+            self.offer(slot, PyBytes_AS_STRING(wire), <size_t>PyBytes_GET_SIZE(wire),
+                       PyBytes_AS_STRING(end), <size_t>PyBytes_GET_SIZE(end))
+        return 0
 
     cdef int flush(self) except -1:
         """Send what waits in the slot, unless this thread has the lead: then whoever takes it sends it.
@@ -422,19 +617,58 @@ cdef class Exchange:
         self.has_ended = True
         if self.is_finished:
             return 0
+        if self.encodings is not None:
+            if not self.is_judged:
+                self.judge(not self.is_head_request, 0)
+            if self.coder is not None:
+                self.end_coded()
         slot = self.claim()
+        cdef size_t start = slot.out.size
         try:
             if not slot.head_sent:
-                self.commit_head(slot, slot.connection, True, 0)
-            if self.framing == FRAMING_CHUNKED:
-                if buffer_append(&slot.out, b"0\r\n\r\n", 5) < 0:
-                    raise MemoryError
-            elif self.framing == FRAMING_LENGTH and self.left:
+                # Something is left here where a coder was given less than was announced.
+                self.commit_head(slot, slot.connection, not self.left, 0)
+            if self.left and not self.drops_content:
                 slot.connection.closes = True
+            elif self.framing == FRAMING_CHUNKED and buffer_append(&slot.out, b"0\r\n\r\n", 5) < 0:
+                unseal(slot, start)
+                raise MemoryError
+            seal(slot, start)
             slot.has_ended = True
         finally:
             self.release()
         return self.flush()
+
+    cdef int hint(self, object headers) except -1:
+        """Send a 103, unless the head has left, or the client is gone, or would take it for the answer."""
+        cdef slot_t* slot
+        cdef head_t head
+        cdef size_t start
+        if not self.version_minor:
+            return 0
+        memset(&head, 0, sizeof(head))
+        try:
+            with cython.critical_section(self):
+                if self.slot == NULL:
+                    return 0
+                if head_hint(&head) < 0:
+                    raise MemoryError
+                self.set_fields(&head, headers)
+            with suppress(ConnectionError, RuntimeError):       # RuntimeError: in another thread it has ended just now
+                slot = self.claim()
+                try:
+                    if not slot.head_sent:
+                        start = slot.out.size
+                        if buffer_append(&head.lines, b"\r\n", 2) < 0 or buffer_append(
+                                &slot.out, head.lines.data, head.lines.size) < 0:
+                            raise MemoryError
+                        seal(slot, start)
+                        self.offer(slot, NULL, 0, NULL, 0)
+                finally:
+                    self.release()
+        finally:
+            buffer_free(&head.lines)
+        return 0
 
     cdef int send_file(self, object wrapper) except -1:
         """Send a real file by sendfile(2); 0 when this one has to be read instead, 1 when done."""
@@ -448,6 +682,12 @@ cdef class Exchange:
         if place is None or slot.head_sent:
             return 0
         fd, offset, size = place
+        if self.encodings is not None:
+            if not self.is_judged:
+                self.judge(True, <uint64_t>size)
+            if self.coder is not None:
+                self.coder.is_patient = True
+                return 0
         # A copy of the descriptor, so that close() can run before the client has read everything.
         copy = dup_cloexec(fd)
         if copy < 0:
@@ -463,12 +703,19 @@ cdef class Exchange:
                 connection.outbox = outbox_new()
                 if connection.outbox == NULL:
                     raise MemoryError
+            waiting = slot.out.size
             self.commit_head(slot, connection, True, <uint64_t>size)
+            seal(slot, waiting)
             length = min(<uint64_t>size, self.left)
             if self.drops_content or not length:
                 return 1
-            outbox_add_file(connection.outbox, copy, offset, length)
+            outbox_add_file(connection.outbox, copy, offset, length, connection.tls != NULL)
             copy = -1       # the outbox owns it
+            if connection.tls != NULL:
+                # The loop seals it, a piece at a time, when the exchange is over.
+                self.left -= length
+                slot.sent += length
+                return 1
             waiting = slot_waiting(slot)
             if outbox_add(connection.outbox, slot.out.data + slot.out_sent, waiting, <size_t>-1, UINT64_MAX,
                           self.loop.spool_directory) < waiting:
@@ -517,6 +764,17 @@ cdef class Write:
             raise TypeError(f"write takes bytes, not {type(data).__name__}")
         if PyBytes_GET_SIZE(data):
             self.exchange.add(<bytes>data, False)
+
+
+@cython.final
+@cython.no_gc        # as Write
+@cython.freelist(64)
+cdef class EarlyHints:
+    """environ["wsgi.early_hints"], as gunicorn has it: sends a 103 with these fields (RFC 8297)."""
+
+    def __call__(self, headers):
+        """Send the fields, a list as for start_response, at once. Does nothing when it is too late, or for HTTP/1.0."""
+        self.exchange.hint(headers)
 
 
 @cython.final
@@ -628,6 +886,78 @@ cdef str id_text(request_t* request):
     return request_id(request)[:request.id.length].decode("ascii") if request.id.length else ""
 
 
+cdef bint keeps_alive(Exchange exchange, connection_t* connection) noexcept:
+    """The connection may be kept after an answer whose end can be told."""
+    return (connection.request.parser.keep_alive and connection.requests < exchange.loop.keep_alive_requests
+            and not word_load_relaxed(&exchange.loop.draining))
+
+
+cdef int exchange_refuse(Exchange exchange, slot_t* slot, int reason, bint keep_alive, double retry_after=0) except -1:
+    """Put the answer for a reason into the slot, which is held."""
+    cdef connection_t* connection = slot.connection
+    cdef request_t* request = connection.request
+    cdef const route_t* route = connection_route(exchange.loop, connection)
+    cdef const guard_t* guard = NULL if route == NULL else route.guard
+    cdef refused_t told
+    cdef size_t start = slot.out.size
+    memset(&told, 0, sizeof(told))
+    told.request_id = request_id(request)
+    told.id_size = request.id.length
+    told.lines = NULL if route == NULL else &route.lines
+    told.is_head_request = exchange.is_head_request
+    told.keep_alive = keep_alive
+    told.version_minor = exchange.version_minor
+    told.retry_after = <uint32_t>ceil(retry_after)
+    slot.head_sent = slot.has_ended = True
+    slot.head.lines.size = 0
+    slot.status = refusal_info(reason).status
+    if not keep_alive:
+        connection.closes = True
+        connection.lingers = True
+    if guard != NULL:
+        told.challenge = guard.challenge
+        told.challenge_size = guard.challenge_size if slot.status == 401 else 0
+        told.page = guard_borrow_page(guard, reason, slot.status)
+    if response_refuse(reason, &told, &slot.out, &slot.date, platform_wall_seconds()) < 0:
+        connection.closes = True
+        connection.wants_reset = True
+    if guard != NULL:
+        guard_return_page(guard, reason)
+    return seal(slot, start)
+
+
+# Why somebody is not let in, by the status of the answer.
+cdef dict TURNED_AWAY = {
+    401: REFUSAL_WRONG_CREDENTIALS,
+    429: REFUSAL_GUESSING,
+    503: REFUSAL_VERIFYING,
+}
+
+
+cdef bint exchange_admit(Context context, Exchange exchange, object doorkeeper, dict environ) except -1:
+    """Have the client show who it is, which goes into the environ; False: it could not, and has its answer."""
+    cdef slot_t* slot
+    cdef int reason
+    # As the route's other guards know it; empty for one behind a unix socket.
+    judgement = doorkeeper.judge(environ.get("HTTP_AUTHORIZATION"), environ["REMOTE_ADDR"].encode("latin-1"))
+    if judgement.user is not None:
+        environ["REMOTE_USER"] = judgement.user.encode().decode("latin-1")
+        environ["AUTH_TYPE"] = "Basic"
+        return True
+    reason = TURNED_AWAY[judgement.status]
+    slot = exchange.claim()
+    try:
+        exchange_refuse(exchange, slot, reason, keeps_alive(exchange, slot.connection), judgement.retry_after)
+        what = request_text(slot.connection)
+    finally:
+        exchange.release()
+    word_add(&exchange.loop.counters.refused[reason], 1)
+    exchange.flush()
+    context.log.warning("%s: refused with %d for client %s: %s", what, judgement.status,
+                        environ["REMOTE_ADDR"] or "on a unix socket", refusal_info(reason).text.decode())
+    return False
+
+
 cdef int exchange_failed(Context context, Exchange exchange, object error) except -1:
     """The application raised: to the log with its traceback, and a 500 if nothing has left yet."""
     cdef slot_t* slot = exchange.slot
@@ -656,14 +986,7 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
             if exchange.framing == FRAMING_CLOSE and not exchange.has_ended:
                 connection.wants_reset = True
         else:
-            slot.head_sent = slot.has_ended = True
-            slot.head.lines.size = 0
-            slot.status = 500
-            if response_refuse(
-                    REFUSAL_APPLICATION_ERROR, exchange.is_head_request,
-                    request_id(connection.request), connection.request.id.length,
-                    &slot.out, &slot.date, platform_wall_seconds()) < 0:
-                connection.wants_reset = True
+            exchange_refuse(exchange, slot, REFUSAL_APPLICATION_ERROR, False)
     finally:
         exchange.release()
     # Answered first, and not with the slot held: handlers of the application may take their time.
@@ -684,7 +1007,7 @@ cdef int exchange_remarks(Context context, Exchange exchange, slot_t* slot) exce
     if exchange.is_overrun:
         context.log.warning("%s: the application gave more content than its Content-Length of %d; the rest was cut",
                             what, slot.head.content_length)
-    elif exchange.framing == FRAMING_LENGTH and exchange.left:
+    elif exchange.left and not exchange.drops_content:
         context.log.warning(
             "%s: the application gave %d bytes less than its Content-Length of %d; the connection is closed",
             what, exchange.left, slot.head.content_length)
@@ -713,22 +1036,34 @@ cdef dict exchange_environ(Context context, Exchange exchange, slot_t* slot):
     cdef int64_t content_size = -1
     cdef Input body
     cdef dict environ
+    cdef EarlyHints early_hints = None
+    if context.hints_early:
+        early_hints = <EarlyHints>EarlyHints.__new__(EarlyHints)
+        early_hints.exchange = exchange
     exchange.is_head_request = request.parser.method == METHOD_HEAD
     exchange.version_minor = request.parser.version_minor
     if request.parser.has_content_length or request.parser.is_chunked:
         content_size = <int64_t>(request.content_size if request.is_inline else content_length(&request.content))
-    if content_size <= 0:
+    if content_size <= 0 or (request.route != NULL and request.route.action != ACTION_APPLICATION
+                             and not request.is_passed_on):
+        # The loop may pass it on to the application: its content stays with the request until then.
         body = None
     elif request.is_inline:
         body = input_from_bytes(data + request.content_start, request.content_size)
     else:
         body = input_from_content(&request.content)
-    environ = environ_build(<dict>context.templates[connection.listener], &request.parser, data,
+    cdef dict template = <dict>context.templates[connection.listener]
+    exchange.is_tls = connection.tls != NULL
+    if exchange.is_tls:
+        template = tls_template(context.tls, connection.tls, connection.listener)
+    environ = environ_build(template, &request.parser, data,
                             connection.peer_text, connection.peer_size, connection.peer_port, body, content_size,
-                            exchange)
+                            exchange, early_hints)
     if connection.proxy_text != NULL or request.forwarded.is_set:
         environ_forward(environ, &request.parser, data, &request.forwarded,
                         connection.proxy_text if connection.proxy_text != NULL else connection.peer_text)
+    if request.route != NULL and (request.path_is_odd or request.route.script_length):
+        environ_mount(environ, request.route, request.path_is_odd)
     if request.id.length:
         environ["HTTP_X_REQUEST_ID"] = PyUnicode_DecodeLatin1(request_id(request), request.id.length, NULL)
     return environ
@@ -736,16 +1071,37 @@ cdef dict exchange_environ(Context context, Exchange exchange, slot_t* slot):
 
 cdef int exchange_call(Context context, Exchange exchange, slot_t* slot, list environs) except -1:
     """Call the application and send what it gives; raises what it raises."""
+    cdef request_t* request
+    cdef Guard guard = None
+    cdef bint is_local = False, is_admitted
+    cdef int number
     # First of all: whoever takes the exchange away from here on finds it, and can interrupt it.
     word_store_relaxed(&slot.in_application, slot.number)
     exchange.claim()        # it may have been revoked while this thread waited for the GIL
     try:
+        request = slot.connection.request
+        number = 0 if request.route == NULL else request.route.application
         environ = exchange_environ(context, exchange, slot)
+        if request.route != NULL and request.route.guard != NULL and request.route.guard.needs_user:
+            guard = <Guard>context.router.guards[request.route.index]
+            is_local = request.route.action != ACTION_APPLICATION and not request.is_passed_on
     finally:
         exchange.release()
     if environs is not None:
         environs.append(environ)
-    iterable = context.application(environ, exchange)
+    if guard is not None:
+        # Nothing may be raised between a lock of ours and its `try`.
+        leave_application(slot)
+        is_admitted = exchange_admit(context, exchange, guard.doorkeeper, environ)
+        if is_admitted and is_local:
+            exchange.hand_back()
+        if is_local or not is_admitted:
+            return 0
+        word_store_relaxed(&slot.in_application, slot.number)
+        exchange.claim()        # it may have been revoked meanwhile
+        exchange.release()
+    application = <object>context.applications[number]
+    iterable = application(environ, exchange)
     if context.is_forked:
         leave_child(context, None)
     try:
@@ -768,6 +1124,23 @@ cdef int leave_application(slot_t* slot) except -1:
     return 0
 
 
+cdef int say_end(Exchange exchange) except -1:
+    """Over TLS: where the connection closes after this answer, close_notify leaves when the exchange is given back.
+
+    A client that is gone by then has had its whole answer.
+    """
+    cdef slot_t* slot = exchange.claim()
+    cdef connection_t* connection = slot.connection
+    try:
+        if connection.closes and not (connection.wants_reset or connection.tls.said_end
+                                      or connection.request.is_handed_over) and (
+                connection.outbox == NULL or not connection.outbox.file_left):
+            tls_end(connection.tls, &slot.out)
+    finally:
+        exchange.release()
+    return 0
+
+
 cdef int exchange_run(Context context, slot_t* slot) except -1:
     """Call the application for the request of slot.connection and send what it gives.
 
@@ -776,6 +1149,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
     cdef Exchange exchange = Exchange.__new__(Exchange)
     cdef list environs = [] if context.logs_access and context.access.format.needs_environ else None
     exchange.context = context
+    exchange.encodings = context.encodings
     exchange.loop = context.loop
     exchange.slot = slot
     slot.sent = 0
@@ -801,6 +1175,8 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
         try:
             if exchange.is_overrun or exchange.left:
                 exchange_remarks(context, exchange, slot)
+            if exchange.is_tls and not exchange.is_lost:
+                say_end(exchange)
             if environs:
                 accesslog_values(&context.access.format, environs[0], &slot.values)
         except ConnectionError:

@@ -10,7 +10,7 @@ from libc.string cimport memset, strlen
 from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_t
 from fastwsgi._platform cimport (
     platform_now_ns, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
-    wake_close, wake_open_pipe, wake_write,
+    wake_close, wake_hint, wake_open_pipe, wake_write,
 )
 
 cdef enum:
@@ -35,7 +35,7 @@ cdef void journal_close(journal_t* journal) noexcept nogil:
 
 
 cdef void journal_line(journal_t* journal, const char* line, size_t size) noexcept nogil:
-    """Keep an access log line."""
+    """Keep an access log line; whoever waits for the journal need not look at anything else for it."""
     cdef bint is_first = False
     pthread_mutex_lock(&journal.mutex)
     if journal.lines.size + size > LINES_MOST or buffer_append(&journal.lines, line, size) < 0:
@@ -44,7 +44,7 @@ cdef void journal_line(journal_t* journal, const char* line, size_t size) noexce
         is_first = journal.lines.size == size
     pthread_mutex_unlock(&journal.mutex)
     if is_first:
-        wake_write(&journal.wake)
+        wake_hint(&journal.wake)
 
 
 cdef void journal_record(journal_t* journal, int level, const char* text) noexcept nogil:

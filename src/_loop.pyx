@@ -13,27 +13,29 @@ from posix.unistd cimport close
 
 from fastwsgi._connection cimport (
     ADVANCE_LOST, ALARMS, ADVANCE_SPILL, HELD_FULL, HELD_ORDER, HELD_OUT, HELD_YIELDS, OWNER_LOOP, POST_FINISHED,
-    STATE_CLOSED, STATE_CONTENT, STATE_HEAD, STATE_IDLE, STATE_LINGER, STATE_NEW, STATE_SENDING, connection_advance,
-    connection_attend, connection_close, connection_enter, connection_free, connection_give_up, connection_gone,
-    connection_handle, connection_heard, connection_new, connection_receive, connection_refuse, connection_send_ready,
-    connection_settle, connection_slot, connection_t, connection_watch, list_append, list_take, listener_t,
-    loop_look_at_clock, loop_say, loop_t, request_t, slot_free, slot_init,
+    STATE_CLOSED, STATE_CONTENT, STATE_HANDSHAKE, STATE_HEAD, STATE_IDLE, STATE_LINGER, STATE_NEW, STATE_QUEUED,
+    STATE_SENDING, connection_advance, connection_attend, connection_close, connection_enter, connection_free,
+    connection_give_up, connection_go_on, connection_gone, connection_handle, connection_heard, connection_is_local,
+    connection_new, connection_receive, connection_refuse, connection_send_ready, connection_settle, connection_slot,
+    connection_stepped, connection_t, connection_watch, list_append, list_take, listener_t, loop_look_at_clock, loop_say,
+    loop_t, request_t, slot_free, slot_init,
 )
 from fastwsgi._buffer cimport buffer_free
 from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journal_open
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
-    EVENT_GONE, SHUT_RDWR, SHUT_WR, WATCH_EDGE, WATCH_EXCLUSIVE, WATCH_READ, WATCH_WRITE, condition_init, event_t, head_load,
-    head_take, line_load, line_store, listen, platform_accept, platform_has_octets, platform_hears_nothing,
-    platform_is_listening,
-    platform_stop_hearing, platform_wait_readable, platform_would_block, pointer_store_relaxed,
+    EVENT_GONE, SHUT_RDWR, SHUT_WR, WATCH_EDGE, WATCH_EXCLUSIVE, WATCH_READ, WATCH_WRITE, condition_init, event_t,
+    head_load, head_take, line_load, line_store, listen, platform_accept, platform_has_octets, platform_hears_nothing,
+    platform_is_listening, platform_stop_hearing, platform_wait_readable, platform_would_block, pointer_store_relaxed,
     poller_close, poller_has_edges, poller_open, poller_wait, poller_watch, pthread_cond_destroy,
     pthread_mutex_destroy, pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, wake_write, word_count,
     word_load, word_load_relaxed, word_store, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
+from fastwsgi._static cimport files_free
 from fastwsgi._stats cimport (
-    DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE, DEADLINES, ROW_SERVING, board_row, row_is_busy, row_t,
+    DEADLINE_HANDSHAKE, DEADLINE_HEAD, DEADLINE_IDLE, DEADLINE_LINGER, DEADLINE_NONE, DEADLINES, ROW_SERVING,
+    board_row, row_is_busy, row_t,
 )
 from fastwsgi._trust cimport trust_free
 
@@ -131,10 +133,17 @@ cdef void loop_close(loop_t* loop) noexcept nogil:
     pthread_cond_destroy(&loop.lead.keeper)
     pthread_mutex_destroy(&loop.lead.mutex)
     trust_free(&loop.trust)
+    files_free(loop.files)
     free(loop.listeners)
     free(loop.spool_directory)
+    buffer_free(&loop.path)
     free(loop.health_probe.path)
     free(loop.ready_probe.path)
+
+
+cdef inline bint has_found(loop_t* loop) noexcept nogil:
+    """There is something that is not the loop's to do: an exchange, or a TLS step."""
+    return loop.ready.first != NULL or loop.steps.first != NULL
 
 
 # ---- accepting ----
@@ -382,7 +391,7 @@ cdef int loop_accept(loop_t* loop, listener_t* listener) noexcept nogil:
         # The request is here already (listener.py, TCP_DEFER_ACCEPT); what is not is watched for.
         if connection_receive(loop, connection) == ADVANCE_LOST:
             return ADVANCE_LOST
-        if loop.ready.first != NULL:
+        if has_found(loop):
             return 1
         if connection.state == STATE_NEW and loop.listens_until_ms:
             connection_enter(loop, connection, STATE_IDLE)
@@ -490,10 +499,16 @@ cdef int take_done(loop_t* loop) noexcept nogil:
         if why & POST_FINISHED:
             connection.owner = OWNER_LOOP
             pointer_store_relaxed(&connection.slot, NULL)
-            if connection.state == STATE_CONTENT and connection.request.spill_error:
+            if connection.tls != NULL and connection.tls.is_stepping:
+                outcome = connection_stepped(loop, connection)
+            elif connection.state == STATE_CONTENT and connection.request.spill_error:
                 connection_refuse(loop, connection, REFUSAL_SPOOL_FULL)
             elif connection.state == STATE_CONTENT:
                 outcome = connection_handle(loop, connection, connection_advance(loop, connection))
+            elif not connection.is_answered and connection.request != NULL and connection_is_local(loop, connection):
+                # Its exchange has handed it over, or its file was looked for.
+                connection_enter(loop, connection, STATE_QUEUED)
+                outcome = loop.answer(loop, connection)
             else:
                 outcome = connection_settle(loop, connection)
         elif connection.owner != OWNER_LOOP and connection_slot(connection) != NULL:
@@ -510,7 +525,7 @@ cdef int take_backlog(loop_t* loop) noexcept nogil:
         if connection == NULL:
             return 0
         connection.owner = OWNER_LOOP
-        if connection_handle(loop, connection, connection_advance(loop, connection)) == ADVANCE_LOST:
+        if connection_go_on(loop, connection) == ADVANCE_LOST:
             return ADVANCE_LOST
         if connection == last:
             return 0
@@ -527,6 +542,8 @@ cdef int take_blocking(loop_t* loop) noexcept nogil:
             outcome = connection_send_ready(loop, connection)
             if outcome != ADVANCE_LOST and connection.state == STATE_SENDING:
                 connection_watch(loop, connection, WATCH_WRITE)
+        elif connection.state == STATE_QUEUED:
+            outcome = loop.answer(loop, connection)
         else:
             outcome = connection_handle(loop, connection, ADVANCE_SPILL)
     return outcome
@@ -550,6 +567,9 @@ cdef void expire(loop_t* loop) noexcept nogil:
                 connection_refuse(loop, connection, REFUSAL_CONTENT_TIMEOUT)
             elif connection.state in (STATE_NEW, STATE_IDLE) and platform_has_octets(connection.fd):
                 connection_enter(loop, connection, STATE_IDLE)      # it has asked in this very turn
+            elif connection.tls != NULL and connection.state in (STATE_NEW, STATE_IDLE):
+                connection.closes = True
+                connection_settle(loop, connection)     # with close_notify
             else:
                 if connection.state == STATE_IDLE:
                     # It may ask in this very moment: what it sees then is the end, and the reset only behind that.
@@ -615,13 +635,13 @@ cdef void see_to_withheld(loop_t* loop) noexcept nogil:
 
 
 cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
-    """Go on with this turn's events, or begin the next turn; returns at the first complete request.
+    """Go on with this turn's events, or begin the next turn; returns at the first complete request or TLS step.
 
     may_wait: sleep in the poller when nothing is ready (never with the GIL held).
     """
     cdef int timeout, outcome
     loop.may_block = may_wait
-    if loop.ready.first != NULL:
+    if has_found(loop):
         return TURN_READY
     while True:
         if accepts_more(loop):
@@ -633,7 +653,7 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
             break
         if outcome == ADVANCE_LOST:
             return TURN_LOST
-        if loop.ready.first != NULL:
+        if has_found(loop):
             return TURN_READY
     # After a turn of one event another one is unlikely to be there: not worth a look with the GIL held.
     if not may_wait and (loop.blocking.first != NULL or (loop.event_count < 2 and loop.backlog.first == NULL)):
@@ -641,9 +661,11 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
     if loop.blocking.first != NULL:
         if take_blocking(loop) == ADVANCE_LOST:
             return TURN_LOST
-        if loop.ready.first != NULL:
+        if has_found(loop):
             return TURN_READY
     expire(loop)
+    if loop.steps.first != NULL:
+        return TURN_READY
     free_closed(loop)
     if loop.connections == NULL and not loop.listens and word_load_relaxed(&loop.draining):
         return TURN_DRAINED
@@ -674,7 +696,7 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
         return TURN_LOST
     if loop.backlog.first != NULL and take_backlog(loop) == ADVANCE_LOST:
         return TURN_LOST
-    if loop.ready.first != NULL:
+    if has_found(loop):
         return TURN_READY
     return TURN_AGAIN if loop.event_count else TURN_IDLE
 
@@ -736,6 +758,8 @@ cdef void loop_drain(loop_t* loop, bint leaves) noexcept nogil:
     loop_look_at_clock(loop)
     loop.deadlines[<int>DEADLINE_IDLE].duration_ms = DRAIN_IDLE_MS
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DRAIN_LINGER_MS
+    loop.deadlines[<int>DEADLINE_HANDSHAKE].duration_ms = min(
+        loop.deadlines[<int>DEADLINE_HANDSHAKE].duration_ms, <int64_t>DRAIN_LINGER_MS)
     leave_listeners(loop, leaves)
     if loop.listens:
         stop_hearing(loop)
@@ -745,6 +769,8 @@ cdef void loop_drain(loop_t* loop, bint leaves) noexcept nogil:
             connection_enter(loop, connection, STATE_IDLE)
         elif connection.state == STATE_LINGER:
             connection_enter(loop, connection, STATE_LINGER)
+        elif connection.state == STATE_HANDSHAKE:
+            connection.expires_ms = min(connection.expires_ms, loop.now_ms + DRAIN_LINGER_MS)
         connection = following
 
 

@@ -19,7 +19,7 @@ cdef enum:
     TEXT_MOST = 45          # of an address in any form: the last two groups may be written as IPv4
 
 
-cdef inline bint is_ipv4(const address_t* address) noexcept nogil:
+cdef bint address_is_ipv4(const address_t* address) noexcept nogil:
     return memcmp(address.octets, MAPPED, MAPPED_SIZE) == 0
 
 
@@ -42,7 +42,9 @@ cdef bint network_has(const network_t* network, const address_t* address) noexce
     cdef int whole = network.bits >> 3
     cdef int rest = network.bits & 7
     cdef uint8_t mask = <uint8_t>(0xff00 >> rest)
-    if is_ipv4(&network.address) != is_ipv4(address) or memcmp(network.address.octets, address.octets, whole):
+    if address_is_ipv4(&network.address) != address_is_ipv4(address):
+        return False
+    if memcmp(network.address.octets, address.octets, whole):
         return False
     return rest == 0 or address.octets[whole] & mask == network.address.octets[whole]
 

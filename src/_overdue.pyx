@@ -9,8 +9,9 @@ from libc.string cimport memcpy
 
 from fastwsgi._accesslog cimport record_t
 from fastwsgi._connection cimport (
-    ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, TELL_ENDED, TELL_SLOW, TELL_TIMEOUT,
-    TRANSMIT_LOST, connection_close, connection_count, connection_flush, connection_log, connection_refuse,
+    ALARM_OVERDUE, OWNER_LOOP, SLOT_LOST, SLOT_MASK, SLOT_REVOKED, STATE_EXCHANGE, STATE_QUEUED, TELL_ENDED,
+    TELL_SLOW, TELL_TIMEOUT, TRANSMIT_LOST, connection_close, connection_count, connection_enter, connection_flush,
+    connection_log, connection_refuse,
     connection_settle, connection_t, exchange_times, loop_remind, loop_say, loop_t, put_request, record_client,
     slot_borrow, slot_moved, slot_quiet, slot_t, slot_waiting,
 )
@@ -116,10 +117,17 @@ cdef bint exchange_revoke(loop_t* loop, slot_t* slot, uint64_t number, int reaso
         is_told = not word_load(&slot.tells)
         if is_told:
             write_told(slot, connection, loop.now_ms - slot.watched_since_ms)
-    if slot.head_sent:
+    if slot.head_sent and not connection.request.is_handed_over:
         connection_count(loop, connection, slot.status)
         connection_log(loop, connection, slot.status, slot.sent, duration_ns)
-    if slot.has_ended:
+    if connection.request.is_handed_over:
+        # Only its close() is still running.
+        connection.closes = True
+        connection.lingers = True
+        connection_enter(loop, connection, STATE_QUEUED)
+        loop.may_block = False      # this is no turn, where the lead may be lost
+        loop.answer(loop, connection)
+    elif slot.has_ended:
         connection.is_answered = True
         connection.closes = True
         connection.lingers = True

@@ -77,7 +77,7 @@ cdef void enter_all() noexcept:
           b"trailer section of chunked content larger than --limit-request-trailer")
 
     enter(REFUSAL_NO_HOST, 400, b"Bad Request", b"REFUSAL_NO_HOST",
-          b"HTTP/1.1 request without a Host field")
+          b"request without a Host field")
     enter(REFUSAL_TWO_HOSTS, 400, b"Bad Request", b"REFUSAL_TWO_HOSTS",
           b"more than one Host field line")
     enter(REFUSAL_BAD_HOST, 400, b"Bad Request", b"REFUSAL_BAD_HOST",
@@ -130,6 +130,21 @@ cdef void enter_all() noexcept:
     enter(REFUSAL_BAD_PROXY_HEADER, 400, b"Bad Request", b"REFUSAL_BAD_PROXY_HEADER",
           b"malformed header of the PROXY protocol (--proxy-protocol)")
 
+    enter(REFUSAL_ADDRESS, 403, b"Forbidden", b"REFUSAL_ADDRESS",
+          b"address of the client is not let in here (allow, deny)")
+    enter(REFUSAL_NO_CREDENTIALS, 401, b"Unauthorized", b"REFUSAL_NO_CREDENTIALS",
+          b"user and password are wanted here (auth)")
+    enter(REFUSAL_WRONG_CREDENTIALS, 401, b"Unauthorized", b"REFUSAL_WRONG_CREDENTIALS",
+          b"user or password is wrong (auth)")
+    enter(REFUSAL_GUESSING, 429, b"Too Many Requests", b"REFUSAL_GUESSING",
+          b"too many wrong passwords from this address (auth)")
+    enter(REFUSAL_RATE, 429, b"Too Many Requests", b"REFUSAL_RATE",
+          b"more requests from this address than are let in here (rate, burst)")
+    enter(REFUSAL_VERIFYING, 503, b"Service Unavailable", b"REFUSAL_VERIFYING",
+          b"too many passwords are being verified (auth)")
+    enter(REFUSAL_MAINTENANCE, 503, b"Service Unavailable", b"REFUSAL_MAINTENANCE",
+          b"closed for maintenance: its file is there (maintenance)")
+
     # RFC 9110, 9.3.6: a tunnel, which no WSGI application can open. The method is not implemented at all,
     # so 501 and not 405, which would need an Allow field.
     enter(REFUSAL_CONNECT, 501, b"Not Implemented", b"REFUSAL_CONNECT",
@@ -137,6 +152,8 @@ cdef void enter_all() noexcept:
     # RFC 9110, 7.4: what is https must come over a connection that is secured for it.
     enter(REFUSAL_MISDIRECTED, 421, b"Misdirected Request", b"REFUSAL_MISDIRECTED",
           b"request target with https on a connection without TLS")
+    enter(REFUSAL_PATH_ESCAPES, 400, b"Bad Request", b"REFUSAL_PATH_ESCAPES",
+          b"path of the request leads out of the root by its .. segments")
     enter(REFUSAL_HEAD_TIMEOUT, 408, b"Request Timeout", b"REFUSAL_HEAD_TIMEOUT",
           b"request head not complete within --header-timeout")
     enter(REFUSAL_CONTENT_TIMEOUT, 408, b"Request Timeout", b"REFUSAL_CONTENT_TIMEOUT",
@@ -158,6 +175,8 @@ cdef void enter_all() noexcept:
           b"the application gave nothing for --timeout")
     enter(REFUSAL_APPLICATION_ERROR, 500, b"Internal Server Error", b"REFUSAL_APPLICATION_ERROR",
           b"application failed before its response began")
+    enter(REFUSAL_HTTP_ON_TLS_PORT, 400, b"Bad Request", b"REFUSAL_HTTP_ON_TLS_PORT",
+          b"plain HTTP on a listener with TLS (http:// where https:// is served)")
 
 
 enter_all()

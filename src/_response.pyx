@@ -5,8 +5,8 @@ fields, chooses the framing, writes the Date once a second, and writes the answe
 socket and no Python object; time is an argument.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.string cimport memcpy, memset, strlen
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcpy, memset, strlen
 
 from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_reserve, buffer_t
 from fastwsgi._octets cimport IN_TOKEN, IN_VALUE, is_blank, octet_kinds
@@ -70,6 +70,7 @@ cdef int head_start(head_t* head, const char* status, size_t size) noexcept nogi
     head.lines.size = 0
     head.content_length = 0
     head.has_content_length = head.has_date = head.has_server = head.has_request_id = head.closes = 0
+    head.is_coded = head.hands = 0
     if size < 3 or (size > 3 and status[3] != c" "):
         return RESPONSE_BAD_STATUS
     head.status = 0
@@ -93,6 +94,13 @@ cdef int head_start(head_t* head, const char* status, size_t size) noexcept nogi
     return RESPONSE_OK
 
 
+cdef int head_hint(head_t* head) noexcept nogil:
+    """Begin the head of a 103 (RFC 8297), dropping what was in it."""
+    head.status = 103
+    head.lines.size = 0
+    return buffer_append(&head.lines, b"HTTP/1.1 103 Early Hints\r\n", 26)
+
+
 cdef bint has_close(const char* value, size_t size) noexcept nogil:
     """One of the connection options in the list is "close" (RFC 9110, 7.6.1)."""
     cdef size_t start = 0, end
@@ -108,6 +116,13 @@ cdef bint has_close(const char* value, size_t size) noexcept nogil:
     return False
 
 
+cdef int take(head_t* head, int what, const char* value, size_t size) noexcept nogil:
+    """The application leaves the answer to the server."""
+    head.hands = <uint8_t>what
+    head.handed.size = 0
+    return RESPONSE_NO_MEMORY if buffer_append(&head.handed, value, size) < 0 else RESPONSE_TAKEN
+
+
 cdef int special_field(head_t* head, const char* name, size_t name_size,
                        const char* value, size_t value_size) noexcept nogil:
     """What a field means to the server itself; RESPONSE_DROPPED when it is not sent."""
@@ -118,6 +133,10 @@ cdef int special_field(head_t* head, const char* name, size_t name_size,
         head.has_server = True
     elif name_size == 12 and is_word(name, b"x-request-id", 12):
         head.has_request_id = True
+    elif head.takes & TAKES_TARGET and name_size == 16 and is_word(name, b"x-accel-redirect", 16):
+        return take(head, TAKES_TARGET, value, value_size)
+    elif head.takes & TAKES_PATH and name_size == 10 and is_word(name, b"x-sendfile", 10):
+        return take(head, TAKES_PATH, value, value_size)
     elif name_size == 14 and is_word(name, b"content-length", 14):
         if head.has_content_length or value_size == 0 or value_size > LENGTH_DIGITS:
             return RESPONSE_BAD_LENGTH
@@ -126,8 +145,8 @@ cdef int special_field(head_t* head, const char* name, size_t name_size,
                 return RESPONSE_BAD_LENGTH
             head.content_length = head.content_length * 10 + <uint64_t>(value[i] - c"0")
         head.has_content_length = True
-        # RFC 9110, 8.6: not in a 204; and a 205 has the one that says 0 (15.3.6).
-        if head.status == 204 or head.status == 205:
+        # RFC 9110, 8.6: not in a 103 or a 204; and a 205 has the one that says 0 (15.3.6).
+        if head.status == 103 or head.status == 204 or head.status == 205:
             return RESPONSE_DROPPED
     elif name_size == 10 and is_word(name, b"connection", 10):
         head.closes |= has_close(value, value_size)
@@ -193,6 +212,78 @@ cdef int head_field(head_t* head, const char* name, size_t name_size,
     out[0] = c"\r"
     out[1] = c"\n"
     head.lines.size += name_size + value_size + 4
+    return RESPONSE_OK
+
+
+cdef bint goes_with_content(const char* line, size_t size) noexcept nogil:
+    return (lines_have(line, size, b"content-length", 14) or lines_have(line, size, b"content-encoding", 16)
+            or lines_have(line, size, b"content-range", 13) or lines_have(line, size, b"accept-ranges", 13)
+            or lines_have(line, size, b"etag", 4) or lines_have(line, size, b"last-modified", 13))
+
+
+cdef int lines_keep(const head_t* head, buffer_t* kept) noexcept nogil:
+    """Append the field lines of a head that go with any content; 0, or -1 when memory is out."""
+    cdef const char* at = head.lines.data
+    cdef const char* end = head.lines.data + head.lines.size
+    cdef const char* following
+    at = <const char*>memchr(at, c"\n", <size_t>(end - at)) + 1      # behind the status line
+    while at < end:
+        following = <const char*>memchr(at, c"\n", <size_t>(end - at)) + 1
+        if not goes_with_content(at, <size_t>(following - at)) and buffer_append(
+                kept, at, <size_t>(following - at)) < 0:
+            return -1
+        at = following
+    return 0
+
+
+cdef bint lines_have(const char* lines, size_t size, const char* name, size_t name_size) noexcept nogil:
+    """One of the field lines has that name, which is in lower case."""
+    cdef const char* at = lines
+    cdef const char* end = lines + size
+    while at < end:
+        if <size_t>(end - at) > name_size and at[name_size] == c":" and is_word(at, name, name_size):
+            return True
+        at = <const char*>memchr(at, c"\n", <size_t>(end - at)) + 1
+    return False
+
+
+cdef inline bint is_same_name(const char* one, const char* other, size_t size) noexcept nogil:
+    """Two field names are the same, whatever their case."""
+    cdef size_t i
+    for i in range(size):
+        if one[i] != other[i] and ((one[i] ^ other[i]) != 0x20 or not c"a" <= (one[i] | 0x20) <= c"z"):
+            return False
+    return True
+
+
+cdef uint64_t lines_there(const head_t* head, const field_lines_t* lines) noexcept nogil:
+    """Bit i: the head has a field with the name of lines.items[i]."""
+    cdef const char* end = head.lines.data + head.lines.size
+    cdef const char* at = <const char*>memchr(head.lines.data, c"\n", head.lines.size) + 1
+    cdef const char* colon
+    cdef uint64_t found = 0
+    cdef int i
+    while at < end:
+        colon = <const char*>memchr(at, c":", <size_t>(end - at))
+        for i in range(lines.count):
+            if lines.items[i].name_size == <size_t>(colon - at) and is_same_name(
+                    lines.items[i].text, at, <size_t>(colon - at)):
+                found |= <uint64_t>1 << i
+        at = <const char*>memchr(colon, c"\n", <size_t>(end - colon)) + 1
+    return found
+
+
+cdef int head_lines(head_t* head, const field_lines_t* lines) noexcept nogil:
+    """Add field lines of the server's own; what the application has set itself stays as it is."""
+    cdef uint64_t there
+    cdef int i
+    if lines.count == 0:
+        return RESPONSE_OK
+    there = lines_there(head, lines)
+    for i in range(lines.count):
+        if not (there >> i) & 1 and buffer_append(&head.lines, lines.items[i].text, lines.items[i].size) < 0:
+            return RESPONSE_NO_MEMORY
+    head.has_server |= lines.has_server
     return RESPONSE_OK
 
 
@@ -279,17 +370,35 @@ cdef int head_finish(const head_t* head, buffer_t* out, framing_t framing, bint 
     return RESPONSE_OK
 
 
-cdef int response_refuse(int reason, bint is_head_request, const char* request_id, size_t id_size, buffer_t* out,
-                         date_t* date, int64_t now) noexcept nogil:
-    """Append the whole answer to a request that is refused for `reason`; the connection closes after it.
+cdef int response_refuse(int reason, const refused_t* told, buffer_t* out, date_t* date, int64_t now) noexcept nogil:
+    """Append the whole answer to a request that is refused for `reason`.
 
     Its content tells a client what is wrong with its request, and nothing of what is wrong here.
     """
     cdef const refusal_info_t* info = refusal_info(reason)
-    cdef const char* text = info.text if info.status < 500 else info.phrase
-    cdef size_t phrase_size = strlen(info.phrase), text_size = strlen(text)
+    cdef page_t plain
+    cdef const page_t* page = told.page
+    cdef const char* end_of_text = b"\n"
+    cdef uint32_t retry_after = told.retry_after
+    cdef size_t phrase_size = strlen(info.phrase)
     cdef char* end
-    if buffer_reserve(out, phrase_size + text_size + id_size + TAIL_ROOM) < 0:
+    cdef size_t lines_size = 0
+    cdef int i
+    cdef int count = 0 if told.lines == NULL else told.lines.count
+    for i in range(count):
+        lines_size += told.lines.items[i].size
+    if page == NULL:
+        plain.type = b"text/plain; charset=utf-8"
+        plain.type_size = 25
+        plain.content = info.text if info.status < 500 else info.phrase
+        plain.size = strlen(plain.content)
+        page = &plain
+    else:
+        end_of_text = b""
+    if not retry_after and (reason == REFUSAL_QUEUE_TIMEOUT or reason == REFUSAL_STOPPING):
+        retry_after = 5
+    if buffer_reserve(out, phrase_size + page.type_size + page.size + lines_size + told.id_size + told.challenge_size
+                      + TAIL_ROOM) < 0:
         return RESPONSE_NO_MEMORY
     end = put(out.data + out.size, b"HTTP/1.1 ", 9)
     end = put_number(end, <uint64_t>info.status)
@@ -297,17 +406,31 @@ cdef int response_refuse(int reason, bint is_head_request, const char* request_i
     end = put(end, info.phrase, phrase_size)
     end = put(end, b"\r\n", 2)
     end = put_date(end, date, now)
-    end = put(end, b"Server: fastwsgi\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ", 75)
-    end = put_number(end, text_size + 1)
-    if reason == REFUSAL_QUEUE_TIMEOUT or reason == REFUSAL_STOPPING:
-        end = put(end, b"\r\nRetry-After: 5", 16)
-    if id_size:
+    if count == 0 or not told.lines.has_server:
+        end = put(end, b"Server: fastwsgi\r\n", 18)
+    for i in range(count):
+        end = put(end, told.lines.items[i].text, told.lines.items[i].size)
+    end = put(end, b"Content-Type: ", 14)
+    end = put(end, page.type, page.type_size)
+    end = put(end, b"\r\nContent-Length: ", 18)
+    end = put_number(end, page.size + strlen(end_of_text))
+    if retry_after:
+        end = put(end, b"\r\nRetry-After: ", 15)
+        end = put_number(end, retry_after)
+    if told.challenge_size:
+        end = put(end, b"\r\nWWW-Authenticate: ", 20)
+        end = put(end, told.challenge, told.challenge_size)
+    if told.id_size:
         end = put(end, b"\r\nX-Request-ID: ", 16)
-        end = put(end, request_id, id_size)
-    end = put(end, b"\r\nConnection: close\r\n\r\n", 23)
-    if not is_head_request:
-        end = put(end, text, text_size)
-        end = put(end, b"\n", 1)
+        end = put(end, told.request_id, told.id_size)
+    if not told.keep_alive:
+        end = put(end, b"\r\nConnection: close", 19)
+    elif not told.version_minor:
+        end = put(end, b"\r\nConnection: keep-alive", 24)
+    end = put(end, b"\r\n\r\n", 4)
+    if not told.is_head_request:
+        end = put(end, page.content, page.size)
+        end = put(end, end_of_text, strlen(end_of_text))
     out.size = <size_t>(end - out.data)
     return RESPONSE_OK
 
@@ -349,6 +472,7 @@ cdef class ResponseHead:
 
     def __dealloc__(self):
         buffer_free(&self.head.lines)
+        buffer_free(&self.head.handed)
 
     def start(self, bytes status not None):
         """Begin with a status such as b"200 OK"; returns 0 or one of the negative codes."""
@@ -374,14 +498,27 @@ cdef class ResponseHead:
             buffer_free(&out)
 
 
-def refuse(int reason, *, bint is_head_request=False, bytes request_id not None=b"", int64_t now=0):
-    """The whole answer to a request that is refused for a reason of `_refusals`."""
+def refuse(int reason, *, bint is_head_request=False, bytes request_id not None=b"", int64_t now=0, tuple page=None,
+           bytes challenge not None=b"", uint32_t retry_after=0, bint keep_alive=False, int version_minor=1):
+    """The whole answer to a request that is refused for a reason of `_refusals`; page: (type, content)."""
     cdef buffer_t out
     cdef date_t date
+    cdef refused_t told
+    cdef page_t given
+    cdef bytes kind, content
     memset(&out, 0, sizeof(out))
     memset(&date, 0, sizeof(date))
+    memset(&told, 0, sizeof(told))
+    told.request_id, told.id_size = request_id, len(request_id)
+    told.challenge, told.challenge_size = challenge, len(challenge)
+    told.retry_after, told.is_head_request = retry_after, is_head_request
+    told.keep_alive, told.version_minor = keep_alive, version_minor
+    if page is not None:
+        kind, content = page
+        given.type, given.type_size, given.content, given.size = kind, len(kind), content, len(content)
+        told.page = &given
     try:
-        if response_refuse(reason, is_head_request, request_id, len(request_id), &out, &date, now) < 0:
+        if response_refuse(reason, &told, &out, &date, now) < 0:
             raise MemoryError
         return out.data[:out.size]
     finally:

@@ -22,7 +22,7 @@ from fastwsgi._refusals cimport refusal_info
 cimport cython
 
 cdef enum:
-    LAYOUT = 5                  # counts up when a struct of the .pxd changes
+    LAYOUT = 6                  # counts up when a struct of the .pxd changes
     LINE_BYTES = 64             # rows and threads begin on cache lines of their own
     LOOKS = 100                 # at sums that change meanwhile
 
@@ -38,14 +38,14 @@ TIME_BOUNDS = tuple([2.0 ** (i - 16) for i in range(BOUNDS)])
 cdef tuple TIME_NAMES = ("all", "head", "content", "queue", "gil", "application", "sending", "delivery")
 cdef tuple METHOD_NAMES = ("other", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 cdef tuple CLASS_NAMES = ("2xx", "3xx", "4xx", "5xx", "other")
-cdef tuple DEADLINE_NAMES = ("none", "head", "content", "sending", "idle", "closing")
+cdef tuple DEADLINE_NAMES = ("none", "head", "content", "sending", "idle", "closing", "handshake")
 cdef tuple ROW_NAMES = ("starting", "starting", "serving", "leaving")
 
 # What workers have counted, those of now and those before them; see the .pyi.
 Totals = namedtuple("Totals", (
     "began workers threads busy connections accepted requests statuses times received sent failed refused expired "
     "lost_clients left_queued queued lead_taken lead_passed timeouts revoked lost_threads yielded lock_waits "
-    "lock_wait_seconds ended"
+    "lock_wait_seconds handshakes ended"
 ))
 
 
@@ -79,19 +79,6 @@ cdef bint row_is_busy(board_t* board, row_t* row) noexcept nogil:
         if word_load_relaxed(&row_shown(row)[i].number):
             return True
     return False
-
-
-cdef void shown_text(shown_t* shown, const char* line, size_t line_size, const char* client, size_t client_size,
-                     const char* request_id, size_t id_size) noexcept nogil:
-    """Write what a thread serves, cut to what is shown; shown.number is 0 meanwhile."""
-    line_size = min(line_size, <size_t>LINE_SHOWN)
-    client_size = min(client_size, <size_t>CLIENT_SHOWN)
-    words_store(shown.line, line, line_size)
-    words_store(shown.client, client, client_size)
-    if id_size:
-        id_size = min(id_size, <size_t>ID_SHOWN)
-        words_store(shown.request_id, request_id, id_size)
-    word_store_release(&shown.sizes, line_size | client_size << 8 | id_size << 16)
 
 
 cdef bytes shown_line(shown_t* shown):
@@ -415,6 +402,9 @@ cdef class Row:
             "lost_threads": word_load_relaxed(&counters.lost),
             "left_queued": word_load_relaxed(&counters.left),
             "yielded": word_load_relaxed(&counters.yielded),
+            "handshakes": word_load_relaxed(&counters.handshakes),
+            "handshakes_resumed": word_load_relaxed(&counters.handshakes_resumed),
+            "handshakes_failed": word_load_relaxed(&counters.handshakes_failed),
         }
 
     def running(self):
@@ -451,7 +441,7 @@ cdef object totals_of(sums_t* sums, uint64_t began, list rows, uint64_t threads)
     cdef Row row
     cdef int i, j
     workers = dict.fromkeys(ROW_NAMES, 0)
-    connections = dict.fromkeys(("idle", "head", "content", "queued", "running", "sending", "closing"), 0)
+    connections = dict.fromkeys(("handshake", "idle", "head", "content", "queued", "running", "sending", "closing"), 0)
     busy = 0
     for row in rows:
         workers[ROW_NAMES[min(row.state, <int>ROW_DRAINING)]] += 1
@@ -491,6 +481,11 @@ cdef object totals_of(sums_t* sums, uint64_t began, list rows, uint64_t threads)
         yielded=word_load_relaxed(&counters.yielded),
         lock_waits=word_load_relaxed(&counters.lock_waits),
         lock_wait_seconds=word_load_relaxed(&counters.lock_wait_ns) / 1e9,
+        handshakes={
+            "full": word_load_relaxed(&counters.handshakes) - word_load_relaxed(&counters.handshakes_resumed),
+            "resumed": word_load_relaxed(&counters.handshakes_resumed),
+            "failed": word_load_relaxed(&counters.handshakes_failed),
+        },
         ended={name: sum([word_load_relaxed(&sums.ended[i]) for i in range(ROW_STATES) if ROW_NAMES[i] == name])
                for name in ROW_NAMES[1:]},
     )

@@ -22,6 +22,10 @@ def with_threads(threads):
     return pytest.mark.parametrize("serve", crews, ids=crew_id, indirect=True)
 
 
+# A mark for what depends neither on the poller nor on the number of threads.
+on_one_crew = pytest.mark.parametrize("serve", CREWS[1:2], ids=crew_id, indirect=True)
+
+
 def pytest_configure(config):
     # An iterable that was never closed shows itself only in __del__: wsgiref.validate asserts there.
     config.addinivalue_line("filterwarnings", "error::pytest.PytestUnraisableExceptionWarning")
@@ -43,9 +47,15 @@ def serve(request):
     nothing may be left: no connection, exchange, thread or descriptor, and no log line that the test did not
     expect with server.log.expect().
     """
-    from support import PATIENCE, Server, resources, wait_left_nothing
+    from support import Server
 
-    poller, threads = request.param
+    yield from serving(Server, *request.param)
+
+
+def serving(kind, poller, threads):
+    """What `serve` is, with servers of a kind."""
+    from support import PATIENCE, resources, wait_left_nothing
+
     before = resources()
     servers = []
 
@@ -57,7 +67,7 @@ def serve(request):
             "log_slow": PATIENCE / 2,
             **options,
         }
-        servers.append(Server(app, **options))
+        servers.append(kind(app, **options))
         return servers[-1]
 
     start.threads = threads

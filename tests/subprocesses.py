@@ -108,7 +108,7 @@ class Process:
             lambda: f"a line with the address: {self.stderr}",
         )
         assert self.process.poll() is None, self.stderr
-        self.ports = [int(port) for port in re.findall(r"http://\S+:([0-9]+)", self.stderr)]
+        self.ports = [int(port) for port in re.findall(r"https?://\S+:([0-9]+)", self.stderr)]
         return self.ports
 
     @property

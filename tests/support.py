@@ -30,6 +30,9 @@ PATIENCE = float(os.environ.get("TEST_PATIENCE", "10"))
 
 TEXT = ("Content-Type", "text/plain")
 
+# For other programs: what is preloaded for the server (a sanitizer) is not meant for them.
+ENVIRONMENT = {**os.environ, "LD_PRELOAD": ""}
+
 
 def wait_until(condition, what, seconds=PATIENCE):
     """Wait until condition() is true; fail with `what` when it does not become so. Returns its value."""
@@ -127,7 +130,8 @@ DATE = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z][a-z] \d{4} \d
 class Client:
     """A raw connection with a strict response parser."""
 
-    def __init__(self, address, timeout=PATIENCE, receive_buffer=None):
+    def __init__(self, address, timeout=PATIENCE, receive_buffer=None, tls=None):
+        """tls: the context of an ssl client."""
         self.socket = socket.socket(family_of(address))
         self.socket.settimeout(timeout)
         if receive_buffer:
@@ -135,6 +139,8 @@ class Client:
         self.socket.connect(address)
         if self.socket.family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self.received = bytearray()
         self.octets = 0  # ever received
 
@@ -429,6 +435,8 @@ class ErrorLog(logging.Handler):
 class Server:
     """A fastwsgi server in a thread of this process, with the check that it ends well."""
 
+    client_class = Client
+
     def __init__(self, app, *, host="127.0.0.1", validate=True, tick=None, **options):
         """tick: the patience with a leader that is away, in seconds; for stress tests."""
         self.log = ErrorLog()
@@ -457,7 +465,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def connect(self, address=None, **options):
-        client = Client(address or self.address, **options)
+        client = self.client_class(address or self.address, **options)
         self.clients.append(client)
         return client
 

@@ -8,4 +8,4 @@ export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=lib
 export PYTHONPATH=$(echo "$PWD"/build/asan/lib*)
 # Python's own allocator hides overruns; what Python keeps until the end is no leak of ours.
 export PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:use_sigaltstack=0 UBSAN_OPTIONS=print_stacktrace=1
-exec "$python" -m pytest -n 2 --dist loadfile "$@"
+exec "$python" -m pytest -n "${JOBS:-2}" --dist loadfile "$@"

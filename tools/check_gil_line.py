@@ -10,24 +10,33 @@ from pathlib import Path
 
 BELOW = {
     "_accesslog",
+    "_answer",
     "_chunked",
+    "_conditions",
     "_connection",
     "_content",
+    "_delivery",
     "_forwarded",
+    "_guard",
     "_journal",
+    "_local",
     "_loop",
     "_networks",
     "_outbox",
     "_overdue",
     "_parser",
     "_proxy",
+    "_rates",
     "_refusals",
     "_requestid",
     "_response",
+    "_router",
+    "_static",
     "_stats",
     "_trust",
+    "_types",
 }
-ABOVE = {"_crew", "_environ", "_exchange", "_process", "_survivors"}
+ABOVE = {"_crew", "_encoding", "_environ", "_exchange", "_process", "_survivors", "_tls"}
 
 GENERATED = Path("build/plain/src")
 TAKES_GIL = re.compile(r"__Pyx_ErrOccurredWithGIL|PyGILState_Ensure")

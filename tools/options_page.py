@@ -7,9 +7,13 @@ from fastwsgi.commands import toml_value
 from fastwsgi.config import OPTIONS, Option, Settings
 from fastwsgi.gunicorn import FOREIGN, OURS, REFUSED
 from fastwsgi.hooks import ARITY
+from fastwsgi.mounts import KEYS, Key
 from fastwsgi.sources import COMMAND_LINE, GUNICORN_COMMAND_LINE
 
 PAGE = Path(__file__).parents[1] / "docs" / "options.md"
+
+CROSS = "\N{MULTIPLICATION SIGN}"
+PIPE = "\\|"
 
 INTRODUCTION = f"""\
 # Options
@@ -45,6 +49,17 @@ SIZE takes k, m, g and t, powers of 1024. TIME takes ms, s, m, h and d, and is i
 without a value is taken back by `--no-` and its name: `--no-daemon`.
 """
 
+ROUTES = """
+## Keys of routes
+
+What `--route 'HOST/PATH KEY=VALUE...'` and tables `[[route]]` have; [which route a request has, and what it
+inherits](routes.md). Those with a cross say what answers: a route has at most one of them. Those with a plus
+may be there several times, in a table as a list.
+
+| key | value | what it is |
+|---|---|---|
+"""
+
 NO_APPLICATION = """
 ## Without an application
 
@@ -58,7 +73,7 @@ GUNICORN = """
 ## gunicorn's settings
 
 gunicorn's flags are accepted, `--config gunicorn.conf.py` executes its file (`python:MODULE` a module), and
-its hooks are called: {hooks}. `ssl_context` waits for TLS. What `pre_request` changes in its request changes
+its hooks are called: {hooks}. What `pre_request` changes in its request changes
 nothing.
 
 - `timeout` is that of a request; a worker that hangs is `--worker-timeout`'s.
@@ -85,7 +100,8 @@ def page() -> str:
         lines += [f"## {group}\n", "| command line | file, with the default | what it is |", "|---|---|---|"]
         lines += [row(option) for option in OPTIONS.values() if option.group == group]
         lines.append("")
-    return "\n".join(lines).rstrip("\n") + "\n" + NO_APPLICATION + gunicorn_part()
+    lines[-1] = ROUTES
+    return "\n".join(lines) + "".join(map(key_row, KEYS.values())) + NO_APPLICATION + gunicorn_part()
 
 
 def row(option: Option) -> str:
@@ -93,6 +109,11 @@ def row(option: Option) -> str:
     key = option.name if value is None else f"{option.name} = {toml_value(option, value)}"
     help = f"{option.help} (`${option.variable.name}`)" if option.variable else option.help
     return " ".join(("|", code(option.usage), "|", code(key), "|", help.replace("|", "\\|"), "|"))
+
+
+def key_row(key: Key) -> str:
+    mark = f"{CROSS} " if key.is_action else "+ " if key.is_repeatable else ""
+    return f"| {mark}{code(key.name)} | {code(key.kind.metavar or 'on')} | {key.help.replace('|', PIPE)} |\n"
 
 
 def code(text: str) -> str:
@@ -118,7 +139,7 @@ def gunicorn_part() -> str:
 
 def foreign_rows() -> Iterator[str]:
     for name, row in sorted(FOREIGN.items()):
-        cross = "\N{MULTIPLICATION SIGN} " if name in REFUSED else ""
+        cross = f"{CROSS} " if name in REFUSED else ""
         yield f"| {cross}{code(name)} | {', '.join(map(code, row.flags))} | {REFUSED.get(name, row.why)} |"
 
 

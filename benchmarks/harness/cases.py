@@ -4,11 +4,12 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from apps import plain
 from harness.idle import measure_idle, measure_quiet
-from harness.load import BROWSER_FIELDS, Load, Request, run_load
+from harness.load import BROWSER_FIELDS, Load, Request, count_handshakes, run_load
 from harness.process import Processes, ServerFailedError
 
 WARM_SECONDS = 0.3
@@ -49,6 +50,7 @@ class Case:
     connections: int = 64
     threads: int = 4
     seconds_factor: float = 1.0
+    key: str = "rsa"  # of the certificate, where there is one
 
 
 CPU_COLUMNS = (
@@ -58,6 +60,10 @@ CPU_COLUMNS = (
     Column("p50_us", "p50 us", "median"),
     Column("p99_us", "p99 us", "median"),
     Column("failed", "failed", "sum"),
+)
+HANDSHAKE_COLUMNS = (
+    Column("cpu_us", "CPU us/connection, least", "least", 1),
+    Column("cpu_us", "median", "median", 1),
 )
 MIX_COLUMNS = (
     Column("fast_p99_us", "fast: p99 us, least", "least"),
@@ -104,6 +110,18 @@ def measure_load(case: Case, running: Running) -> dict[str, float]:
     return figures
 
 
+def measure_handshakes(case: Case, running: Running, is_resumed: bool = False) -> dict[str, float]:
+    count_handshakes(running.port, 1, is_resumed)
+    before = running.processes.cpu_ns()
+    # openssl s_time knows whole seconds only, and stops at a moment of its own.
+    count = count_handshakes(running.port, max(round(running.seconds), 2), is_resumed)
+    cpu_ns = running.processes.cpu_ns() - before
+    running.processes.check_alive()
+    if not count:
+        raise ServerFailedError("no handshake was completed")
+    return {"cpu_us": cpu_ns / 1000 / count}
+
+
 def measure_mix(case: Case, running: Running) -> dict[str, float]:
     slow_request = Request(target="/slow")
     alone = run_load(running.port, case.request, case.connections, running.seconds, running.folder)
@@ -144,7 +162,12 @@ PYTHON = ("gunicorn", "waitress", "wsgiref", "nginx-gunicorn")
 PEERS = NATIVE + PYTHON
 CEILINGS = ("ceiling-app", "ceiling-fixed")
 
+TLS = ("fastwsgi-tls", "nginx-gunicorn-tls", "gunicorn-tls", "granian-tls", "uwsgi-tls")
+HANDSHAKES = ("fastwsgi-tls", "nginx-tls", "gunicorn-tls", "granian-tls")
+FILES = ("fastwsgi-static", "nginx-file", "nginx-open-file", "granian-static", "whitenoise")
+
 GET = Request()
+GET_TLS = Request(scheme="https")
 
 
 def _articles() -> bytes:
@@ -299,6 +322,68 @@ CASES = {
             Request(target="/articles"),
             _articles(),
             ("fastwsgi", "fastwsgi-t1", *OURS_BY_WORKERS, "bjoern", "granian", "gunicorn", "ceiling-app"),
+            measure_load,
+            CPU_COLUMNS,
+            connections=16,
+        ),
+        Case(
+            "tlshello",
+            "hello over TLS, kept connections",
+            "apps.plain:hello",
+            GET_TLS,
+            plain.HELLO,
+            TLS,
+            measure_load,
+            CPU_COLUMNS,
+        ),
+        Case(
+            "tlsrsa",
+            "a TLS connection for each request, RSA with 2048 bits, full handshakes",
+            "apps.plain:hello",
+            GET_TLS,
+            plain.HELLO,
+            HANDSHAKES,
+            measure_handshakes,
+            HANDSHAKE_COLUMNS,
+        ),
+        Case(
+            "tlsecdsa",
+            "the same with ECDSA, P-256",
+            "apps.plain:hello",
+            GET_TLS,
+            plain.HELLO,
+            HANDSHAKES,
+            measure_handshakes,
+            HANDSHAKE_COLUMNS,
+            key="ecdsa",
+        ),
+        Case(
+            "tlsresumed",
+            "the same with sessions that are resumed",
+            "apps.plain:hello",
+            GET_TLS,
+            plain.HELLO,
+            HANDSHAKES,
+            partial(measure_handshakes, is_resumed=True),
+            HANDSHAKE_COLUMNS,
+        ),
+        Case(
+            "static1k",
+            "a file of 1 KiB, which no application sees",
+            "apps.plain:hello",
+            Request(target="/files/1k.txt"),
+            plain.KIB,
+            FILES,
+            measure_load,
+            CPU_COLUMNS,
+        ),
+        Case(
+            "static1m",
+            "a file of 1 MiB, which no application sees",
+            "apps.plain:hello",
+            Request(target="/files/1m.bin"),
+            b"x" * plain.FILE_SIZE,
+            FILES,
             measure_load,
             CPU_COLUMNS,
             connections=16,

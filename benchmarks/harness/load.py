@@ -3,8 +3,10 @@
 import http.client
 import io
 import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from dataclasses import dataclass
@@ -34,13 +36,14 @@ BROWSER_FIELDS = (
 
 @dataclass(frozen=True)
 class Request:
-    """One request; Host comes by itself. pipeline: how many of it are sent at once."""
+    """One request; Host comes by itself. pipeline: how many of it are sent at once. scheme: http or https."""
 
     method: str = "GET"
     target: str = "/"
     fields: tuple[tuple[str, str], ...] = ()
     content: bytes = b""
     pipeline: int = 1
+    scheme: str = "http"
 
     def octets(self, port: int) -> bytes:
         lines = [f"{self.method} {self.target} HTTP/1.1", f"Host: 127.0.0.1:{port}"]
@@ -83,8 +86,19 @@ class _Answer:
     ends_with_connection: bool
 
 
+def _connect(port: int, request: Request) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS)
+    if request.scheme == "http":
+        return connection
+    # The certificate is one that nobody has signed.
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(connection)
+
+
 def _exchange(port: int, request: Request) -> list[_Answer]:
-    with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS) as connection:
+    with _connect(port, request) as connection:
         connection.sendall(request.octets(port) * request.pipeline)
         raw = connection.makefile("rb", buffering=0)
         answers = _Answers(raw)
@@ -125,11 +139,11 @@ class Load:
     """wrk, sending request over a number of connections from the moment this is made until finish()."""
 
     def __init__(self, port: int, request: Request, connections: int, folder: Path) -> None:
-        file = folder / f"request-{request.target.strip('/') or 'root'}"
+        file = folder / f"request-{request.target.strip('/').replace('/', '-') or 'root'}"
         file.write_bytes(request.octets(port) * request.pipeline)
         options = f"--threads 1 --connections {connections} --duration 600 --timeout 5 --latency"
         self._wrk = subprocess.Popen(
-            ["wrk", *options.split(), "--script", SCRIPT, f"http://127.0.0.1:{port}/"],
+            ["wrk", *options.split(), "--script", SCRIPT, f"{request.scheme}://127.0.0.1:{port}/"],
             env={**os.environ, "BENCH_REQUEST": str(file)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -174,3 +188,24 @@ def run_load(port: int, request: Request, connections: int, seconds: float, fold
         return load.finish()
     finally:
         load.kill()
+
+
+def count_handshakes(port: int, seconds: int, is_resumed: bool) -> int:
+    """Connect as often as openssl s_time can, one connection after the other, with one request each."""
+    options = ["-connect", f"127.0.0.1:{port}", "-www", "/", "-time", str(seconds)]
+    client = subprocess.run(
+        ["openssl", "s_time", *options, "-reuse" if is_resumed else "-new"],
+        capture_output=True,
+        text=True,
+        timeout=seconds + 15,
+        check=False,
+    )
+    found = re.search(r"(\d+) connections in \d+ real seconds", client.stdout)
+    if client.returncode or not found:
+        raise ServerFailedError(f"openssl s_time: {(client.stdout + client.stderr).strip()[-200:]}")
+    # It prints a letter for each connection: r for one that was resumed.
+    wrong, right = ("*", "r") if is_resumed else ("r", "*")
+    letters = "".join(line for line in client.stdout.splitlines() if set(line) <= {"r", "*", "t"})
+    if letters.count(wrong) > letters.count(right) // 100 + 1:
+        raise ServerFailedError(f"{letters.count('r')} of {len(letters)} connections were resumed")
+    return int(found[1])

@@ -13,13 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps import plain
 from harness import machine, report
 from harness.cases import ONCE, Case, Running
 from harness.load import check_answer
 from harness.process import ServerFailedError, free_port, started
 from harness.results import Results
-from harness.servers import SERVERS, Server, Start, fill_database, missing_tools, server_environment
+from harness.servers import (
+    SERVERS,
+    Server,
+    Start,
+    fill_database,
+    make_files,
+    missing_tools,
+    server_environment,
+)
 
 # A busy machine can spoil a round; a server that cannot run a case fails each time.
 GIVE_UP = 2
@@ -55,7 +62,7 @@ class Runner:
         self.folder = folder
 
     def prepare(self) -> None:
-        (self.folder / "file.bin").write_bytes(b"x" * plain.FILE_SIZE)
+        make_files(self.folder)
         fill_database(self.folder)
 
     def run_case(self, case: Case) -> None:
@@ -87,7 +94,7 @@ class Runner:
         threads = server.threads or case.threads
         workers = self.plan.workers if server.workers is None else server.workers
         port = free_port()
-        start = Start(case.application, port, threads, folder, len(case.content), closes, workers)
+        start = Start(case.application, port, threads, folder, len(case.content), closes, workers, case.key)
         environment = server_environment(server, self.folder)
         cores = self.plan.server_cores
         with started(server.commands(start), port, cores, environment, folder) as processes:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from apps import plain
+
 HERE = Path(__file__).resolve().parent.parent
 VENV = HERE / ".venv"
 PEER_PYTHON = str(VENV / "bin" / "python")
@@ -23,6 +25,13 @@ PYPI_PYTHON = str(VENV / "fastwsgi-pypi" / "bin" / "python")
 FRAMEWORKS = VENV / "frameworks"
 LAUNCH = str(HERE / "launch.py")
 SETUP = "benchmarks/setup.sh"
+
+# What a site may have beside its application, and what is asked for has nothing to do with it.
+EDGE_ROUTES = (
+    "www.example.com redirect=https://example.com$uri",
+    "/admin allow=127.0.0.0/8",
+    "example.com/old redirect=/new",
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,20 @@ class Start:
     content_size: int
     closes: bool
     workers: int = 0
+    key: str = "rsa"  # of the certificate, where there is one: rsa or ecdsa
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder.parent / f"{self.key}.pem"
+
+    @property
+    def certificate_key(self) -> Path:
+        return self.folder.parent / f"{self.key}.key"
+
+    @property
+    def files(self) -> Path:
+        """What servers of files have beneath /files/."""
+        return self.folder.parent / "files"
 
     @property
     def processes(self) -> int:
@@ -120,6 +143,29 @@ def _fastwsgi_id(start: Start) -> Commands:
     return [[*command[:-1], "--request-id", command[-1]]]
 
 
+def _fastwsgi_tls(start: Start) -> Commands:
+    [command] = _fastwsgi(start)
+    options = ["--certfile", str(start.certificate), "--keyfile", str(start.certificate_key)]
+    return [[*command[:-1], *options, command[-1]]]
+
+
+def _fastwsgi_static(start: Start) -> Commands:
+    [command] = _fastwsgi(start)
+    return [[*command[:-1], "--static", f"/files={start.files}", command[-1]]]
+
+
+def _fastwsgi_edge(start: Start) -> Commands:
+    [command] = _fastwsgi_tls(start)
+    options = ["--static", f"/files={start.files}", "--compress", "gzip"]
+    for route in EDGE_ROUTES:
+        options += ["--route", route]
+    command = [*command[:-1], *options, command[-1]]
+    # The same address, and plain: TLS is there for others.
+    at = command.index("--bind") + 1
+    command[at] = f"http://{command[at]}"
+    return [command]
+
+
 def _launched(name: str, python: str, start: Start) -> Commands:
     return [[python, LAUNCH, name, start.application, str(start.port)]]
 
@@ -144,6 +190,25 @@ def _uwsgi(start: Start) -> Commands:
     return [[str(VENV / "bin" / "uwsgi"), *options.split(), *closing, "--module", start.application]]
 
 
+def _granian_tls(start: Start) -> Commands:
+    [command] = _granian(start)
+    options = ["--ssl-certificate", str(start.certificate), "--ssl-keyfile", str(start.certificate_key)]
+    return [[*command[:-1], *options, command[-1]]]
+
+
+def _granian_static(start: Start) -> Commands:
+    [command] = _granian(start)
+    options = ["--static-path-route", "/files", "--static-path-mount", str(start.files)]
+    return [[*command[:-1], *options, command[-1]]]
+
+
+def _uwsgi_tls(start: Start) -> Commands:
+    [command] = _uwsgi(start)
+    at = command.index("--http-socket")
+    secure = f"{command[at + 1]},{start.certificate},{start.certificate_key}"
+    return [[*command[:at], "--https-socket", secure, *command[at + 2 :]]]
+
+
 def _gunicorn(bind: str, start: Start) -> list[str]:
     options = (
         f"--worker-class gthread --workers {start.processes} --threads {start.threads} "
@@ -156,6 +221,17 @@ def _gunicorn_alone(start: Start) -> Commands:
     return [_gunicorn(f"127.0.0.1:{start.port}", start)]
 
 
+def _gunicorn_tls(start: Start) -> Commands:
+    [command] = _gunicorn_alone(start)
+    options = ["--certfile", str(start.certificate), "--keyfile", str(start.certificate_key)]
+    return [[*command[:-1], *options, command[-1]]]
+
+
+def _whitenoise(start: Start) -> Commands:
+    [command] = _gunicorn_alone(start)
+    return [[*command[:-1], "apps.whitenoise_files:app"]]
+
+
 def _waitress(start: Start) -> Commands:
     options = (
         f"--listen=127.0.0.1:{start.port} --threads={start.threads} --connection-limit=12000 --backlog=2048 "
@@ -164,7 +240,7 @@ def _waitress(start: Start) -> Commands:
     return [[PEER_PYTHON, "-m", "waitress", *options.split(), start.application]]
 
 
-def _nginx(start: Start, server_block: str) -> list[str]:
+def _nginx(start: Start, server_block: str, is_tls: bool = False) -> list[str]:
     configuration = start.folder / "nginx.conf"
     configuration.write_text(
         f"""
@@ -186,7 +262,7 @@ http {{
     scgi_temp_path {start.folder}/scgi;
     upstream application {{ server unix:{start.folder}/application.sock; keepalive 64; }}
     server {{
-        listen 127.0.0.1:{start.port} backlog=2048;
+        listen 127.0.0.1:{start.port} {"ssl" if is_tls else ""} backlog=2048;
         {server_block}
     }}
 }}
@@ -197,20 +273,40 @@ http {{
     return ["nginx", "-p", str(start.folder), "-c", str(configuration), "-g", f"user {_user()};"]
 
 
+def _nginx_tls(start: Start, server_block: str) -> list[str]:
+    certificate = f"ssl_certificate {start.certificate}; ssl_certificate_key {start.certificate_key};"
+    return _nginx(start, f"{certificate} ssl_session_cache shared:TLS:10m; {server_block}", is_tls=True)
+
+
 def _user() -> str:
     return f"{pwd.getpwuid(os.getuid()).pw_name} {grp.getgrgid(os.getgid()).gr_name}"
 
 
+_PROXY = (
+    'location / { proxy_pass http://application; proxy_http_version 1.1; proxy_set_header Connection ""; }'
+)
+
+
 def _nginx_gunicorn(start: Start) -> Commands:
-    proxy = (
-        "location / { proxy_pass http://application; proxy_http_version 1.1; "
-        'proxy_set_header Connection ""; }'
-    )
-    return [_gunicorn(f"unix:{start.folder}/application.sock", start), _nginx(start, proxy)]
+    return [_gunicorn(f"unix:{start.folder}/application.sock", start), _nginx(start, _PROXY)]
+
+
+def _nginx_gunicorn_tls(start: Start) -> Commands:
+    return [_gunicorn(f"unix:{start.folder}/application.sock", start), _nginx_tls(start, _PROXY)]
 
 
 def _nginx_files(start: Start) -> Commands:
     return [_nginx(start, f"root {start.folder.parent};")]
+
+
+def _nginx_open_files(start: Start) -> Commands:
+    cache = "open_file_cache max=1000; open_file_cache_valid 1s;"
+    return [_nginx(start, f"root {start.folder.parent}; {cache}")]
+
+
+def _nginx_fixed_tls(start: Start) -> Commands:
+    answer = 'default_type text/plain; return 200 "Hello, World!";'
+    return [_nginx_tls(start, f"location / {{ {answer} }}")]
 
 
 def _ceiling_fixed(start: Start) -> Commands:
@@ -252,6 +348,30 @@ SERVERS = {
             _FASTWSGI_VERSION,
             _FASTWSGI_INSTALL,
             note="with ids of requests",
+        ),
+        Server(
+            "fastwsgi-tls",
+            "ours",
+            _fastwsgi_tls,
+            _FASTWSGI_VERSION,
+            _FASTWSGI_INSTALL,
+            note="with a certificate",
+        ),
+        Server(
+            "fastwsgi-static",
+            "ours",
+            _fastwsgi_static,
+            _FASTWSGI_VERSION,
+            _FASTWSGI_INSTALL,
+            note="--static",
+        ),
+        Server(
+            "fastwsgi-edge",
+            "ours",
+            _fastwsgi_edge,
+            _FASTWSGI_VERSION,
+            _FASTWSGI_INSTALL,
+            note="with routes, files, a certificate and compression that the request has nothing to do with",
         ),
         Server(
             "bjoern",
@@ -328,6 +448,70 @@ SERVERS = {
             note="no Python: the file sent with sendfile",
         ),
         Server(
+            "nginx-open-file",
+            "peer",
+            _nginx_open_files,
+            _nginx_version,
+            "nginx from the system's packages",
+            note="the same with open_file_cache",
+        ),
+        Server(
+            "whitenoise",
+            "peer",
+            _whitenoise,
+            partial(_package_version, PEER_PYTHON, "whitenoise"),
+            SETUP,
+            note="under gunicorn, gthread",
+        ),
+        Server(
+            "granian-static",
+            "peer",
+            _granian_static,
+            partial(_package_version, PEER_PYTHON, "granian"),
+            SETUP,
+            note="--static-path-mount",
+        ),
+        Server(
+            "nginx-gunicorn-tls",
+            "peer",
+            _nginx_gunicorn_tls,
+            _nginx_gunicorn_version,
+            f"{SETUP}, with nginx",
+            note="as nginx-gunicorn; TLS as far as nginx",
+        ),
+        Server(
+            "nginx-tls",
+            "peer",
+            _nginx_fixed_tls,
+            _nginx_version,
+            "nginx from the system's packages",
+            note="no Python: a fixed answer over TLS",
+        ),
+        Server(
+            "gunicorn-tls",
+            "peer",
+            _gunicorn_tls,
+            partial(_package_version, PEER_PYTHON, "gunicorn"),
+            SETUP,
+            note="gthread, --certfile",
+        ),
+        Server(
+            "granian-tls",
+            "peer",
+            _granian_tls,
+            partial(_package_version, PEER_PYTHON, "granian"),
+            SETUP,
+            note="--ssl-certificate",
+        ),
+        Server(
+            "uwsgi-tls",
+            "peer",
+            _uwsgi_tls,
+            partial(_package_version, PEER_PYTHON, "uwsgi"),
+            SETUP,
+            note="--https-socket, which closes after every answer",
+        ),
+        Server(
             "runserver",
             "peer",
             partial(_launched, "runserver", PEER_PYTHON),
@@ -365,6 +549,7 @@ def server_environment(server: Server, folder: Path) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
         "BENCH_FILE": str(folder / "file.bin"),
+        "BENCH_FILES": str(folder / "files"),
         "BENCH_DB": str(folder / "django.sqlite3"),
     }
 
@@ -377,6 +562,19 @@ def fill_database(folder: Path) -> None:
         subprocess.run([PEER_PYTHON, "-c", fill], env=environment, check=False)
 
 
+def make_files(folder: Path) -> None:
+    """What servers find there: files to send, and certificates with their keys, which nobody has signed."""
+    (folder / "file.bin").write_bytes(b"x" * plain.FILE_SIZE)
+    (folder / "files").mkdir()
+    (folder / "files" / "1k.txt").write_bytes(plain.KIB)
+    (folder / "files" / "1m.bin").write_bytes(b"x" * plain.FILE_SIZE)
+    for name, kind in (("rsa", ["rsa:2048"]), ("ecdsa", ["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])):
+        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "30"]
+        files = ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")]
+        request = ["openssl", "req", "-x509", "-nodes", "-newkey", *kind, *subject, *files]
+        subprocess.run(request, check=True, capture_output=True)
+
+
 def missing_tools() -> list[str]:
     """What the runner itself cannot do without."""
-    return [tool for tool in ("wrk", "taskset") if shutil.which(tool) is None]
+    return [tool for tool in ("wrk", "taskset", "openssl") if shutil.which(tool) is None]

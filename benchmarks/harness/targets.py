@@ -45,13 +45,18 @@ class Held:
         figure = f"{ratio:.2f} ({above_us:,.2f} / {below_us:,.2f} us; of the medians {medians:.2f})"
         return Target(text, figure, ratio >= limit if at_least else ratio <= limit)
 
+    def best(self, case: str, names: tuple[str, ...] = ()) -> str:
+        """The peer with the least CPU time, among names or all of the case."""
+        peers = [
+            name
+            for name in names or CASES[case].servers
+            if SERVERS[name].kind == "peer" and self.cpu(case, name)
+        ]
+        return min(peers, key=lambda name: self.cpu(case, name) or 0.0, default="best peer")
+
     def ahead(self, case: str) -> Target:
         """Not behind any peer, as far as these machines can tell."""
-        peers = [
-            name for name in CASES[case].servers if SERVERS[name].kind == "peer" and self.cpu(case, name)
-        ]
-        best = min(peers, key=lambda name: self.cpu(case, name) or 0.0, default="best peer")
-        return self.ratio(case, "fastwsgi", best, AHEAD)
+        return self.ratio(case, "fastwsgi", self.best(case), AHEAD)
 
     def nothing_failed(self) -> Target:
         counts = {case: self.ours(case, "failed", "sum") for case in self.results.cases}
@@ -102,6 +107,17 @@ def _workers(held: Held) -> Iterator[Target]:
         yield held.ratio(case, "fastwsgi-w2", "fastwsgi-w1", 1.10)
 
 
+def _edge(held: Held) -> Iterator[Target]:
+    yield held.ratio("tlshello", "fastwsgi-tls", held.best("tlshello"), 1.0)
+    yield held.ratio("tlsrsa", "fastwsgi-tls", "nginx-tls", 1.15)
+    for case in ("tlsecdsa", "tlsresumed"):
+        yield held.ratio(case, "fastwsgi-tls", "nginx-tls", 1.5)
+    for case in ("static1k", "static1m"):
+        nginx = held.best(case, ("nginx-file", "nginx-open-file"))
+        yield held.ratio(case, nginx, "fastwsgi-static", 0.9, at_least=True)
+        yield held.ratio(case, "whitenoise", "fastwsgi-static", 5, at_least=True)
+
+
 def _idle(held: Held) -> Iterator[Target]:
     yield _limit("idle10k: memory per connection", held.ours("idle10k", "bytes_each"), 512, "bytes")
     alone, beside = held.ours("idle10k", "alone_p99_us"), held.ours("idle10k", "beside_p99_us")
@@ -113,4 +129,11 @@ def _idle(held: Held) -> Iterator[Target]:
 
 def judge(results: Results) -> list[Target]:
     held = Held(results)
-    return [*_loads(held), *_threads_and_views(held), *_workers(held), *_idle(held), held.nothing_failed()]
+    return [
+        *_loads(held),
+        *_threads_and_views(held),
+        *_workers(held),
+        *_edge(held),
+        *_idle(held),
+        held.nothing_failed(),
+    ]

@@ -10,26 +10,31 @@ cdef struct log_atom_t:
     int kind            # one of the ATOM_ values of the .pyx
     int known           # of a request field: its index in the parser's table of known names, or KNOWN_NONE; of a time:
                         # which of record_t
-    size_t before       # text[before:before + before_size] is the literal before it
+    const char* before  # before[0:before_size] is the literal before it
     size_t before_size
-    size_t start        # text[start:start + size] is the name in lower case
+    const char* name    # name[0:size], in lower case
     size_t size
 
 
 cdef struct log_format_t:
-    log_atom_t* atoms   # owned
+    log_atom_t* atoms   # owned; what comes behind the last literal is none
     size_t count
-    char* text          # owned; some octets more than the atoms have, which may be read
+    char* text          # owned: what atoms point to, and some octets more, which may be read
+    size_t spare        # what a line may take at most but for values of any length
     bint is_json
     bint needs_environ  # it has a %({name}e)s, so accesslog_values() comes before accesslog_line()
     bint needs_times    # it has one of record_t.times_ns
 
 
+cdef enum:
+    STAMP_ROOM = 64
+
+
 cdef struct stamp_t:
     # The text of the last second, one for each thread that writes lines. It starts as zeroes.
-    int64_t second
+    int64_t second_ns   # when it began, since 1970
     size_t size
-    char text[64]
+    char text[STAMP_ROOM]
     char zone[24]       # in JSON: what comes after the fraction
 
 

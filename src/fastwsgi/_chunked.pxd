@@ -18,5 +18,6 @@ cdef struct chunked_t:
 
 
 cdef void chunked_reset(chunked_t* chunked) noexcept nogil
-cdef int chunked_feed(chunked_t* chunked, const limits_t* limits, char* data, size_t size,
+# most: octets of content.
+cdef int chunked_feed(chunked_t* chunked, const limits_t* limits, uint64_t most, char* data, size_t size,
                       size_t* consumed, size_t* decoded) noexcept nogil

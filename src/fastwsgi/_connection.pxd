@@ -8,6 +8,7 @@ from fastwsgi._accesslog cimport log_format_t, record_t, stamp_t
 from fastwsgi._buffer cimport buffer_t, span_t
 from fastwsgi._chunked cimport chunked_t
 from fastwsgi._content cimport content_t
+from fastwsgi._forwarded cimport SCHEME_HTTPS, SCHEME_NONE
 from fastwsgi._journal cimport journal_t
 from fastwsgi._lead cimport lead_t
 from fastwsgi._networks cimport ADDRESS_ROOM
@@ -18,16 +19,20 @@ from fastwsgi._platform cimport (
     pointer_load_relaxed, poller_t, pthread_cond_t, pthread_mutex_t, sockaddr_storage, wake_t,
 )
 from fastwsgi._requestid cimport ID_MADE, ID_MOST, id_source_t
-from fastwsgi._response cimport date_t, head_t
+from fastwsgi._response cimport date_t, field_lines_t, head_t
+from fastwsgi._router cimport ACTION_APPLICATION, route_t, router_t
+from fastwsgi._static cimport file_t, files_t, site_t
 from fastwsgi._stats cimport (
     DEADLINES, TIME_ALL, TIME_APPLICATION, TIME_CONTENT, TIME_GIL, TIME_HEAD, TIME_QUEUE, TIME_SENDING, board_t,
     counters_t, measures_t, observe, row_t, shown_t,
 )
+from fastwsgi._tls cimport tls_t
 from fastwsgi._trust cimport forwarded_t, trust_t
 
 
 cdef enum state_t:
-    STATE_NEW           # accepted, nothing received
+    STATE_NEW           # accepted, nothing received; or a TLS handshake and nothing more
+    STATE_HANDSHAKE     # in the TLS handshake
     STATE_HEAD          # receiving a request head
     STATE_CONTENT       # receiving request content
     STATE_QUEUED        # the request is complete and waits for a thread
@@ -78,6 +83,7 @@ cdef enum alarm_t:
     ALARM_STOP          # the grace is over, or something could not be revoked yet
     ALARM_QUEUE         # a request has waited long enough for a thread
     ALARM_OVERDUE       # exchanges are looked at
+    ALARM_SPENT         # somebody with the GIL has to let go of what is in loop.spent
     ALARMS
 
 # slot_t.tells: what the main thread shall say of an exchange; its number << 2, and one of these.
@@ -92,6 +98,7 @@ cdef enum advance_t:
     ADVANCE_READY       # a request is complete
     ADVANCE_CONTINUE    # 100 (Continue) is due, then more has to be received
     ADVANCE_SPILL       # content has to be written to its spool first, which may block
+    ADVANCE_STEP        # what was received has to be decrypted first
     ADVANCE_LOST        # the lead was taken while away; this connection went through `done`
     # a refusal is returned as -reason
 
@@ -99,6 +106,12 @@ cdef enum transmit_t:
     TRANSMIT_DONE       # the socket took everything, or the outbox holds the rest
     TRANSMIT_FULL       # memory and spool are full: the producer waits
     TRANSMIT_LOST       # the peer is gone
+
+# request_t.handed: what it ends with.
+cdef enum handed_t:
+    HANDED_NOTHING      # the answer is that of the route
+    HANDED_TARGET       # X-Accel-Redirect: a target whose route has the file
+    HANDED_PATH         # X-Sendfile: where the file is
 
 cdef enum:
     RECEIVE_ROOM = 32 * 1024    # of a leased buffer
@@ -137,7 +150,17 @@ cdef struct request_t:
     bint is_id_made         # then it is this, and the span says only how long
     char made_id[ID_MADE]
     forwarded_t forwarded   # what a trusted peer says of the client of this request, once the head is complete
+    const route_t* route    # what its host and path have; NULL without routes, or while the head is not complete
+    uint64_t content_most   # octets of content that it may have
+    uint32_t retry_after    # seconds, for a client that is refused; 0: as the refusal has it
+    bint path_is_odd        # with a route: its path has a "%" or is not plain (path_is_plain)
     int refusal             # what connection_advance said for good: -reason; 0: nothing wrong so far
+    bint is_passed_on       # its route has files, and it is none of them: the application's
+    bint is_handed_over     # its exchange has left the answer to the loop ...
+    buffer_t handed         # ... with these field lines of the application, and behind them ...
+    size_t handed_lines
+    handed_t handed_as      # ... what this says
+    file_t* found           # owned: what a thread has looked for that lost the lead meanwhile
     int spill_error         # errno of a spill that ended after the lead was taken
 
 
@@ -170,6 +193,7 @@ cdef struct connection_t:
     connection_t* after
     request_t* request          # leased; NULL when idle
     outbox_t* outbox            # owned; NULL unless the socket was full
+    tls_t* tls                  # owned; NULL: a plain one
     atomic_pointer_t slot       # of its exchange; a thread that took it from the queue writes it while the leader looks
     atomic_word_t post          # POST_ bits; not zero: in `done`
     atomic_word_t gone          # GONE_ bits; written by the leader
@@ -194,9 +218,12 @@ cdef struct slot_t:
     pthread_cond_t moved
     uint64_t progress
     # The thread's own, never touched by another.
+    connection_t* stepping      # the connection that it makes a TLS step for
     head_t head
     date_t date
     stamp_t stamp
+    int64_t wall_ahead_ns       # by so much the time of day is ahead of the monotonic clock ...
+    int64_t wall_until_ns       # ... up to this moment; then it is looked at again
     buffer_t line               # an access log line is made here
     buffer_t values
     int64_t began_cpu_ns        # 0: not measured
@@ -253,12 +280,17 @@ cdef struct listener_t:
     bint is_own                 # no other worker has it
     bint is_borrowed            # it goes on to listen after the server's end
     bint is_left                # to others: not watched any more
+    bint is_tls
     bint is_watched
 
 
 cdef struct probe_t:
     char* path                  # owned; NULL: there is none
     size_t size
+
+
+# Answers a request without a thread; returns as connection_handle does.
+ctypedef int (*answer_t)(loop_t* loop, connection_t* connection) noexcept nogil
 
 
 cdef struct loop_t:
@@ -285,6 +317,8 @@ cdef struct loop_t:
     int withheld                # HELD_: why listeners are not watched, though it listens
     int64_t accept_again_ms     # HELD_OUT until then
     int64_t accept_said_ms      # when the log had that
+    int64_t tls_said_ms         # when it last had that a handshake failed, ...
+    uint64_t tls_unsaid         # ... and how many have failed since
     bint shares                 # other workers have the same listeners
     wake_t kick                 # borrowed; each write to it is heard of by all of these; -1: none
     int64_t yield_ms            # it yields for so long at most ...
@@ -295,6 +329,8 @@ cdef struct loop_t:
     atomic_word_t queued_since_ms   # since when the oldest request that waits for a thread does; the crew's
     connection_t* returned      # taken from `done`, by next_done, not yet seen to
     connection_list_t ready     # complete requests
+    connection_list_t steps     # TLS connections that need one
+    atomic_head_t spent         # tls_t of connections that are gone: Python objects hang from them
     connection_list_t backlog   # with bytes that wait for the next turn
     connection_list_t blocking  # with something to do that may block on the disk
     connection_list_t closing   # closed and freed at the end of the turn
@@ -307,12 +343,19 @@ cdef struct loop_t:
     limits_t limits
     trust_t trust
     id_source_t ids
+    const router_t* router      # borrowed; NULL: no routes
+    const router_t* plain_router    # the same, unless what is not secure has others
+    const site_t* sendfile_site # borrowed; NULL: no X-Sendfile
+    files_t* files              # owned: what is remembered of files; NULL where none are served
+    buffer_t path               # where the leader resolves a path
+    uint64_t content_most       # octets of content, where a route has no limit of its own
     uint64_t content_rate       # least octets of content a second; 0: any
     uint32_t keep_alive_requests
     size_t request_memory
     size_t response_memory
     uint64_t response_spool
     char* spool_directory       # owned
+    answer_t answer             # for what connection_is_local says; _local's, which stands above this room
     bint has_probes             # one of these has a path
     probe_t health_probe        # answered by the loop itself: this process lives
     probe_t ready_probe         # and wants more requests
@@ -337,10 +380,14 @@ cdef int connection_receive(loop_t* loop, connection_t* connection) noexcept nog
 cdef int connection_advance(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil
 cdef int connection_handle(loop_t* loop, connection_t* connection, int outcome) noexcept nogil
+cdef int connection_go_on(loop_t* loop, connection_t* connection) noexcept nogil
+cdef void connection_make_plain(loop_t* loop, connection_t* connection) noexcept nogil
+cdef int connection_stepped(loop_t* loop, connection_t* connection) noexcept nogil
 cdef transmit_t connection_transmit(loop_t* loop, connection_t* connection, slot_t* slot,
                                     const char* data, size_t size, const char* tail, size_t tail_size,
                                     size_t* taken) noexcept nogil
 cdef transmit_t connection_flush(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil
+cdef span_t request_authority(request_t* request) noexcept nogil
 cdef void connection_defer(loop_t* loop, connection_t* connection) noexcept nogil
 cdef int connection_settle(loop_t* loop, connection_t* connection) noexcept nogil
 cdef int connection_send_ready(loop_t* loop, connection_t* connection) noexcept nogil
@@ -351,8 +398,7 @@ cdef void connection_heard(loop_t* loop, connection_t* connection) noexcept nogi
 cdef void connection_drop(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_lost(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void connection_give_up(loop_t* loop, connection_t* connection) noexcept nogil
-cdef void connection_refuse(loop_t* loop, connection_t* connection, int reason,
-                            uint64_t duration_ns=*) noexcept nogil
+cdef int connection_refuse(loop_t* loop, connection_t* connection, int reason, uint64_t duration_ns=*) noexcept nogil
 cdef void connection_count(loop_t* loop, connection_t* connection, int status) noexcept nogil
 cdef void connection_log(loop_t* loop, connection_t* connection, int status, uint64_t content_bytes,
                          uint64_t duration_ns) noexcept nogil
@@ -363,8 +409,9 @@ cdef void connection_free(loop_t* loop, connection_t* connection) noexcept nogil
 cdef void request_release(loop_t* loop, request_t* request) noexcept nogil
 cdef char* put_request(char* at, request_t* request) noexcept nogil
 cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* connection, const char* detail) noexcept nogil
+cdef span_t request_authority(request_t* request) noexcept nogil
 cdef void connection_identify(loop_t* loop, connection_t* connection, slot_t* slot) noexcept nogil
-cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record) noexcept nogil
+cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record, int64_t at_ns) noexcept nogil
 cdef int slot_init(slot_t* slot, int index) noexcept nogil
 cdef void slot_free(slot_t* slot) noexcept nogil
 cdef bint slot_claim(slot_t* slot) noexcept nogil
@@ -405,6 +452,10 @@ cdef inline void loop_remind(loop_t* loop, alarm_t alarm, int64_t at_ms) noexcep
         loop.alarms[<int>alarm] = at_ms
 
 
+cdef inline bint request_has_content(const request_t* request) noexcept nogil:
+    return request.parser.is_chunked or request.parser.content_length
+
+
 cdef inline const char* request_id(request_t* request) noexcept nogil:
     """As long as request.id.length says; borrowed from the request."""
     return &request.made_id[0] if request.is_id_made else request.buffer.data + request.start + request.id.start
@@ -437,9 +488,42 @@ cdef inline bint probe_matches(probe_t* probe, request_t* request) noexcept nogi
 
 
 cdef inline bint connection_is_probe(loop_t* loop, connection_t* connection) noexcept nogil:
-    """Its request is complete, and for the loop itself (--health, --ready)."""
+    """Its request is --health or --ready."""
     return loop.has_probes and (probe_matches(&loop.health_probe, connection.request)
                                 or probe_matches(&loop.ready_probe, connection.request))
+
+
+cdef inline bint connection_is_local(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Its request is complete, and the loop answers it by itself: loop.answer."""
+    cdef request_t* request = connection.request
+    return (connection_is_probe(loop, connection) or request.is_handed_over
+            or (request.route != NULL and request.route.action != ACTION_APPLICATION and not request.is_passed_on
+                and (request.route.guard == NULL or not request.route.guard.needs_user)))
+
+
+cdef inline bint connection_is_secure(const connection_t* connection) noexcept nogil:
+    """Its client came by https: over TLS, or a proxy that is believed says so."""
+    cdef request_t* request = connection.request
+    if request != NULL and request.forwarded.is_set and request.forwarded.scheme != SCHEME_NONE:
+        return request.forwarded.scheme == SCHEME_HTTPS
+    return connection.tls != NULL
+
+
+cdef inline const router_t* connection_router(const loop_t* loop, const connection_t* connection) noexcept nogil:
+    """Its routes; NULL: none."""
+    if loop.router == loop.plain_router or connection_is_secure(connection):
+        return loop.router
+    return loop.plain_router
+
+
+cdef inline const route_t* connection_route(loop_t* loop, connection_t* connection) noexcept nogil:
+    """Its route, or that of all that has none yet; NULL without routes."""
+    cdef request_t* request = connection.request
+    cdef const router_t* router
+    if request != NULL and request.route != NULL:
+        return request.route
+    router = connection_router(loop, connection)
+    return NULL if router == NULL else &router.routes[router.any.root]
 
 
 cdef inline void list_append(connection_list_t* list, connection_t* connection) noexcept nogil:

@@ -6,7 +6,9 @@ from fastwsgi._buffer cimport buffer_t
 from fastwsgi._connection cimport connection_list_t, loop_t, slot_t
 from fastwsgi._exchange cimport Context
 from fastwsgi._overdue cimport overdue_t
-from fastwsgi._platform cimport atomic_word_t
+from fastwsgi._platform cimport atomic_word_t, pthread_cond_t
+from fastwsgi._router cimport router_t
+from fastwsgi._static cimport Site
 from fastwsgi._stats cimport Row
 
 
@@ -24,6 +26,7 @@ cdef enum:
 # What a thread does next.
 cdef enum work_t:
     WORK_RUN            # an exchange: slot.connection
+    WORK_STEP           # a TLS step: slot.stepping
     WORK_NONE           # nothing without waiting
     WORK_LEAD           # it was given the lead
     WORK_END            # the crew has ended
@@ -53,6 +56,9 @@ cdef struct crew_t:
     int64_t tick_ns             # TICK_NS, or what a stress test has set
     # Under loop.lead.mutex:
     connection_list_t queue     # complete requests that wait for a thread, in order
+    connection_list_t steps     # TLS steps that are left to the stepper
+    bint spent_waits            # there is something in loop.spent for it
+    pthread_cond_t stepper      # it waits here
     slot_t* free_first          # threads that wait for work, the last one first
     bint has_ended
     # Shared.
@@ -74,6 +80,8 @@ cdef struct crew_t:
 cdef class Crew:
     cdef crew_t* crew           # owned
     cdef Context context
+    cdef list routers           # none without routes; those for TLS and for others, where they differ
+    cdef Site sendfile_site     # of --sendfile-root; None without
     cdef readonly Row row       # what others see of this worker
     cdef list listeners
     cdef object log
@@ -95,6 +103,8 @@ cdef class Crew:
     cdef dict thread_ids        # of the threads that have not ended, by slot; 0: not running yet
     cdef dict told_lost         # of threads that were given up: the exchange that this was said of, by slot
 
+    cdef const router_t* _route(self, object plan, object guards) except? NULL
+    cdef int serve_files(self, settings) except -1
     cdef int thread_ends(self) noexcept
     cdef int _tell_of_lines(self, int error, bint is_fresh, uint64_t lost, list records) except -1
     cdef int close(self) noexcept

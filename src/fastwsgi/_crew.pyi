@@ -5,16 +5,21 @@ from collections.abc import Callable, Sequence
 from _typeshed.wsgi import WSGIApplication
 from typing_extensions import disjoint_base
 
+from fastwsgi._guard import Guard
 from fastwsgi._stats import Row
 from fastwsgi._survivors import Survivors
 from fastwsgi.config import Settings
 from fastwsgi.listener import Listener
+from fastwsgi.tls import Tls
 
 def start_new_thread(function: Callable[[], object], arguments: tuple[()]) -> int:
     """As the `_thread` module had it before the application was imported."""
 
 def server_name(listener: socket.socket) -> tuple[str, str]:
     """SERVER_NAME and SERVER_PORT for a listening socket: never empty (PEP 3333)."""
+
+def secure_port(listeners: Sequence[Listener]) -> int:
+    """The port of the first listener that has TLS; 443 if none of them has a port."""
 
 @disjoint_base
 class Crew:
@@ -47,7 +52,7 @@ class Crew:
 
     def __init__(
         self,
-        app: WSGIApplication,
+        app: WSGIApplication | None,
         listeners: Sequence[Listener],
         settings: Settings,
         log: logging.Logger,
@@ -55,8 +60,16 @@ class Crew:
         row: Row | None = None,
         kick_fd: int = -1,
         line_start: bytes = b"",
+        mounted: Sequence[WSGIApplication | None] = (),
+        guards: Sequence[Guard | None] = (),
+        tls: Tls | None = None,
+        has_others: bool = False,
     ) -> None:
         """Make ready to serve an application at listeners; line_start: of each access log line.
+
+        mounted: the applications of routes, in the order of mounts.targets; app is None if these have all.
+        guards: what stands before each route. tls: its `context` is for the connections of listeners that are
+        `is_tls`. has_others: what wsgi.multiprocess says.
 
         row: of a board that others have too, cleared; without it the worker is alone. If there are
         others, all have the same listeners (but for those that are `is_own`), and kick_fd, an eventfd
@@ -66,7 +79,7 @@ class Crew:
     def adopt(self, sock: socket.socket) -> None:
         """Serve a connection as if it had been accepted at the first listener; before `start`.
 
-        A PROXY protocol header is not expected. The socket is empty afterwards.
+        A PROXY protocol header is not expected, nor TLS. The socket is empty afterwards.
         """
 
     def open_wakeup(self) -> tuple[int, int]:

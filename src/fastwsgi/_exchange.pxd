@@ -3,22 +3,29 @@
 from libc.stdint cimport uint64_t
 
 from fastwsgi._accesslog cimport LogFormat
-from fastwsgi._connection cimport connection_t, loop_t, slot_t
-from fastwsgi._response cimport framing_t
+from fastwsgi._connection cimport connection_t, loop_t, request_t, slot_t
+from fastwsgi._encoding cimport Coder, Encodings
+from fastwsgi._response cimport framing_t, head_t
+from fastwsgi._router cimport Router
 from fastwsgi._survivors cimport Survivors
+from fastwsgi._tls cimport Tls
 
 
 cdef class Context:
     # What the exchanges of a worker share; only the names that were warned about change after the start.
-    cdef object application
+    cdef list applications      # that of the command, or None, and those of routes
+    cdef Router router          # or None
     cdef object log             # logging.Logger
     cdef list templates         # of environ, one for each listener
+    cdef Tls tls                # or None
     cdef loop_t* loop           # borrowed from the crew, which outlives every exchange
     cdef bint logs_access
+    cdef bint hints_early       # --early-hints
     cdef bint is_forked         # this process was forked by the application
     cdef LogFormat access
     cdef set dropped_names      # of fields that were warned about
     cdef Survivors survivors    # with --leak-report: samples what exchanges leave; or None
+    cdef Encodings encodings    # with --compress; or None
 
     cdef int warn_dropped(self, object name) except -1
 
@@ -29,9 +36,13 @@ cdef class Exchange:
     cdef loop_t* loop           # borrowed from the context
     cdef slot_t* slot           # borrowed; NULL once the exchange is over
     cdef uint64_t left          # of the announced Content-Length
+    cdef Encodings encodings    # with --compress; or None
+    cdef Coder coder            # of content that leaves in a coding; or None
     cdef framing_t framing
     cdef bint is_started        # start_response was called
+    cdef bint is_judged         # whether the content leaves in a coding; says nothing without `encodings`
     cdef bint is_head_request
+    cdef bint is_tls
     cdef bint is_lost           # the client left, or the exchange was revoked
     cdef bint is_gone           # the client has left, or ended its side: what is_set() has seen
     cdef bint is_revoked        # the slot is not to be touched any more
@@ -45,20 +56,35 @@ cdef class Exchange:
     cdef int begin(self, object status, object headers, object exc_info) except -1
     cdef bint has_slot(self) noexcept
     cdef int set_head(self, object status, object headers) except -1
+    cdef int set_fields(self, head_t* head, object headers) except -1
     cdef int field_left_out(self, int result, tuple item) except -1
     cdef int commit_head(self, slot_t* slot, connection_t* connection, bint size_is_known, uint64_t size) except -1
+    cdef int hand_over(self, slot_t* slot, request_t* request) except -1
+    cdef int hand_back(self) except -1
+    cdef int judge(self, bint size_is_known, uint64_t size) except -1
     cdef int add(self, bytes block, bint is_whole) except -1
+    cdef int add_coded(self, bytes block, bint is_whole) except -1
+    cdef int end_coded(self) except -1
+    cdef int head_coded(self, int coding) except -1
+    cdef int put(self, bytes block, bint is_whole) except -1
+    cdef int hint(self, object headers) except -1
     cdef int offer(self, slot_t* slot, const char* data, size_t size, const char* tail, size_t tail_size) except -1
     cdef int offer_all(self, slot_t* slot, const char* data, size_t size, const char* tail,
                        size_t tail_size) except -1
     cdef slot_t* claim(self) except NULL
     cdef void release(self) noexcept
     cdef int flush(self) except -1
+    cdef int add_sealed(self, slot_t* slot, size_t start, bytes block, size_t size, const char* tail,
+                        size_t tail_size) except -1
     cdef int finish(self) except -1
     cdef int send_file(self, object wrapper) except -1
 
 
 cdef class Write:
+    cdef Exchange exchange
+
+
+cdef class EarlyHints:
     cdef Exchange exchange
 
 

@@ -30,6 +30,13 @@ class Write:
         """Send data before the iterable's blocks; raises ConnectionError when the client is gone."""
 
 @final
+class EarlyHints:
+    """environ["wsgi.early_hints"], as gunicorn has it: sends a 103 with these fields (RFC 8297)."""
+
+    def __call__(self, headers: list[tuple[str, str]]) -> None:
+        """Send the fields at once; does nothing when it is too late, or for HTTP/1.0."""
+
+@final
 class FileWrapper:
     """wsgi.file_wrapper: an iterable over a file; a real file is sent by sendfile(2) (PEP 3333)."""
 

@@ -5,7 +5,7 @@ from fastwsgi._connection cimport loop_t
 
 
 cdef enum turn_t:
-    TURN_READY          # loop.ready has a complete request
+    TURN_READY          # loop.ready has a complete request, or loop.steps a connection
     TURN_AGAIN          # there are events to go on with
     TURN_IDLE           # nothing to do now
     TURN_LOST           # the lead was taken while away

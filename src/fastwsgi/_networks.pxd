@@ -24,6 +24,7 @@ cdef struct networks_t:
 
 
 cdef bint address_parse(const char* text, size_t size, address_t* address) noexcept nogil
+cdef bint address_is_ipv4(const address_t* address) noexcept nogil
 cdef size_t address_text(const address_t* address, char* text) noexcept nogil   # ADDRESS_ROOM; zero-terminated
 
 # Is the address in one of the networks? "*" is none: it is said of peers, and a list of hops may have any address in it.

@@ -68,6 +68,7 @@ cdef enum:
     KNOWN_X_FORWARDED_SSL
     KNOWN_X_REAL_IP
     KNOWN_X_REQUEST_ID
+    KNOWN_SEC_FETCH_SITE
     KNOWN_NAMED_END         # the rest has no word: 64 ids at most, known_seen is a bit set
 
 

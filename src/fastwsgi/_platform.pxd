@@ -25,6 +25,7 @@ cdef extern from "platform/atomic.h" nogil:
     void word_count(atomic_word_t* word, int64_t by) noexcept
     void word_add(atomic_word_t* word, int64_t by) noexcept
     void words_store(atomic_word_t* words, const char* text, size_t size) noexcept
+    void words_store_whole(atomic_word_t* words, const char* text, size_t size) noexcept
     void words_load(char* text, atomic_word_t* words, size_t count) noexcept
     uint64_t line_load(atomic_line_t* line) noexcept
     void line_store(atomic_line_t* line, uint64_t value) noexcept
@@ -72,6 +73,7 @@ cdef extern from "platform/platform.h" nogil:
     bint platform_would_block() noexcept
     bint platform_has_octets(int fd) noexcept
     bint platform_has_ended(int fd) noexcept
+    bint platform_has_finished(int fd) noexcept
     ssize_t platform_recv(int fd, char* data, size_t size) noexcept
     ssize_t platform_send(int fd, const char* data, size_t size, int more) noexcept
     ssize_t platform_send_pieces(int fd, iovec* pieces, int count) noexcept
@@ -88,7 +90,8 @@ cdef extern from "platform/platform.h" nogil:
     int wake_open_pipe(wake_t* wake) noexcept
     void wake_close(wake_t* wake) noexcept
     void wake_write(wake_t* wake) noexcept
-    void wake_drain(wake_t* wake) noexcept
+    void wake_hint(wake_t* wake) noexcept
+    bint wake_drain(wake_t* wake) noexcept
 
     int pthread_mutex_init(pthread_mutex_t* mutex, void* attributes) noexcept
     int pthread_mutex_destroy(pthread_mutex_t* mutex) noexcept
@@ -114,6 +117,7 @@ cdef extern from "platform/poller.h" nogil:
     enum: EVENT_GONE
     enum: WATCH_EXCLUSIVE
     enum: WATCH_EDGE
+    enum: WATCH_END
     ctypedef struct event_t:
         void* item
         int flags

@@ -60,9 +60,18 @@ cpdef enum refusal_t:
     REFUSAL_SCRIPT_NAME
     REFUSAL_NO_PROXY_HEADER
     REFUSAL_BAD_PROXY_HEADER
+    # What guards a route.
+    REFUSAL_ADDRESS
+    REFUSAL_NO_CREDENTIALS
+    REFUSAL_WRONG_CREDENTIALS
+    REFUSAL_GUESSING
+    REFUSAL_RATE
+    REFUSAL_VERIFYING
+    REFUSAL_MAINTENANCE
     # The connection and what stands behind it.
     REFUSAL_CONNECT
     REFUSAL_MISDIRECTED
+    REFUSAL_PATH_ESCAPES
     REFUSAL_HEAD_TIMEOUT
     REFUSAL_CONTENT_TIMEOUT
     REFUSAL_CONTENT_TOO_LARGE
@@ -73,6 +82,7 @@ cpdef enum refusal_t:
     REFUSAL_QUEUE_TIMEOUT
     REFUSAL_TIMEOUT
     REFUSAL_APPLICATION_ERROR
+    REFUSAL_HTTP_ON_TLS_PORT
     REFUSAL_END         # one past the last reason
 
 
@@ -84,3 +94,13 @@ cdef struct refusal_info_t:
 
 
 cdef const refusal_info_t* refusal_info(int reason) noexcept nogil
+
+
+cdef inline bint refusal_is_of_route(int reason) noexcept nogil:
+    """There is nothing wrong with the request but what it asks for, or when, or who asks."""
+    return REFUSAL_ADDRESS <= reason <= REFUSAL_MAINTENANCE
+
+
+cdef inline bint refusal_is_expected(int reason) noexcept nogil:
+    """Nobody has to read of it in the log."""
+    return reason == REFUSAL_NO_CREDENTIALS or reason == REFUSAL_MAINTENANCE

@@ -21,8 +21,19 @@ class ResponseHead:
     ) -> tuple[bytes, str]:
         """The head and how the content is framed; length: of the content when all of it is at hand."""
 
-def refuse(reason: int, *, is_head_request: bool = False, request_id: bytes = b"", now: int = 0) -> bytes:
-    """The whole answer to a request that is refused for a reason of `_refusals`."""
+def refuse(
+    reason: int,
+    *,
+    is_head_request: bool = False,
+    request_id: bytes = b"",
+    now: int = 0,
+    page: tuple[bytes, bytes] | None = None,
+    challenge: bytes = b"",
+    retry_after: int = 0,
+    keep_alive: bool = False,
+    version_minor: int = 1,
+) -> bytes:
+    """The whole answer to a request that is refused for a reason of `_refusals`; page: (type, content)."""
 
 def chunk_size_line(size: int) -> bytes:
     """The line before a chunk of that size."""

@@ -3,7 +3,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastwsgi._platform cimport atomic_word_t, bits_of, word_count
+from fastwsgi._platform cimport atomic_word_t, bits_of, word_count, word_store_release, words_store, words_store_whole
 from fastwsgi._refusals cimport REFUSAL_END
 
 
@@ -43,6 +43,7 @@ cdef enum deadline_t:
     DEADLINE_SEND       # without progress
     DEADLINE_IDLE       # keep-alive
     DEADLINE_LINGER
+    DEADLINE_HANDSHAKE  # of TLS
     DEADLINES
 
 # Where the time of a request goes.
@@ -126,6 +127,9 @@ cdef struct counters_t:
     atomic_word_t yielded       # times that another worker was better placed to accept
     atomic_word_t lock_waits    # times that the crew's mutex was not free; under that mutex
     atomic_word_t lock_wait_ns
+    atomic_word_t handshakes    # of TLS, done
+    atomic_word_t handshakes_resumed    # of them
+    atomic_word_t handshakes_failed     # refused, left off, or too slow
 
 
 cdef struct sums_t:
@@ -212,10 +216,24 @@ cdef inline void count_answer(measures_t* measures, int method, int status) noex
     word_count(&measures.statuses[index], 1)
 
 
+cdef inline void shown_text(shown_t* shown, const char* line, size_t line_size, const char* client, size_t client_size,
+                            const char* request_id, size_t id_size) noexcept nogil:
+    """Write what a thread serves, cut to what is shown; shown.number is 0 meanwhile.
+
+    Seven octets may be read behind line and client.
+    """
+    line_size = min(line_size, <size_t>LINE_SHOWN)
+    client_size = min(client_size, <size_t>CLIENT_SHOWN)
+    words_store_whole(shown.line, line, line_size)
+    words_store_whole(shown.client, client, client_size)
+    if id_size:
+        id_size = min(id_size, <size_t>ID_SHOWN)
+        words_store(shown.request_id, request_id, id_size)
+    word_store_release(&shown.sizes, line_size | client_size << 8 | id_size << 16)
+
+
 cdef row_t* board_row(board_t* board, int index) noexcept nogil
 cdef bint row_is_busy(board_t* board, row_t* row) noexcept nogil
-cdef void shown_text(shown_t* shown, const char* line, size_t line_size, const char* client, size_t client_size,
-                     const char* request_id, size_t id_size) noexcept nogil
 cdef bytes shown_line(shown_t* shown)
 cdef void shown_stack(Row row, int thread, uint64_t number, const char* text, size_t size) noexcept
 cdef Row private_row(int threads)

@@ -120,7 +120,7 @@ class Totals(NamedTuple):
     """Now, of the application, in all workers."""
     busy: int
     connections: dict[str, int]
-    """Now, by what they are at: idle, head, content, queued, running, sending, closing."""
+    """Now, by what they are at: handshake, idle, head, content, queued, running, sending, closing."""
     accepted: int
     requests: dict[tuple[str, str], int]
     """That are over, by method and class of the status."""
@@ -147,6 +147,8 @@ class Totals(NamedTuple):
     yielded: int
     lock_waits: int
     lock_wait_seconds: float
+    handshakes: dict[str, int]
+    """Of TLS, by how they ended: full, resumed, failed."""
     ended: dict[str, int]
     """Workers, by what they were at: starting, serving, leaving."""
 

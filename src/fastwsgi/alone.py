@@ -10,9 +10,10 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastwsgi import __version__, loader, systemd
+from fastwsgi import __version__, loader, mounts, systemd
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
+from fastwsgi.guards import Guards
 from fastwsgi.hooks import NO_HOOKS
 from fastwsgi.listener import Listener, open_listeners
 from fastwsgi.logs import LOG, AccessLog
@@ -29,15 +30,19 @@ from fastwsgi.worker import (
     in_main_thread,
     leave_if_lost,
     leave_terminal,
+    name_of,
     open_pid_file,
     plural,
     prepare,
     warn_of_lost_messages,
+    watched_certificates,
     with_activated,
 )
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+    from fastwsgi.renewal import Renewal
 
 FAILED = 1
 WORKER_FAILED = 3
@@ -128,21 +133,38 @@ def serve(
         access_log = AccessLog.of(settings)
         closing.callback(access_log.close)
         closing.callback(lambda: close_all(listeners))
+        # As root, if that is what this process is.
+        renewal = watched_certificates(settings)
+        if renewal is not None:
+            closing.callback(renewal.close)
         listeners = open_listeners(settings.bind, settings.backlog)
+        guards = Guards(mounts.plan(settings).routes)
         if identity is not None:
             # The application is not even imported with more rights than it shall have.
             hand_over(identity, listeners, access_log)
+            if renewal is not None:
+                renewal.give_up_rights()
         # Until the worker heeds it, TERM does what Ctrl-C does: process 1 would not be ended by it at all.
         ending = Ending()
         with heeding({signal.SIGTERM: ending}) if in_main else nullcontext():
-            application = loader.load(app) if isinstance(app, str) else app
+            application, *mounted = loader.load_all(app, mounts.targets(settings))
             # The application's logging.config may have disabled every logger that it found.
             LOG.disabled = False
             ending.check()
-            worker = Worker(application, listeners, settings, access_log, manager=manager, watchdog=watchdog)
+            worker = Worker(
+                application,
+                listeners,
+                settings,
+                access_log,
+                manager=manager,
+                watchdog=watchdog,
+                mounted=mounted,
+                guards=guards,
+                renewal=renewal,
+            )
 
             def has_started() -> None:
-                announce(app, listeners, settings)
+                announce(app, listeners, settings, renewal)
                 manager.ready()
                 if launch is not None:
                     warn_of_lost_messages(settings)
@@ -155,12 +177,15 @@ def serve(
     leave_if_lost(worker)
 
 
-def announce(app: "WSGIApplication | str", listeners: Sequence[Listener], settings: Settings) -> None:
+def announce(
+    app: "WSGIApplication | str",
+    listeners: Sequence[Listener],
+    settings: Settings,
+    renewal: "Renewal | None",
+) -> None:
     LOG.info("fastwsgi %s serves %s with %s", __version__, name_of(app), plural(settings.threads, "thread"))
     for listener in listeners:
         LOG.info("Listening at %s", listener.url)
+    for text in renewal.descriptions() if renewal is not None else ():
+        LOG.info("%s", text)
     LOG.info("Process %d; Ctrl-C or TERM stops it", os.getpid())
-
-
-def name_of(app: "WSGIApplication | str") -> str:
-    return app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)

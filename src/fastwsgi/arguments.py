@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fastwsgi.config import OPTIONS, Option, did_you_mean
-from fastwsgi.errors import ConfigError
+from fastwsgi.config import OPTIONS, Option
+from fastwsgi.errors import ConfigError, did_you_mean
 from fastwsgi.gunicorn import FLAGS as FOREIGN_FLAGS
 from fastwsgi.gunicorn import Flag as ForeignFlag
 

@@ -17,21 +17,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from fastwsgi import loader, logs, systemd
+from fastwsgi import loader, logs, mounts, systemd
 from fastwsgi.capture import Output, is_captured
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
 from fastwsgi.forkguard import ForkGuard
+from fastwsgi.guards import Guards
 from fastwsgi.hooks import Hooks, Server, with_request_hooks
 from fastwsgi.hooks import Worker as HookedWorker
 from fastwsgi.listener import Listener
 from fastwsgi.logs import LOG, AccessLog, ErrorLog
 from fastwsgi.privileges import Identity
 from fastwsgi.process import Place, set_title
-from fastwsgi.worker import Ending, Post, Worker, heeding, leave_if_lost, leave_terminal
+from fastwsgi.worker import Ending, Post, Worker, heeding, leave_if_lost, leave_terminal, name_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+    from fastwsgi.tls import Tls
+
+    # The one that the command names, or None, then those of routes.
+    Applications: TypeAlias = tuple[WSGIApplication | None, ...]
 
 # What a process does once it has left the stack of the one that forked it; returns its exit code.
 Task: TypeAlias = Callable[[Ending], int]
@@ -59,13 +65,14 @@ class Work:
     error_log: ErrorLog
     place: Place
     identity: Identity | None
+    guards: Guards | None  # of the routes, shared by all workers; None: each makes its own
     is_first: bool  # of this server: what fails is told on the standard error, as a command does
+    tls: "Tls | None" = None
 
     @property
     def title(self) -> str:
         """What the application is called."""
-        app = self.application
-        return app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
+        return name_of(self.application)
 
     def reopen_log(self, *_: object) -> None:
         """For USR1 before there is a worker that heeds it; the log goes on in the old file if that fails."""
@@ -152,11 +159,11 @@ def serve(
     post: Post,
     listeners: Sequence[Listener],
     ending: Ending,
-    application: "WSGIApplication | None" = None,
+    applications: "Applications | None" = None,
 ) -> int:
     """A worker, from its first moment to its end; returns the exit code.
 
-    ending: by TERM, before it is heeded here. application: loaded already, by the loader that forked this
+    ending: by TERM, before it is heeded here. applications: loaded already, by the loader that forked this
     worker.
     """
     post.row.pid = os.getpid()
@@ -168,23 +175,35 @@ def serve(
     with heeding({signal.SIGUSR1: work.reopen_log}):
         try:
             with ExitStack() as at_end:
-                if application is None:
+                if applications is None:
                     become(work)
                 if not work.hooks.call("post_fork", work.hooked, hooked):
                     return WORKER_FAILED
                 # Whatever becomes of it; so does gunicorn.
                 at_end.callback(work.hooks.call, "worker_exit", work.hooked, hooked)
-                if application is None:
-                    application = load(work, ending)
-                hooked.wsgi, hooked.booted = application, True
+                if applications is None:
+                    applications = load(work, ending)
+                hooked.wsgi, hooked.booted = applications[0], True
                 # So far, what fails is a failed reload, of which the log knows that is in use.
                 work.error_log.use()
                 enable_faulthandler()
                 if settings.reuse_port:
                     for listener in listeners:
                         listener.listen(settings.backlog)
-                application = with_request_hooks(application, work.hooks, hooked)
-                worker = Worker(application, listeners, settings, work.access_log, post)
+                app, *mounted = (
+                    None if app is None else with_request_hooks(app, work.hooks, hooked)
+                    for app in applications
+                )
+                worker = Worker(
+                    app,
+                    listeners,
+                    settings,
+                    work.access_log,
+                    post,
+                    mounted=mounted,
+                    guards=work.guards,
+                    tls=work.tls,
+                )
                 if not work.hooks.call("post_worker_init", hooked):
                     return WORKER_FAILED
                 ending.check()
@@ -215,14 +234,14 @@ def become(work: Work) -> None:
     loader.prepare_path(None, work.settings.pythonpath)
 
 
-def load(work: Work, ending: Ending) -> "WSGIApplication":
+def load(work: Work, ending: Ending) -> "Applications":
     try:
-        application = loader.load(work.application) if isinstance(work.application, str) else work.application
+        applications = loader.load_all(work.application, mounts.targets(work.settings))
     finally:
         # The application's logging.config may have disabled every logger that it found.
         LOG.disabled = False
     ending.check()
-    return application
+    return applications
 
 
 def report(error: AppLoadError, work: Work) -> int:
@@ -284,13 +303,13 @@ def loader_line() -> tuple[LoaderLine, socket.socket]:
 def preload(
     work: Work,
     line: socket.socket,
-    worker: Callable[[int, int, "WSGIApplication"], Task],
+    worker: Callable[[int, int, "Applications"], Task],
     loaded: Callable[[], None],
     ending: Ending,
 ) -> int:
     """The loader of a generation: import the application once, then fork a worker whenever one is asked for.
 
-    worker(row, number, application) is what one does. Workers are forked twice over, so that they become
+    worker(row, number, applications) is what one does. Workers are forked twice over, so that they become
     children of the supervisor.
     """
     set_title("loader", work.settings.name)
@@ -298,7 +317,7 @@ def preload(
         try:
             become(work)
             with ForkGuard() as guard:
-                application = load(work, ending)
+                applications = load(work, ending)
             if not may_fork(guard.ghosts(), work.settings.preload):
                 return WORKER_FAILED
             gc.collect()
@@ -308,7 +327,7 @@ def preload(
             with line, line.makefile("r") as orders:
                 for order in orders:
                     row, number = map(int, order.split())
-                    fork_twice(line, row, worker(row, number, application))
+                    fork_twice(line, row, worker(row, number, applications))
                     # The first one has it still, to say what is wrong if it does not get to serve.
                     leave_terminal(work.settings, work.access_log)
         except AppLoadError as error:

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from fastwsgi import __version__, upgrade
@@ -25,6 +26,9 @@ USAGE = "fastwsgi [OPTIONS] [MODULE:CALLABLE]"
 # First words that speak with a running server.
 CONSOLE = ("top", "stats", "stacks", "leaks", "reload", "stop")
 
+# First words that stand for a command of their own, and where it is: imported when it is wanted.
+TOOLS = {"passwd": "fastwsgi.passwords", "pack": "fastwsgi.pack", "completion": "fastwsgi.completion"}
+
 INTRODUCTION = """\
 Serves a WSGI application.
 
@@ -33,6 +37,7 @@ Serves a WSGI application.
   fastwsgi project.wsgi                   its application, or its app
   fastwsgi -b :8000 --threads 8 app:app   at every address, eight requests at a time
   fastwsgi                                the Django project, app.py, wsgi.py or main.py here
+  fastwsgi dev [--tls] app:app            one worker, requests printed; over TLS on localhost
 
 Or speaks with one that runs (see --control-socket):
 
@@ -42,6 +47,18 @@ Or speaks with one that runs (see --control-socket):
   fastwsgi leaks                          which routes keep memory, with --leak-report
   fastwsgi reload                         load settings and code again, and say how that went
   fastwsgi stop [--now]                   finish what runs and end; or just end
+
+Or writes a password file for routes with auth=FILE (see docs/guards.md):
+
+  fastwsgi passwd FILE USER               asks for the password, and adds or replaces its line
+
+Or makes files smaller that it serves (see --static):
+
+  fastwsgi pack DIRECTORY                 write .gz, .br and .zst beside each, if not yet done
+
+Or helps to type all this:
+
+  fastwsgi completion bash|zsh|fish       a script with which that shell completes options
 
 An application in a module named top or the like is served with its name: fastwsgi top:app.
 """
@@ -106,6 +123,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             from fastwsgi.console import run
 
             code, text = run(arguments[0], arguments[1:])
+            return say(text) or code
+        if arguments and arguments[0] == "dev":
+            from fastwsgi.dev import command_line
+
+            arguments = command_line(arguments[1:])
+        if arguments and arguments[0] in TOOLS:
+            code, text = import_module(TOOLS[arguments[0]]).run(arguments[1:])
             return say(text) or code
         wants = parse(arguments).wants
         if wants == "help":

@@ -1,9 +1,10 @@
 """What the command does instead of serving: print the settings, or check everything but the network."""
 
+import os
 import re
 
 from fastwsgi import __version__
-from fastwsgi.config import OPTIONS, Option
+from fastwsgi.config import OPTIONS, Option, Settings
 from fastwsgi.errors import ConfigError
 from fastwsgi.sources import Configuration
 
@@ -14,7 +15,7 @@ UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
 def print_config(configuration: Configuration) -> str:
     """All settings as a fastwsgi.toml, each with where it came from; those without a value in comments."""
     lines = [f"# fastwsgi {__version__}", ""]
-    if configuration.application is None:
+    if not configuration.application:
         lines.append(f"# app: none{origin(configuration, 'app')}")
     else:
         lines.append(f"app = {quote(configuration.application)}{origin(configuration, 'app')}")
@@ -64,8 +65,9 @@ def check(configuration: Configuration) -> str:
 
     Raises ConfigError or AppLoadError for what is wrong.
     """
-    from fastwsgi import loader, logs
+    from fastwsgi import compression, loader, logs, mounts
     from fastwsgi._accesslog import LogFormat
+    from fastwsgi.guards import Guards
     from fastwsgi.listener import parse_address
     from fastwsgi.privileges import Identity
     from fastwsgi.supervisor import Supervisor  # noqa: F401 - an upgrade has to know that it can be imported
@@ -76,14 +78,30 @@ def check(configuration: Configuration) -> str:
     Identity.find(settings.user, settings.group)
     try:
         LogFormat(settings.access_logformat, is_json=settings.log_format == "json")
+        compression.makers(settings.compress)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     loader.prepare_environ(settings.env)
     loader.prepare_path(settings.chdir, settings.pythonpath)
     logs.configure(settings)
-    loader.load(str(configuration.application))
+    if settings.has_tls:
+        check_certificates(settings)
+    Guards(mounts.plan(settings).routes)
+    loader.load_all(str(configuration.application), mounts.targets(settings))
     given = sum(where != "default" for where in configuration.origins.values()) - 1
-    return (
-        f"configuration OK: {configuration.application} ({configuration.origins['app']}), "
-        f"{given} of {len(OPTIONS)} options set"
-    )
+    name = configuration.application or "no application"
+    return f"configuration OK: {name} ({configuration.origins['app']}), {given} of {len(OPTIONS)} options set"
+
+
+def check_certificates(settings: Settings) -> None:
+    """Read them as a start would; raise ConfigError for what nobody can be served with."""
+    from fastwsgi import upgrade
+    from fastwsgi.renewal import Store, at_hand
+    from fastwsgi.tls import Policy
+
+    policy = Policy.of(settings)
+    handed_on = os.environ.pop(upgrade.CERTIFICATES, None)
+    if handed_on is None:
+        policy.read()
+    else:
+        at_hand(policy, Store(int(handed_on)))

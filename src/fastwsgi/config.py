@@ -4,28 +4,33 @@ The command line, variables of the environment, keys of files, `--help`, docs/op
 from these declarations. `sources` says where values are taken from.
 """
 
-import difflib
 import sys
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar, cast
 
-from fastwsgi.errors import ConfigError
+from fastwsgi.errors import ConfigError, did_you_mean
 from fastwsgi.kinds import (
     Kind,
     assignments,
     choice,
+    codings,
     count,
     datagrams,
     duration,
+    each,
     everywhere,
     facility,
+    field_line,
     field_names,
+    file_pairs,
     mapping,
+    media_types,
     mode,
     name_or_number,
     networks,
+    numbered,
     optional,
     path,
     several,
@@ -34,10 +39,13 @@ from fastwsgi.kinds import (
     size_or_share,
     switch,
     switch_or,
+    switch_or_port,
     text,
+    tls_version,
     word_or,
     words,
 )
+from fastwsgi.mounts import given, places, routes
 
 T = TypeVar("T")
 
@@ -82,6 +90,8 @@ class Option:
 def read_as(kind: Kind, value: object, where: str) -> object:
     try:
         return kind.read(value)
+    except ConfigError as error:  # it says itself what is wrong, and with what
+        raise ConfigError(f"{where}: {error}") from None
     except ValueError as error:
         raise ConfigError(f"{where}: {value!r} is not {error}") from None
 
@@ -108,15 +118,18 @@ def option(
 
 
 ADDRESSES = "Where to listen"
+ANSWERS = "What answers look like"
 WORKERS = "Workers"
 CREW = "Threads and time"
 MEMORY = "Memory and disk"
 LIMITS = "What clients may send, and how slowly"
 TRUST = "Whom to trust"
+TLS = "TLS"
 PROCESS = "Processes"
 APPLICATION = "The application"
 LOGS = "Logs"
 WATCHING = "Watching it"
+ROUTES = "Hosts and paths"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +145,7 @@ class Settings:
         several(text("ADDRESS")),
         ADDRESSES,
         "HOST:PORT, [IPV6]:PORT, :PORT (every address), unix:/path, or unix:@name (abstract, Linux); "
-        "port 0 takes any free one; may be given several times",
+        "port 0 takes any free one; with http:// before it without TLS; may be given several times",
         "-b",
         repeatable=True,
         variable=Variable("PORT", everywhere()),
@@ -158,6 +171,42 @@ class Settings:
     )
     ready: str | None = option(
         None, optional(path()), ADDRESSES, "a path such as /readyz: the same, but 503 once it is stopping"
+    )
+    compress: tuple[str, ...] = option(
+        (),
+        codings(),
+        ANSWERS,
+        "compress answers for clients that take it, with the first of these that a client likes best: gzip, "
+        "br, zstd, each perhaps with a level as in gzip:6; br and zstd need the extras brotli and zstd",
+    )
+    compress_types: tuple[str, ...] = option(
+        (
+            "text/*",
+            "application/json",
+            "application/javascript",
+            "application/xml",
+            "application/x-ndjson",
+            "application/wasm",
+            "*+json",
+            "*+xml",
+            "font/ttf",
+            "font/otf",
+        ),
+        media_types(),
+        ANSWERS,
+        "the media types that are compressed; a star stands for anything",
+    )
+    compress_min_length: int = option(
+        1 << 10,
+        size(1 << 30, 1),
+        ANSWERS,
+        "content that is known to be shorter is left as it is",
+    )
+    early_hints: bool = option(
+        False,
+        switch(),
+        ANSWERS,
+        "let the application send 103 before its answer, by environ['wsgi.early_hints'] as gunicorn has it",
     )
     workers: int | str = option(
         "auto",
@@ -341,6 +390,102 @@ class Settings:
         TRUST,
         "names with an underscore that are taken from peers of --forwarded-allow-ips all the same",
     )
+    route: tuple[str, ...] = option(
+        (),
+        routes(),
+        ROUTES,
+        "what the beginning of a path has of its own, such as 'example.com/admin allow=10.0.0.0/8'; keys and "
+        "rules are in docs/routes.md; may be given several times",
+        repeatable=True,
+    )
+    static: tuple[str, ...] = option(
+        (),
+        places("static", "DIRECTORY"),
+        ROUTES,
+        "files that are served without the application, such as /static=/srv/static; may be given several "
+        "times",
+        repeatable=True,
+    )
+    acme_dir: str | None = option(
+        None,
+        optional(text("DIRECTORY")),
+        ROUTES,
+        "files for /.well-known/acme-challenge/ of every host, by which certificates are obtained; neither "
+        "redirects nor guards stand before them",
+    )
+    sendfile_root: tuple[str, ...] = option(
+        (),
+        each(text("DIRECTORY")),
+        ROUTES,
+        "a directory whose files the application may have sent for it, by their whole path in X-Sendfile; "
+        "may be given several times",
+        repeatable=True,
+    )
+    mount: tuple[str, ...] = option(
+        (),
+        places("app", "MODULE:NAME"),
+        ROUTES,
+        "another application beneath a path, such as /blog=blog.wsgi:app; may be given several times",
+        repeatable=True,
+    )
+    header: tuple[str, ...] = option(
+        (),
+        each(field_line()),
+        ROUTES,
+        "a field for every response that has none of this name yet, such as 'X-Robots-Tag: noindex'; may be "
+        "given several times",
+        repeatable=True,
+    )
+    certfile: str | None = option(
+        None,
+        optional(text("FILE")),
+        TLS,
+        "a certificate, PEM, with those between it and its root behind it: addresses are served over TLS, "
+        "but for those given with http://",
+    )
+    keyfile: str | None = option(
+        None, optional(text("FILE")), TLS, "its key, PEM, not encrypted; none: it is in the same file"
+    )
+    tls_cert: tuple[str, ...] = option(
+        (),
+        file_pairs(),
+        TLS,
+        "one more certificate with its key, for clients that ask for one of its names; others get the first; "
+        "may be given several times",
+        repeatable=True,
+    )
+    ca_certs: str | None = option(
+        None, optional(text("FILE")), TLS, "whose certificates are taken from clients, PEM"
+    )
+    cert_reqs: str = option(
+        "none",
+        numbered("none", "optional", "required"),
+        TLS,
+        "whether clients are asked for a certificate; the application gets it as SSL_CLIENT_CERT and more",
+    )
+    ciphers: str | None = option(
+        None,
+        optional(text("CIPHERS")),
+        TLS,
+        "for TLS 1.2, as OpenSSL lists them; none: those that Mozilla calls intermediate",
+    )
+    tls_protocol_min: str = option(
+        "1.2", tls_version(), TLS, "the oldest version of TLS that is spoken", "--ssl-protocol-min"
+    )
+    tls_redirect: str = option(
+        "off",
+        switch_or_port(),
+        TLS,
+        "requests that come without TLS are sent to the same place over TLS, at the port of the first "
+        "address that has it, or at this one",
+    )
+    hsts: float = option(
+        0.0,
+        replace(duration(10 * 365 * 86400.0), alone="730d"),
+        TLS,
+        "how long browsers shall come to this host over TLS alone, which cannot be taken back before; two "
+        "years if no time is given",
+    )
     user: str | None = option(
         None,
         optional(name_or_number("USER")),
@@ -517,6 +662,8 @@ class Settings:
             object.__setattr__(self, declared.name, value)
         if self.health is not None and self.health == self.ready:
             raise ConfigError(f"health and ready are both {self.health}; each needs a path of its own")
+        given(self)
+        self._check_tls()
         if self.leak_report and "t" in sys.abiflags:
             raise ConfigError(
                 "leak_report: not with a free-threaded Python, which has other allocators; "
@@ -528,6 +675,23 @@ class Settings:
                 f"leak_report: not with Python {major}.{minor}.{micro}, where no frame may be looked at "
                 "while memory is allocated; run the server with Python 3.11.1 to 3.12 to find a leak"
             )
+
+    @property
+    def has_tls(self) -> bool:
+        return self.certfile is not None or bool(self.tls_cert)
+
+    def _check_tls(self) -> None:
+        """Raise ConfigError where one setting wants another."""
+        if self.keyfile is not None and self.certfile is None:
+            raise ConfigError(f"keyfile: {self.keyfile} is the key of what? give certfile, too")
+        if self.cert_reqs != "none" and self.ca_certs is None:
+            raise ConfigError(f"cert_reqs is {self.cert_reqs}: give ca_certs, whose certificates are taken")
+        for name in ("tls_redirect", "hsts"):
+            if getattr(self, name) not in ("off", 0.0) and not self.has_tls:
+                raise ConfigError(f"{name} without a certificate: give certfile")
+        for address in self.bind:
+            if address.startswith("https://") and not self.has_tls:
+                raise ConfigError(f"cannot listen at {address} without a certificate: give certfile")
 
 
 def declared_options() -> Iterator[Option]:
@@ -570,9 +734,3 @@ def merge(*layers: Mapping[str, object]) -> Settings:
         if name not in OPTIONS:
             raise ConfigError(f"unknown setting {name}{did_you_mean(name, OPTIONS)}")
     return Settings(**cast("dict[str, Any]", dict(values)))
-
-
-def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """The end of an error message: "; did you mean X?" for the known word nearest to this one, or nothing."""
-    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
-    return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -53,6 +53,7 @@ class View:
     failure: str  # why the last of them has changed nothing; empty: it did what it should
     is_reloading: bool
     is_stopping: bool
+    certificates: tuple[tuple[str, str, float], ...] = ()  # names, files, and when they end: since 1970
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """Of all workers that there are, with their generations."""
@@ -99,6 +100,9 @@ def describe(view: View) -> dict[str, Any]:
         "stopping": view.is_stopping,
         # How long requests took that have ended, those in the last place longer than the last bound.
         "times": {"bounds": TIME_BOUNDS, "counts": totals(board for _, board in view.boards).times["all"][0]},
+        "certificates": [
+            {"name": name, "file": file, "ends": ends} for name, file, ends in view.certificates
+        ],
         "host": describe_host(),
         "workers": workers,
         "requests": requests,
@@ -135,7 +139,7 @@ class Metrics:
             return answer(start_response, 404, {"error": "there is /metrics here"})
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return answer(start_response, 405, {"error": "GET it"})
-        content = exposition([board for _, board in self._view.boards])
+        content = exposition([board for _, board in self._view.boards], certificates=self._view.certificates)
         start_response("200 OK", [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(content)))])
         return [content]
 

@@ -24,6 +24,10 @@ class Found:
     path: str | None = None
 
 
+class NothingFound(ConfigError):
+    """There is no application where one is looked for."""
+
+
 def find(directory: str, settings_module: str | None = None) -> Found:
     """Look for a Django project, then for app.py, wsgi.py and main.py, here and then in src/.
 
@@ -37,7 +41,7 @@ def find(directory: str, settings_module: str | None = None) -> Found:
             application, how = found
             return Found(application, how, path if within else None)
     names = ", ".join(NAMES)
-    raise ConfigError(
+    raise NothingFound(
         f"which application? None is named, and {directory} has no Django manage.py and no "
         f"{', '.join(f'{module}.py' for module in MODULES)} with {names} or {FACTORY}(); {ADVICE}"
     )

@@ -13,24 +13,26 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastwsgi import child, hooks, resources, upgrade
+from fastwsgi import child, compression, hooks, mounts, resources, upgrade
 from fastwsgi._accesslog import LogFormat
 from fastwsgi._stats import Board, Row
 from fastwsgi.capture import Output
 from fastwsgi.child import Work
 from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
+from fastwsgi.guards import Guards
 from fastwsgi.gunicorn import Config
 from fastwsgi.listener import Listener, open_listeners
 from fastwsgi.logs import AccessLog, ErrorLog
 from fastwsgi.pressure import Pressure, Shortage
 from fastwsgi.privileges import Identity
-from fastwsgi.process import Place
+from fastwsgi.process import Place, nameless_file
 from fastwsgi.sources import Configuration
-from fastwsgi.worker import Post, hand_over, with_activated
+from fastwsgi.worker import Ending, Post, hand_over, watched_certificates, with_activated
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from fastwsgi.renewal import Reader, Renewal
+    from fastwsgi.tls import Tls
 
 NEVER = math.inf
 
@@ -74,8 +76,12 @@ class Generation:
         workers: int,
         why: str,
         memory: tuple[int, int, int] | None = None,
+        renewal: "Renewal | None" = None,
     ) -> None:
-        """memory: descriptor, rows and threads of a board that is there already (upgrade)."""
+        """memory: descriptor, rows and threads of a board that is there already (upgrade).
+
+        renewal: of the certificates, with TLS.
+        """
         self.number = number
         self.began = time.monotonic()
         self.work = work
@@ -83,6 +89,7 @@ class Generation:
         self.settings: Settings = work.settings
         self.workers = workers
         self.why_so_many = why
+        self.renewal = renewal
         self.pressure = Pressure.of(work.settings.memory_pressure)
         self._lines = lines
         self.is_readable = True  # the board, and not one of another version of the server
@@ -112,24 +119,33 @@ class Generation:
         *,
         origin: Place,
         is_first: bool,
+        reader: "Reader | None" = None,
     ) -> "Generation":
         """Open what it needs beside the listeners that are kept. `origin`: where the server was started.
+        `reader`: who reads certificates, if this process may not.
 
         Raises ConfigError where that is not possible; nothing is left open then.
         """
         settings = with_activated(configuration.settings)
         try:
             LogFormat(settings.access_logformat, is_json=settings.log_format == "json")
+            compression.makers(settings.compress)
         except ValueError as error:
             raise ConfigError(str(error)) from None
         identity = Identity.find(settings.user, settings.group)
         workers, why = resources.count_workers(settings.workers, resources.find_cpus())
         place = place_of(settings, origin)
+        hooked = hooks.Server(Config(settings, configuration.hooks.given, workers), workers)
         with ExitStack() as opened, place.visited():
+            renewal = watched(settings, reader)
+            if renewal is not None:
+                opened.callback(renewal.close)
+            tls = terminated(renewal, configuration.hooks, hooked)
             access_log = AccessLog.of(settings)
             opened.callback(access_log.close)
             error_log = ErrorLog.of(settings)
             opened.callback(error_log.close)
+            guards = Guards(mounts.plan(settings).routes)
             listeners = open_listeners(
                 settings.bind, settings.backlog, kept=kept, reuse_port=settings.reuse_port
             )
@@ -141,7 +157,6 @@ class Generation:
             if identity is not None:
                 hand_over(identity, listeners, access_log)
             opened.pop_all()
-        hooked = hooks.Server(Config(settings, configuration.hooks.given, workers), workers)
         assert configuration.application is not None
         work = Work(
             settings,
@@ -152,9 +167,11 @@ class Generation:
             error_log,
             place,
             identity,
+            guards,
             is_first,
+            tls,
         )
-        return cls(number, work, listeners, lines, workers=workers, why=why)
+        return cls(number, work, listeners, lines, workers=workers, why=why, renewal=renewal)
 
     @classmethod
     def resumed(cls, kept: upgrade.Kept, lines: Lines, listeners: Sequence[Listener]) -> "Generation":
@@ -169,24 +186,38 @@ class Generation:
         error_log = ErrorLog.of(settings, kept.error_log)
         error_log.use()
         access_log = AccessLog.restored(kept.access_log, settings)
+        hooked = hooks.Server(Config(settings, {}, kept.wanted), kept.wanted)
+        renewal = resumed_certificates(settings, kept)
         work = Work(
             settings,
             kept.application,
             hooks.NO_HOOKS,
-            hooks.Server(Config(settings, {}, kept.wanted), kept.wanted),
+            hooked,
             access_log,
             error_log,
             place,
             identity=None,  # this process has it already
+            guards=None,
             is_first=False,
+            tls=terminated(renewal, hooks.NO_HOOKS, hooked),
         )
         memory = kept.boards.get(str(kept.generation))
-        return cls(kept.generation, work, listeners, lines, workers=kept.wanted, why="", memory=memory)
+        return cls(
+            kept.generation,
+            work,
+            listeners,
+            lines,
+            workers=kept.wanted,
+            why="",
+            memory=memory,
+            renewal=renewal,
+        )
 
     def take_hooks(self, found: hooks.Hooks) -> None:
         """Have these hooks from now on."""
         hooked = hooks.Server(Config(self.settings, found.given, self.workers), self.workers)
-        self.work = replace(self.work, hooks=found, hooked=hooked)
+        tls = terminated(self.renewal, found, hooked)
+        self.work = replace(self.work, hooks=found, hooked=hooked, tls=tls)
 
     def fork(self, one: "Child") -> None:
         """Fork a worker, with --preload by the loader, which is ready. Raises `Forked` in the worker."""
@@ -224,7 +255,7 @@ class Generation:
         """With --capture-output: what a new process shall print to."""
         return Output() if self.settings.capture_output else None
 
-    def _worker(self, row: int, number: int, application: "WSGIApplication | None" = None) -> child.Task:
+    def _worker(self, row: int, number: int, applications: "child.Applications | None" = None) -> child.Task:
         """What a worker does."""
         lines = self._lines
         post = Post(
@@ -234,8 +265,20 @@ class Generation:
             kick_fd=lines.kick_fd,
             life_fd=lines.life_fd,
             notice_fd=lines.notice_fd,
+            has_others=self.workers > 1,
         )
-        return lambda ending: child.serve(self.work, post, self._listeners_of_a_worker(), ending, application)
+
+        def serve(ending: Ending) -> int:
+            listeners = self._listeners_of_a_worker()
+            self.mark(listeners)
+            return child.serve(self.work, post, listeners, ending, applications)
+
+        return serve
+
+    def mark(self, listeners: Sequence[Listener]) -> None:
+        """Say of listeners whether they have TLS now; it was another matter for another generation."""
+        for listener in listeners:
+            listener.mark(self.renewal is not None)
 
     def _listeners_of_a_worker(self) -> Sequence[Listener]:
         """In a worker: with --reuse-port they are its own, and no other process may ever have them.
@@ -268,9 +311,39 @@ class Generation:
         """When its last worker is gone. The listeners are the supervisor's."""
         self.work.access_log.close()
         self.work.error_log.close()
+        if self.renewal is not None:
+            self.renewal.close()
         if self.board_fd >= 0:
             os.close(self.board_fd)
             self.board_fd = -1
+
+
+def watched(settings: Settings, reader: "Reader | None") -> "Renewal | None":
+    """The certificates that settings name, in the place of their files; raises ConfigError."""
+    if reader is None or not settings.has_tls:
+        return watched_certificates(settings)
+    from fastwsgi.renewal import Renewal
+    from fastwsgi.tls import Policy
+
+    return Renewal.shared(Policy.of(settings), reader.store.fd)
+
+
+def resumed_certificates(settings: Settings, kept: "upgrade.Kept") -> "Renewal | None":
+    """Those of the program that was here before, as they were when it went on."""
+    if kept.certificates is None or not settings.has_tls:
+        return None
+    from fastwsgi.renewal import Renewal
+    from fastwsgi.tls import Policy
+
+    return Renewal.shared(Policy.of(settings), kept.certificates[0])
+
+
+def terminated(renewal: "Renewal | None", found: hooks.Hooks, hooked: hooks.Server) -> "Tls | None":
+    """What workers have TLS from; raises ConfigError."""
+    if renewal is None:
+        return None
+    hook = found.ssl_context
+    return renewal.tls(None if hook is None else partial(hook, hooked.cfg))
 
 
 def place_of(settings: Settings, origin: Place) -> Place:
@@ -302,7 +375,7 @@ def open_board(memory: tuple[int, int, int]) -> Board:
 
 def new_memory(workers: int, threads: int) -> tuple[int, int, int]:
     rows = max(2 * workers + 2, LEAST_ROWS)
-    fd = upgrade.nameless_file()
+    fd = nameless_file()
     os.ftruncate(fd, Board.size(rows, threads))
     return fd, rows, threads
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from fastwsgi.config import NAMES, OPTIONS, Settings, did_you_mean
-from fastwsgi.errors import ConfigError
+from fastwsgi.config import NAMES, OPTIONS, Settings
+from fastwsgi.errors import ConfigError, did_you_mean
 from fastwsgi.hooks import ARITY
 
 # By gunicorn's name, the option; nearly all flags are the same.
@@ -24,8 +24,12 @@ OURS = {
         for name in (
             "backlog",
             "bind",
+            "ca_certs",
             "capture_output",
+            "cert_reqs",
+            "certfile",
             "chdir",
+            "ciphers",
             "control_socket",
             "daemon",
             "disable_redirect_access_to_syslog",
@@ -35,6 +39,7 @@ OURS = {
             "graceful_timeout",
             "group",
             "header_map",
+            "keyfile",
             "limit_request_field_size",
             "limit_request_fields",
             "limit_request_line",
@@ -93,7 +98,6 @@ def foreign(why: str, *flags: str, value: object = None, idle: tuple[object, ...
     return Foreign(why, flags, value, NOTHING + idle)
 
 
-NO_TLS = "no TLS yet"
 NO_HTTP2 = "no HTTP/2"
 NO_ASGI = "for ASGI applications"
 NO_DIRTY = "no dirty workers"
@@ -104,11 +108,7 @@ FOREIGN = {
     "asgi_disconnect_grace_period": foreign(NO_ASGI, "--asgi-disconnect-grace-period"),
     "asgi_lifespan": foreign(NO_ASGI, "--asgi-lifespan", idle=("auto",)),
     "asgi_loop": foreign(NO_ASGI, "--asgi-loop", idle=("auto",)),
-    "ca_certs": foreign(NO_TLS, "--ca-certs"),
     "casefold_http_method": foreign(STRICT, "--casefold-http-method", value=True),
-    "cert_reqs": foreign(NO_TLS, "--cert-reqs", idle=("0",)),
-    "certfile": foreign(NO_TLS, "--certfile"),
-    "ciphers": foreign(NO_TLS, "--ciphers"),
     "control_socket_disable": foreign(
         "control_socket is none", "--no-control-socket", value=True, idle=(True,)
     ),
@@ -124,7 +124,7 @@ FOREIGN = {
     "dirty_worker_exit": foreign(NO_DIRTY),
     "dirty_worker_init": foreign(NO_DIRTY),
     "dirty_workers": foreign(NO_DIRTY, "--dirty-workers"),
-    "do_handshake_on_connect": foreign(NO_TLS, "--do-handshake-on-connect", value=True),
+    "do_handshake_on_connect": foreign("handshakes hold nobody up", "--do-handshake-on-connect", value=True),
     "enable_backlog_metric": foreign(
         "requests that wait are always told", "--enable-backlog-metric", value=True
     ),
@@ -139,7 +139,6 @@ FOREIGN = {
     "http_parser": foreign("it has its own", "--http-parser", idle=("auto",)),
     "http_protocols": foreign(NO_HTTP2, "--http-protocols", idle=("h1", ["h1"])),
     "initgroups": foreign("--user always does that", "--initgroups", value=True, idle=(True,)),
-    "keyfile": foreign(NO_TLS, "--keyfile"),
     "logger_class": foreign("it has its own", "--logger-class", idle=("gunicorn.glogging.Logger", "simple")),
     "on_dirty_starting": foreign(NO_DIRTY),
     "paste": foreign("no paste: name the application", "--paste", "--paster"),
@@ -155,9 +154,15 @@ FOREIGN = {
     "secure_scheme_headers": foreign("X-Forwarded-Proto and X-Forwarded-Ssl are read"),
     "sendfile": Foreign("files are always sent by sendfile", ("--no-sendfile",), False, (None, True)),
     "spew": foreign("a debugger does that", "--spew", value=True),
-    "ssl_version": foreign(NO_TLS, "--ssl-version"),
+    # 2 is what gunicorn has if nobody says anything; it does not heed it either.
+    "ssl_version": foreign("see --tls-protocol-min", "--ssl-version", idle=(2,)),
     "strip_header_spaces": foreign(STRICT, "--strip-header-spaces", value=True),
-    "suppress_ragged_eofs": foreign(NO_TLS, "--suppress-ragged-eofs", value=True, idle=(True,)),
+    "suppress_ragged_eofs": foreign(
+        "a connection that ends early is no error",
+        "--suppress-ragged-eofs",
+        value=True,
+        idle=(True,),
+    ),
     "tmp_upload_dir": foreign("set TMPDIR in the environment"),
     "uwsgi_allow_ips": foreign("nothing but HTTP is served", "--uwsgi-allow-from"),
     "websocket_max_message_size": foreign(NO_ASGI, "--websocket-max-message-size"),
@@ -166,10 +171,7 @@ FOREIGN = {
 }
 
 # What may not be left out: the message says what to do.
-NO_TLS_AT_ALL = "fastwsgi has no TLS yet, and would serve without; leave it to a proxy"
 REFUSED = {
-    "certfile": NO_TLS_AT_ALL,
-    "keyfile": NO_TLS_AT_ALL,
     "protocol": "fastwsgi serves HTTP alone; let the proxy in front speak that",
 }
 
@@ -257,9 +259,6 @@ def translate(
         elif name in ("check_config", "print_config"):
             if value:
                 translation.remarks.append(f"{label} (give --{name.replace('_', '-')})")
-        elif name == "ssl_context":
-            if value is not None:
-                translation.remarks.append(f"{label} ({NO_TLS})")
         elif name != "config" and name not in ARITY:
             translation.remarks += suspicious(name, value, given)
     return translation
@@ -344,7 +343,7 @@ class Config:
         self.preload_app = settings.preload != "off"
         self.env = dict(one.split("=", 1) for one in settings.env)
         self.worker_class_str = "gthread"
-        self.is_ssl = False
+        self.is_ssl = settings.has_tls
 
     def __getattr__(self, name: str) -> Any:
         if name in OURS:

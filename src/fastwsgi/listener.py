@@ -10,7 +10,7 @@ import socket
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +24,9 @@ IPV6_ONLY = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 REUSE_PORT = (socket.SOL_SOCKET, getattr(socket, "SO_REUSEPORT", 0))
 CAN_REUSE_PORT = REUSE_PORT[1] != 0
 
+# What an address may begin with: without it there is TLS if there is a certificate.
+SCHEMES = ("http", "https")
+
 HANDED_OVER = "whoever starts the server opens it (systemd: ListenStream=, and Accept=no)"
 
 
@@ -31,6 +34,8 @@ HANDED_OVER = "whoever starts the server opens it (systemd: ListenStream=, and A
 class Address:
     """Where to listen: host (empty: every address) and port, a unix socket ("@name": an abstract one), or
     the descriptor of a socket that listens already.
+
+    `scheme` is what was said to be spoken there, http or https.
     """
 
     text: str
@@ -38,13 +43,23 @@ class Address:
     port: int = 0
     unix: str | None = None
     fd: int | None = None
+    scheme: str = ""
 
 
 def parse_address(text: str) -> Address:
-    """Read HOST:PORT, [IPV6]:PORT, :PORT, unix:/path, unix:@name or fd://NUMBER.
+    """Read HOST:PORT, [IPV6]:PORT, :PORT, unix:/path, unix:@name or fd://NUMBER, perhaps with http:// or
+    https:// before it.
 
     Raises ConfigError for anything else.
     """
+    for scheme in SCHEMES:
+        if text.startswith(f"{scheme}://"):
+            return replace(parse_plain(text.removeprefix(f"{scheme}://")), text=text, scheme=scheme)
+    return parse_plain(text)
+
+
+def parse_plain(text: str) -> Address:
+    """Read an address that does not say what is spoken there."""
     if text.startswith("fd://"):
         number = text.removeprefix("fd://")
         if not (number.isascii() and number.isdecimal() and len(number) <= 6):
@@ -113,6 +128,7 @@ class Listener:
         self.address = address
         self.is_borrowed = is_borrowed
         self.is_own = is_own
+        self.is_tls = False  # see `mark`
         self._file = file
 
     @classmethod
@@ -179,16 +195,22 @@ class Listener:
                 return Listener(sock, self.address, is_own=True)
         return Listener(self.socket.dup(), self.address, is_borrowed=self.is_borrowed)
 
+    def mark(self, has_tls: bool) -> None:
+        """Say whether there is a certificate: then TLS is spoken here, unless the address says http."""
+        self.is_tls = has_tls and parse_address(self.address).scheme != "http"
+
     @property
     def url(self) -> str:
         """Where to find it, for people: a URL that can be clicked, or unix:PATH."""
         name = self.socket.getsockname()
         if self.socket.family == socket.AF_UNIX:
-            return "unix:" + (name if isinstance(name, str) else "@" + os.fsdecode(name[1:]))
+            path = name if isinstance(name, str) else "@" + os.fsdecode(name[1:])
+            return f"https://unix:{path}" if self.is_tls else f"unix:{path}"
         host, port = name[:2]
+        scheme = "https" if self.is_tls else "http"
         if host in ("::", "0.0.0.0"):
-            return f"http://127.0.0.1:{port} (every address)"
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            return f"{scheme}://127.0.0.1:{port} (every address)"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def give_to(self, uid: int, gid: int) -> None:
         """Let a user and a group own its socket file, if it has one; raise ConfigError if that fails."""
@@ -204,8 +226,8 @@ class Listener:
     @property
     def is_elsewhere(self) -> bool:
         """The path of its address counts from the current directory, and that is another by now."""
-        path = self.address.removeprefix("unix:")
-        return self._file is not None and self._file.path != os.path.abspath(path)
+        path = parse_address(self.address).unix
+        return self._file is not None and path is not None and self._file.path != os.path.abspath(path)
 
     def close(self) -> None:
         """Close it, and unlink its socket file if that is still the one it made."""
@@ -253,8 +275,9 @@ def open_listeners(
     if reuse_port and not CAN_REUSE_PORT:
         raise ConfigError("--reuse-port: this system does not have it")
     addresses = [parse_address(text) for text in bind]
-    for address in addresses:
-        if addresses.count(address) > 1 and (address.port or address.unix or address.fd is not None):
+    places = [replace(address, text="", scheme="") for address in addresses]
+    for address, place in zip(addresses, places, strict=True):
+        if places.count(place) > 1 and (address.port or address.unix or address.fd is not None):
             raise ConfigError(f"cannot listen at {address.text} twice; give it once (--bind)")
     ipv4_ports = {address.port for address in addresses if address.host == "0.0.0.0"}
     there = group([listener for listener in kept if not listener.is_elsewhere])

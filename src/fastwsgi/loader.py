@@ -6,7 +6,7 @@ import inspect
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -56,6 +56,27 @@ def current_directory() -> str:
         return os.getcwd()
     except OSError as error:
         raise ConfigError(f"the current directory cannot be found ({error.strerror}); give --chdir") from None
+
+
+def load_all(
+    application: "WSGIApplication | str", mounted: Mapping[str, str]
+) -> "tuple[WSGIApplication | None, ...]":
+    """The application, then those that routes mount; raise AppLoadError, which names the route.
+
+    application: as `load` takes it, or loaded already; "" if routes have all. mounted: `module:name` to the
+    place of its route.
+    """
+    loaded: list[WSGIApplication | None] = []
+    if not isinstance(application, str):
+        loaded.append(application)
+    else:
+        loaded.append(load(application) if application else None)
+    for target, place in mounted.items():
+        try:
+            loaded.append(loaded[0] if target == application else load(target))
+        except AppLoadError as error:
+            raise AppLoadError(f"{place} app={target}: {error}") from error.__cause__
+    return tuple(loaded)
 
 
 def load(target: str) -> "WSGIApplication":

@@ -1,6 +1,6 @@
 """What a server has counted, as text for Prometheus (exposition format 0.0.4).
 
-    exposition(boards: Sequence[Board], root: Path = ROOT) -> bytes     # with CONTENT_TYPE
+    exposition(boards: Sequence[Board], root: Path = ROOT, certificates=()) -> bytes    # with CONTENT_TYPE
 
 docs/metrics.md says what each metric means.
 """
@@ -27,10 +27,15 @@ PHASES = ("head", "content", "queue", "gil", "application", "sending", "delivery
 BOUNDS = (*map(repr, TIME_BOUNDS), "+Inf")
 
 
-def exposition(boards: "Sequence[Board]", root: Path = ROOT) -> bytes:
-    """The metrics of the server whose generations have these boards; `root`: where /proc and /sys are."""
+def exposition(
+    boards: "Sequence[Board]", root: Path = ROOT, certificates: Iterable[tuple[str, str, float]] = ()
+) -> bytes:
+    """The metrics of the server whose generations have these boards; `root`: where /proc and /sys are.
+
+    certificates: names, files, and when they end.
+    """
     found = totals(boards)
-    families = (*of_requests(found), *of_connections(found), *of_workers(found))
+    families = (*of_requests(found), *of_connections(found), *of_workers(found), *of_tls(certificates))
     return "".join((*families, *of_processes(boards, root), *of_host(root))).encode()
 
 
@@ -101,6 +106,16 @@ def of_connections(found: "Totals") -> Iterator[str]:
     yield counter(
         "fastwsgi_accepts_yielded", "Times that a worker left accepting to another one.", found.yielded
     )
+    yield labelled(
+        "fastwsgi_tls_handshakes_total", "counter", "TLS handshakes that are over.", "how", found.handshakes
+    )
+
+
+def of_tls(certificates: Iterable[tuple[str, str, float]]) -> Iterator[str]:
+    samples = [("", {"name": name, "file": file}, ends) for name, file, ends in certificates]
+    if samples:
+        help = "When certificates end, in seconds since 1970."
+        yield family("fastwsgi_certificate_end_seconds", "gauge", help, samples)
 
 
 def of_workers(found: "Totals") -> Iterator[str]:

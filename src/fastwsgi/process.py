@@ -23,6 +23,7 @@ __all__ = [
     "daemonize",
     "is_file",
     "leave_terminal",
+    "nameless_file",
     "runtime_directories",
     "set_title",
 ]
@@ -256,3 +257,11 @@ def leave_terminal(keep: Collection[int] = (), captured: Collection[int] = ()) -
 def is_file(fd: int) -> bool:
     """A regular one."""
     return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def nameless_file() -> int:
+    """A descriptor of an empty file that nobody else can open, in memory where the system has that."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("fastwsgi", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from fastwsgi import discovery, gunicorn
+from fastwsgi import discovery, gunicorn, mounts
 from fastwsgi.arguments import Arguments, parse
-from fastwsgi.config import NAMES, OPTIONS, Settings, did_you_mean, merge, read_as
-from fastwsgi.errors import ConfigError
+from fastwsgi.config import NAMES, OPTIONS, Settings, merge, read_as
+from fastwsgi.errors import ConfigError, did_you_mean
 from fastwsgi.hooks import NO_HOOKS, Hooks
 
 PREFIX = "FASTWSGI_"
@@ -114,7 +114,18 @@ def gather(
     if chdir is not None:
         # So that it is the same directory after it has been changed to, too.
         layer["chdir"] = Value(os.path.normpath(os.path.join(cwd, chdir)), layer["chdir"].origin)
-    found = None if APP in layer else add_application(layer, cwd, environ, line)
+    found = None
+    if APP not in layer:
+        routes = mounts.given_in(*(tuple_in(layer, name) for name in ("route", "static", "mount")))
+        if mounts.has_root(routes):
+            layer[APP] = Value(mounts.NO_APPLICATION, "routes")
+        else:
+            try:
+                found = add_application(layer, cwd, environ, line)
+            except discovery.NothingFound:
+                if not any(map(mounts.action_of, routes.values())):
+                    raise
+                layer[APP] = Value(mounts.NO_APPLICATION, "routes")
     return Configuration(
         merge({name: value for name, (value, _) in layer.items() if name != APP}),
         {name: layer[name].origin if name in layer else "default" for name in (APP, *OPTIONS)},
@@ -137,6 +148,11 @@ def starting_directory() -> str:
 def text_in(layer: Layer, name: str) -> str | None:
     value = layer[name].value if name in layer else None
     return value if isinstance(value, str) else None
+
+
+def tuple_in(layer: Layer, name: str) -> tuple[str, ...]:
+    value = layer[name].value if name in layer else ()
+    return value if isinstance(value, tuple) else ()
 
 
 def layer_of(settings: Mapping[str, gunicorn.Setting]) -> Layer:

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from fastwsgi import __version__, child, loader, logs, resources, systemd, upgrade
+from fastwsgi import __version__, child, loader, logs, process, resources, systemd, upgrade
 from fastwsgi._stats import row_state_t
 from fastwsgi.blackbox import FAULTS, OomCounter, describe_end, show_age, what_it_served
 from fastwsgi.capture import Output
@@ -46,6 +47,7 @@ from fastwsgi.worker import (
     EXIT_PATIENCE,
     INTERRUPT_GRACE,
     LOG_PAUSE,
+    Ending,
     check_backlog,
     leave_terminal,
     open_pid_file,
@@ -54,6 +56,9 @@ from fastwsgi.worker import (
     summary,
     warn_of_lost_messages,
 )
+
+if TYPE_CHECKING:
+    from fastwsgi.renewal import Reader
 
 # The exit code of a start that fails before there is a worker.
 FAILED = 1
@@ -116,6 +121,7 @@ class Supervisor:
         self._trial: Generation | None = None  # to be adopted once a worker of it serves
         self._forks: Generation | Helper | None = None  # what the last process that was forked belongs to
         self._helpers: list[Helper] = []
+        self._reader: Reader | None = None  # of certificates, if this process may not
         self._began = time.monotonic()
         self._loaders: dict[int, Generation] = {}  # by process number
         self._outputs: set[Output] = set()  # that may still be printed to
@@ -264,6 +270,8 @@ class Supervisor:
                 yield min(one.wear.until, time.monotonic() + QUIET_PAUSE) if one.wear else one.wears_out
         for generation in self._loaders.values():
             yield generation.loader_kill_at
+        if self._generation is not None and self._generation.renewal is not None:
+            yield self._generation.renewal.due
         for helper in self._helpers:
             yield from helper.timers()
 
@@ -368,6 +376,14 @@ class Supervisor:
                 self._loader_ended(self._loaders.pop(pid), code)
             elif pid == self._rehearsal:
                 self._rehearsed(code)
+            elif self._reader is not None and pid == self._reader.pid:
+                if self._stage is not Stage.NONE:
+                    continue  # its signal was for all of us
+                LOG.error(
+                    "The process that reads certificates %s: renewed ones are not seen until this server is "
+                    "started again",
+                    describe_end(code),
+                )
             elif helper := next((helper for helper in self._helpers if helper.pid == pid), None):
                 helper.ended("" if code in (0, -signal.SIGTERM) else describe_end(code))
             elif any(not one.pid for one in self._children):
@@ -482,6 +498,10 @@ class Supervisor:
                 generation.kill_loader()
         if now >= self._memory_look:
             self._look_at_memory(now)
+        renewal = self._generation.renewal if self._generation is not None else None
+        if renewal is not None and now >= renewal.due:
+            for level, text in renewal.look():
+                LOG.log(level, "%s", text)
         if self._watchdog and now >= self._watchdog_at:
             self._manager.alive()
             self._watchdog_at = now + self._watchdog
@@ -592,10 +612,29 @@ class Supervisor:
             identity = Identity.find(settings.user, settings.group)
             self._pid_file = open_pid_file(settings.pid, identity)
         self._helpers = open_monitors(settings, self._selector)
+        self._leave_a_reader(settings)
         self._trial = self._generate(configuration)
         self._wanted = self._trial.workers
         if not self._call(self._trial, "on_starting"):
             raise ConfigError("the hook on_starting has failed")
+
+    def _leave_a_reader(self, settings: Settings) -> None:
+        """Before root's rights are given up: fork a process that keeps them, to read certificates."""
+        identity = Identity.find(settings.user, settings.group)
+        if identity is None or identity.is_ours or not settings.has_tls:
+            return
+        from fastwsgi.renewal import Reader, Renewal, read_apart
+        from fastwsgi.tls import Policy
+
+        def read(_: Ending) -> int:
+            set_title("certificates", settings.name)
+            # It writes to no log: the supervisor says what there is to say.
+            process.leave_terminal()
+            read_apart(renewal, self._lines.life_fd)
+            return 0
+
+        renewal = Renewal.of(Policy.of(settings))
+        self._reader = Reader(child.fork(read), renewal.store)
 
     def _generate(self, configuration: Configuration) -> Generation:
         if self._generation is not None:
@@ -614,6 +653,7 @@ class Supervisor:
             self._listeners,
             origin=self._origin,
             is_first=self._generation is None,
+            reader=self._reader,
         )
         self._listeners += [listener for listener in generation.listeners if listener not in self._listeners]
         return generation
@@ -720,6 +760,7 @@ class Supervisor:
         if former is not None:
             self._take_on(former.settings, generation)
         generation.work.error_log.use()
+        generation.mark(self._listeners)
         for listener in self._close_listeners(generation):
             LOG.info("Not listening at %s any more", listener.address)
         self._wanted, why = generation.workers, generation.why_so_many
@@ -774,6 +815,9 @@ class Supervisor:
         )
         for listener in self._listeners:
             LOG.info("Listening at %s", listener.url)
+        if generation.renewal is not None:
+            for text in generation.renewal.descriptions():
+                LOG.info("%s", text)
         self._announce_limits(generation)
         LOG.info("Process %d; Ctrl-C or TERM stops it, HUP reloads it", os.getpid())
 
@@ -871,6 +915,7 @@ class Supervisor:
             self._reload_failure,
             bool(self._reload_began),
             self._stage is not Stage.NONE,
+            generation.renewal.ends() if generation is not None and generation.renewal is not None else (),
         )
 
     # ---- reload ----
@@ -949,7 +994,8 @@ class Supervisor:
             return
         LOG.info("Upgrading (USR2): trying whether the server starts as it is installed now")
         try:
-            self._rehearsal = upgrade.rehearse(self._origin.directory)
+            certificates = None if self._reader is None else self._reader.store.fd
+            self._rehearsal = upgrade.rehearse(self._origin.directory, certificates)
         except OSError as error:
             self._not_upgraded(str(error))
 
@@ -1017,7 +1063,13 @@ class Supervisor:
             outputs=[(output.fileno(), output.pid) for output in self._outputs],
             blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
             monitors=[one.listener.state for one in self._helpers if isinstance(one, Monitor)],
+            certificates=self._kept_certificates(generation),
         )
+
+    def _kept_certificates(self, generation: Generation) -> tuple[int, int] | None:
+        if self._reader is not None:
+            return self._reader.store.fd, self._reader.pid
+        return None if generation.renewal is None else (generation.renewal.store.fd, 0)
 
     def _resume(self, kept: "upgrade.Kept") -> None:
         """Go on with what the program had that was here before, until others have the places of its workers.
@@ -1037,7 +1089,11 @@ class Supervisor:
         if configuration is None:
             self._not_reloaded(why)
             return
-        self._generation.take_hooks(configuration.hooks)
+        try:
+            self._generation.take_hooks(configuration.hooks)
+        except ConfigError as error:
+            self._not_reloaded(str(error))
+            return
         trial = self._try(configuration)
         if trial is not None and not self._call(trial, "on_starting"):
             self._not_reloaded("the hook on_starting has failed")
@@ -1050,6 +1106,8 @@ class Supervisor:
         if kept.pid_file is not None:
             self._pid_file = PidFile.restored(*kept.pid_file)
         latest = self._generation = Generation.resumed(kept, self._lines, list(self._listeners))
+        latest.mark(self._listeners)
+        self._take_reader(kept)
         set_title("supervisor", latest.settings.name)
         self._watch_memory(latest)
         for number, memory in kept.boards.items():
@@ -1073,6 +1131,17 @@ class Supervisor:
             self._helpers = open_monitors(latest.settings, self._selector, monitors)
         except ConfigError as error:
             LOG.error("%s; requests are served as before", error)
+
+    def _take_reader(self, kept: "upgrade.Kept") -> None:
+        if kept.certificates is None:
+            return
+        from fastwsgi.renewal import Reader, Store
+
+        fd, pid = kept.certificates
+        if pid:
+            self._reader = Reader(pid, Store(fd))
+        else:
+            os.close(fd)
 
     # ---- the end ----
 

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +17,12 @@ from typing import Any, NoReturn
 from fastwsgi import logs, systemd
 from fastwsgi.config import OPTIONS, Settings, merge
 from fastwsgi.errors import ConfigError
+from fastwsgi.process import nameless_file
 
 # No option: those begin with FASTWSGI_.
 VARIABLE = "_FASTWSGI_UPGRADE"
+# In a trial start: the descriptor of certificates that it may not read itself.
+CERTIFICATES = "_FASTWSGI_CERTIFICATES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Kept:
     blocked: list[int]  # signals that were, before the upgrade
     outputs: list[tuple[int, int]]  # of --capture-output: what is read, and whose it is
     monitors: list[dict[str, Any]]  # listeners
+    # The descriptor of the certificates in use, and the process that reads them, or 0.
+    certificates: tuple[int, int] | None = None
 
     def descriptors(self) -> list[int]:
         """All that have to stay open."""
@@ -67,6 +71,7 @@ class Kept:
             *(fd for fd in self.lines if fd >= 0),
             *(memory[0] for memory in self.boards.values()),
             *(kept[1] for kept in (self.access_log, self.pid_file) if kept is not None),
+            *(() if self.certificates is None else self.certificates[:1]),
             *(fd for fd in (self.error_log,) if fd > 2),
             *(reader for reader, _ in self.outputs),
         ]
@@ -90,24 +95,21 @@ def command() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
 
 
-def nameless_file() -> int:
-    """A descriptor of an empty file that nobody else can open, in memory where the system has that."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("fastwsgi", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-def rehearse(directory: str) -> int:
+def rehearse(directory: str, certificates: int | None = None) -> int:
     """Have the program as it is installed now check the configuration and load the application.
+
+    certificates: a descriptor that has them, if the process may not read them.
 
     Returns the number of the process, for which the caller has to wait.
     """
     environment = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
+    if certificates is not None:
+        environment[CERTIFICATES] = str(certificates)
     with subprocess.Popen(
         [*command(), "--check-config"],
         cwd=directory,
         env=environment,
+        pass_fds=() if certificates is None else (certificates,),
         stdout=subprocess.DEVNULL,
         stderr=logs.error_log_fd(),
     ) as process:

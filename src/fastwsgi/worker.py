@@ -24,13 +24,14 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
-from fastwsgi import logs, process, systemd
+from fastwsgi import loader, logs, mounts, process, systemd
 from fastwsgi._crew import Crew, start_new_thread
 from fastwsgi._stats import row_state_t
 from fastwsgi.capture import is_captured
 from fastwsgi.config import Settings, merge
 from fastwsgi.errors import ConfigError
-from fastwsgi.listener import Listener, longest_backlog, open_listeners
+from fastwsgi.guards import Guards
+from fastwsgi.listener import SCHEMES, Listener, longest_backlog, open_listeners
 from fastwsgi.logs import LOG, AccessLog, give_error_log_to, set_up_error_log
 from fastwsgi.privileges import Identity
 from fastwsgi.process import PidFile
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
     from fastwsgi._stats import Board, Row
     from fastwsgi.leaks import Leaks
+    from fastwsgi.renewal import Renewal
+    from fastwsgi.tls import Tls
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 
@@ -115,6 +118,7 @@ class Post:
     kick_fd: int  # wakes the loops of all workers
     life_fd: int  # hangs up when the supervisor is gone
     notice_fd: int  # a line of text for the supervisor
+    has_others: bool  # other workers serve the application at the same time
 
     def tell(self, word: str, *numbers: int) -> None:
         with suppress(OSError):
@@ -166,28 +170,56 @@ class Worker:
 
     def __init__(
         self,
-        app: "WSGIApplication",
+        app: "WSGIApplication | None",
         listeners: Sequence[Listener],
         settings: Settings,
         access_log: AccessLog | None = None,
         post: Post | None = None,
         manager: systemd.Manager | None = None,
         watchdog: float | None = None,
+        mounted: "Sequence[WSGIApplication | None] | None" = None,
+        guards: Guards | None = None,
+        tls: "Tls | None" = None,
+        renewal: "Renewal | None" = None,
     ) -> None:
         """Make ready; opens the access log if none is given.
 
         post: below a supervisor. manager: without one, who is told that this worker stops and, as often as
-        `watchdog` says, that it is alive.
+        `watchdog` says, that it is alive. tls: for listeners that are `is_tls`. renewal: without a
+        supervisor, what to have that from, and to look after.
 
-        Raises ConfigError if it cannot be opened or has a wrong format.
+        app: None if routes have all. mounted: the applications of routes (mounts.targets), which are
+        imported now if they are not given. guards: of the routes; those that other workers shall count with.
+
+        Raises ConfigError if the access log cannot be opened or has a wrong format, and AppLoadError.
         """
+        if mounted is None:
+            mounted = loader.load_all("", mounts.targets(settings))[1:]
+        self._guards = Guards(mounts.plan(settings).routes) if guards is None else guards
         self._post = post
         self._settings = settings
+        if renewal is not None:
+            tls = renewal.tls()
+            for listener in listeners:
+                listener.mark(has_tls=True)
         self._access_log = AccessLog.of(settings) if access_log is None else access_log
         try:
             row, kick_fd = (post.row, post.kick_fd) if post is not None else (None, -1)
             log = self._access_log
-            self._crew = Crew(app, listeners, settings, LOG, log.fd, row, kick_fd, log.line_start)
+            self._crew = Crew(
+                app,
+                listeners,
+                settings,
+                LOG,
+                log.fd,
+                row,
+                kick_fd,
+                log.line_start,
+                mounted,
+                self._guards.of(mounts.plan(settings).routes),
+                tls,
+                post is not None and post.has_others,
+            )
         except ValueError as error:
             self._access_log.close()
             raise ConfigError(str(error)) from None
@@ -212,6 +244,11 @@ class Worker:
             self._leaks = leaks.Leaks(self._crew.row)
             self._crew.survivors = self._leaks.survivors
             self._crew.beat = min(self._crew.beat or leaks.PAUSE, leaks.PAUSE)
+        if self._guards.pause is not None:
+            self._crew.beat = min(self._crew.beat or self._guards.pause, self._guards.pause)
+        self._renewal = renewal
+        if renewal is not None:
+            self._crew.beat = min(self._crew.beat or renewal.pause, renewal.pause)
         # Signal handlers must not write to the log: they may have interrupted a write to it.
         self._messages: list[tuple[int, str]] = []
         self._beat = self._crew.beat
@@ -240,12 +277,15 @@ class Worker:
                 self._post.tell("serves")
             while not self._crew.finished:
                 self._attend()
+                self._guards.look()
                 if self._leaks is not None:
                     self._leaks.look()
                 if self._post is not None:
                     self._look_up(self._post)
                 if self._manager is not None:
                     self._tell(self._manager)
+                if self._renewal is not None and self._renewal.due - time.monotonic() < 0.1:
+                    self._messages += self._renewal.look()
                 if self._crew.is_exhausted and not self._stopping:
                     LOG.error("Too many threads do not come back from the application: the worker ends")
                     self.stop(self._settings.graceful_timeout, leave=self._leaves)
@@ -280,6 +320,7 @@ class Worker:
     def _look_up(self, post: Post) -> None:
         """See whether the supervisor is there, and whether it has to know something."""
         if not self._stopping and post.is_deserted:
+            self._crew.watched_fd = -1  # or its end would be told of again and again
             LOG.error("The supervisor is gone: this worker finishes what runs, and ends")
             post.board.stopping = True  # as every other one will
             self.stop(self._settings.graceful_timeout)
@@ -463,13 +504,15 @@ class Server:
     `fastwsgi`), and so are signals: Ctrl-C raises KeyboardInterrupt as ever.
     """
 
-    def __init__(self, app: "WSGIApplication", settings: Settings) -> None:
+    def __init__(self, app: "WSGIApplication | None", settings: Settings) -> None:
         """Bind; raise ConfigError where that is not possible."""
-        self._listeners = open_listeners(settings.bind, settings.backlog)
+        self._renewal = watched_certificates(settings)
+        self._listeners: list[Listener] = []
         try:
-            self._worker = Worker(app, self._listeners, settings)
+            self._listeners = open_listeners(settings.bind, settings.backlog)
+            self._worker = Worker(app, self._listeners, settings, renewal=self._renewal)
         except BaseException:
-            close_all(self._listeners)
+            self._close()
             raise
         self._settings = settings
         self._state = "new"
@@ -517,7 +560,12 @@ class Server:
     def server_close(self) -> None:
         """Close the listeners; call `shutdown` before it if the server runs."""
         self._worker.close()
+        self._close()
+
+    def _close(self) -> None:
         close_all(self._listeners)
+        if self._renewal is not None:
+            self._renewal.close()
 
     def counters(self) -> dict[str, int]:
         """What the core has counted: see `Worker.counters`."""
@@ -531,12 +579,12 @@ class Server:
         self.server_close()
 
 
-def make_server(host: str, port: int, app: "WSGIApplication", **options: Any) -> Server:
+def make_server(host: str, port: int, app: "WSGIApplication | None", **options: Any) -> Server:
     """Bind a server for an application at a host and port (0: any free one).
 
     The host may be "" (every address) or "unix:/path". `options` are those of `Settings`, as the command
-    line or as Python has them: `threads=8`, `keep_alive="2m"`. Raises ConfigError for a wrong one, or
-    when the address cannot be had.
+    line or as Python has them: `threads=8`, `keep_alive="2m"`. app: None if routes have all (`mount`,
+    `route`). Raises ConfigError for a wrong one, or when the address cannot be had.
     """
     for name in options:
         if name in NOT_FOR_SERVERS:
@@ -572,6 +620,16 @@ def check_backlog(backlog: int) -> None:
         )
 
 
+def watched_certificates(settings: Settings) -> "Renewal | None":
+    """The certificates that settings name, watched; raises ConfigError for what nobody can be served with."""
+    if not settings.has_tls:
+        return None
+    from fastwsgi.renewal import Renewal  # nobody else needs it
+    from fastwsgi.tls import Policy
+
+    return Renewal.of(Policy.of(settings))
+
+
 def hand_over(identity: Identity, listeners: Iterable[Listener], access_log: AccessLog) -> None:
     """Give what was opened to a user and a group, and become them; raise ConfigError if that fails."""
     if not identity.is_ours:
@@ -601,10 +659,14 @@ def open_pid_file(path: str, identity: Identity | None) -> PidFile:
 
 
 def with_activated(settings: Settings) -> Settings:
-    """With the sockets in `bind` that systemd has handed to this process, unless they are there already."""
+    """With the sockets in `bind` that systemd has handed to this process, unless they are there already.
+
+    One whose unit calls it http or https (FileDescriptorName=) is what it is called.
+    """
     activated = systemd.handed_over(os.environ, os.getpid())
-    if activated and not any(address.startswith("fd://") for address in settings.bind):
-        return replace(settings, bind=tuple(activated))
+    if activated and not any("fd://" in address for address in settings.bind):
+        bind = (f"{name}://{fd}" if name in SCHEMES else fd for fd, name in activated.items())
+        return replace(settings, bind=tuple(bind))
     return settings
 
 
@@ -743,6 +805,13 @@ def summary(requests: int, finished: int, cut_off: int) -> str:
     if cut_off:
         line += f", {cut_off} cut off"
     return line
+
+
+def name_of(app: "WSGIApplication | str") -> str:
+    """What the application is called in messages."""
+    if app == mounts.NO_APPLICATION:
+        return "its routes"
+    return app if isinstance(app, str) else getattr(app, "__name__", type(app).__name__)
 
 
 def all_stacks() -> str:

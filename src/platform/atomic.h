@@ -54,6 +54,14 @@ static inline void words_store(atomic_word_t *words, const char *text, size_t si
         atomic_store_explicit(&words->value, word, memory_order_release);
     }
 }
+/* The same, of text that may be read to the end of its last word. */
+static inline void words_store_whole(atomic_word_t *words, const char *text, size_t size) {
+    uint64_t word;
+    for (size_t i = 0; i < size; i += sizeof word, words++) {
+        memcpy(&word, text + i, sizeof word);
+        atomic_store_explicit(&words->value, word, memory_order_release);
+    }
+}
 static inline void words_load(char *text, atomic_word_t *words, size_t count) {
     for (size_t i = 0; i < count; i++) {
         uint64_t word = atomic_load_explicit(&words[i].value, memory_order_acquire);

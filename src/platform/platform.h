@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -167,8 +168,14 @@ static inline int platform_stop_hearing(int listener) {
     struct sockaddr_storage address;
     socklen_t size = sizeof address;
     if (getsockname(listener, (struct sockaddr *)&address, &size) < 0) return -1;
-    if (setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0) return -1;
+    int refused = setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0;
     if (address.ss_family != AF_INET && address.ss_family != AF_INET6) return -1;
+    if (refused) {
+        /* Some kernels leave filters to root. Then what comes is queued at once, so that hardly anything is missed between
+         * the last accept(2) and the end; who waits for its request to arrive (TCP_DEFER_ACCEPT) has the time until then. */
+        int seconds = 0;
+        setsockopt(listener, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof seconds);
+    }
     if (address.ss_family == AF_INET) return (ntohl(((struct sockaddr_in *)&address)->sin_addr.s_addr) >> 24) == 127;
     return !!IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)&address)->sin6_addr);
 #else
@@ -221,6 +228,16 @@ static inline int platform_has_octets(int fd) {
 static inline int platform_has_ended(int fd) {
     char octet;
     return recv(fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+/* The peer has ended its side, whether what came before that was read or not, where the kernel can tell. */
+static inline int platform_has_finished(int fd) {
+#if defined(POLLRDHUP)
+    struct pollfd look = { .fd = fd, .events = POLLRDHUP };
+    return poll(&look, 1, 0) > 0;
+#else
+    return platform_has_ended(fd);
+#endif
 }
 
 static inline ssize_t platform_send(int fd, const char *data, size_t size, int more) {
@@ -321,10 +338,10 @@ static inline int platform_write_some(int fd, const char *data, size_t size, siz
     return 0;
 }
 
-/* 1 when one of two descriptors (-1: none) is readable or has ended, 0 when the time is up or a signal came. */
+/* Which of two descriptors (-1: none) is readable or has ended: bits 1 and 2; 0 when the time is up or a signal came. */
 static inline int platform_wait_readable(int fd, int other, int timeout_ms) {
     struct pollfd both[2] = {{fd, POLLIN, 0}, {other, POLLIN, 0}};
-    return poll(both, 2, timeout_ms) > 0;
+    return poll(both, 2, timeout_ms) > 0 ? (both[0].revents ? 1 : 0) | (both[1].revents ? 2 : 0) : 0;
 }
 
 static inline int platform_dup(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 3); }
@@ -437,9 +454,25 @@ static inline void wake_write(wake_t *wake) {
     errno = saved; /* EAGAIN: it is readable already, which is all that was wanted */
 }
 
-static inline void wake_drain(wake_t *wake) {
+/* Over a pipe: to be told from all other calls, those of signals too. */
+#define WAKE_HINT '\xFF'
+static inline void wake_hint(wake_t *wake) {
+    char hint = WAKE_HINT;
+    int saved = errno;
+    while (write(wake->writer, &hint, 1) < 0 && errno == EINTR) {}
+    errno = saved;
+}
+
+/* 1 when there was more than hints. */
+static inline int wake_drain(wake_t *wake) {
     char bytes[64];
-    while (read(wake->reader, bytes, sizeof bytes) == (ssize_t)sizeof bytes) {}
+    int is_called = 0;
+    ssize_t i, n;
+    do {
+        n = read(wake->reader, bytes, sizeof bytes);
+        for (i = 0; i < n; i++) is_called |= bytes[i] != WAKE_HINT;
+    } while (n == (ssize_t)sizeof bytes);
+    return is_called;
 }
 
 /* ---- condition variable on the monotonic clock ---- */

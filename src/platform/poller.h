@@ -8,8 +8,11 @@
 
 /* WATCH_GONE alone: nothing but the end of the connection, which cannot be masked. WATCH_EXCLUSIVE: of the processes that
    watch it, not all need to be told; such a descriptor is watched or not, and nothing else can be changed.
+   WATCH_END: that the peer has ended its side, with octets before that unread, told of as WATCH_READ; where the kernel
+   cannot, as WATCH_GONE.
    WATCH_EDGE: told of once each time it is written to, and never read; only where poller_has_edges. */
-enum { WATCH_READ = 1, WATCH_WRITE = 2, EVENT_GONE = 4, WATCH_GONE = 8, WATCH_EXCLUSIVE = 16, WATCH_EDGE = 32 };
+enum { WATCH_READ = 1, WATCH_WRITE = 2, EVENT_GONE = 4, WATCH_GONE = 8, WATCH_EXCLUSIVE = 16, WATCH_EDGE = 32,
+       WATCH_END = 64 };
 
 typedef struct { void *item; int flags; } event_t;
 

@@ -9,7 +9,7 @@ enum { EPOLL_MOST = 64 };
 
 static inline uint32_t poller_epoll_mask(int flags) {
     return (flags & WATCH_READ ? EPOLLIN : 0) | (flags & WATCH_WRITE ? EPOLLOUT : 0)
-           | (flags & WATCH_EXCLUSIVE ? EPOLLEXCLUSIVE : 0) | (flags & WATCH_EDGE ? (uint32_t)EPOLLET : 0);
+           | (flags & WATCH_END ? EPOLLRDHUP : 0) | (flags & WATCH_EXCLUSIVE ? EPOLLEXCLUSIVE : 0) | (flags & WATCH_EDGE ? (uint32_t)EPOLLET : 0);
 }
 
 static inline int poller_epoll_open(int wake_fd) {
@@ -44,7 +44,7 @@ static inline int poller_epoll_wait(int epoll, wake_t *wake, event_t *events, in
             continue;
         }
         events[count].item = ready[i].data.ptr;
-        events[count].flags = (mask & EPOLLIN ? WATCH_READ : 0) | (mask & EPOLLOUT ? WATCH_WRITE : 0)
+        events[count].flags = (mask & (EPOLLIN | EPOLLRDHUP) ? WATCH_READ : 0) | (mask & EPOLLOUT ? WATCH_WRITE : 0)
                               | (mask & (EPOLLERR | EPOLLHUP) ? EVENT_GONE : 0);
         count++;
     }

@@ -2,6 +2,10 @@
    Included by poller.h only. */
 #include <poll.h>
 
+#if !defined(POLLRDHUP)
+#define POLLRDHUP 0
+#endif
+
 typedef struct {
     struct pollfd *fds;  /* [0] is the wake handle */
     void **items;
@@ -57,7 +61,8 @@ static inline int poller_poll_watch(poll_set_t *set, int fd, int after, void *it
         set->places[fd] = place;
     }
     set->fds[place].fd = fd;
-    set->fds[place].events = (short)((after & WATCH_READ ? POLLIN : 0) | (after & WATCH_WRITE ? POLLOUT : 0));
+    set->fds[place].events = (short)((after & WATCH_READ ? POLLIN : 0) | (after & WATCH_WRITE ? POLLOUT : 0)
+                                      | (after & WATCH_END ? POLLRDHUP : 0));
     set->fds[place].revents = 0;
     set->items[place] = item;
     return 0;
@@ -90,7 +95,7 @@ static inline int poller_poll_wait(poll_set_t *set, wake_t *wake, event_t *event
         short mask = set->fds[i].revents;
         if (mask) {
             events[count].item = set->items[i];
-            events[count].flags = (mask & POLLIN ? WATCH_READ : 0) | (mask & POLLOUT ? WATCH_WRITE : 0)
+            events[count].flags = (mask & (POLLIN | POLLRDHUP) ? WATCH_READ : 0) | (mask & POLLOUT ? WATCH_WRITE : 0)
                                   | (mask & (POLLERR | POLLHUP | POLLNVAL) ? EVENT_GONE : 0);
             count++;
             n--;

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from harness import machine
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("resets", "floods", "idle", "giant", "disk", "memory", "slow")
+SCRIPTS = ("resets", "floods", "idle", "giant", "disk", "memory", "handshakes", "files", "slow")
 
 
 def main():

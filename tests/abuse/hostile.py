@@ -11,6 +11,7 @@ import json
 import resource
 import select
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -36,6 +37,17 @@ def post(fields, begun=b""):
     return b"POST /content HTTP/1.1\r\nHost: test.example\r\n" + fields + b"\r\n\r\n" + begun
 
 
+def first_flight():
+    """What a client of TLS sends first, for a new connection."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
+
+
+HELLO = first_flight()
+BOMB = b"0-," * 1200 + b"0-"
+
 KINDS = {
     "head": Kind(b"GET / HTTP/1.1\r\nHost: test.example\r\nX-Slow: ", drip=b"x"),
     "content": Kind(post(b"Content-Length: 100000"), drip=b"x"),
@@ -45,6 +57,12 @@ KINDS = {
     "idle": Kind(b"GET / HTTP/1.1\r\nHost: test.example\r\n\r\n"),
     "silent": Kind(b""),
     "resetting": Kind(b"GET / HT", resets=True),
+    "half_hello": Kind(HELLO[: len(HELLO) // 2]),
+    "hello": Kind(HELLO),
+    "hello_resets": Kind(HELLO, resets=True),
+    "bomb": Kind(
+        b"GET /s/large.bin HTTP/1.1\r\nHost: test.example\r\nRange: bytes=" + BOMB + b"\r\n\r\n", sip=512
+    ),
 }
 
 

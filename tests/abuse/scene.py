@@ -90,6 +90,11 @@ class Victim(Process):
         self.wait_started()
         self.before = self.descriptors()
 
+    @property
+    def address(self):
+        """Where the scripts ask: the last one, which has no TLS if another has."""
+        return ("127.0.0.1", self.ports[-1])
+
     def status(self, name):
         """A figure of /proc/PID/status, in octets."""
         text = Path(f"/proc/{self.pid}/status").read_text()
@@ -192,9 +197,11 @@ class Normal(threading.Thread):
     PER_SECOND = 30
     PATIENCE = 5.0
 
-    def __init__(self, address):
+    def __init__(self, address, tls=None):
+        """tls: the context of an ssl client."""
         super().__init__(daemon=True)
         self.address = address
+        self.tls = tls
         self.kept = None
         self.took = []
         self.failures = []
@@ -213,7 +220,7 @@ class Normal(threading.Thread):
             self.kept.close()
 
     def ask_anew(self):
-        with Client(self.address, timeout=self.PATIENCE) as client:
+        with Client(self.address, timeout=self.PATIENCE, tls=self.tls) as client:
             assert client.ask().text == "hello"
 
     def ask_kept(self):
@@ -226,7 +233,7 @@ class Normal(threading.Thread):
             except ConnectionError:
                 pass
             # It was closed while it was idle: every client asks once more then (RFC 9112, 9.5).
-        client = Client(self.address, timeout=self.PATIENCE)
+        client = Client(self.address, timeout=self.PATIENCE, tls=self.tls)
         client.send(request())
         return self.take_answer(client)
 

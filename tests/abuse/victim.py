@@ -14,7 +14,12 @@ MEGABYTE = PIECE * 16
 
 def application(environ, start_response):
     query = {name: values[-1] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
-    return PATHS[environ["PATH_INFO"]](environ, start_response, query)
+    return PATHS.get(environ["PATH_INFO"], unknown)(environ, start_response, query)
+
+
+def unknown(environ, start_response, query):
+    start_response("404 Not Found", [TEXT, ("Content-Length", "0")])
+    return []
 
 
 def hello(environ, start_response, query):

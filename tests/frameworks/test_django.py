@@ -123,3 +123,17 @@ def test_behind_a_proxy(serve, is_trusted, header):
     assert answer["secure"] == is_trusted
     assert answer["ip"] == ("192.0.2.1" if is_trusted else "127.0.0.1")
     assert answer["url"] == ("https://shop.example/about/x" if is_trusted else f"{server.url}/about/x")
+
+
+def test_compressed(serve):
+    server = serve(django_app.application, validate=False, compress="gzip")
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        page = client.get("/admin/", follow_redirects=True)
+        assert "csrfmiddlewaretoken" in page.text
+        assert page.headers["Content-Encoding"] == "gzip"
+        assert page.headers["Vary"] == "Cookie, Accept-Encoding"
+        style = client.get("/static/admin/css/base.css")  # a FileResponse
+        assert style.headers["Content-Encoding"] == "gzip"
+        assert style.text.startswith("/*")
+        again = client.get("/admin/login/", headers={"Sec-Fetch-Site": "cross-site"})
+        assert "Content-Encoding" not in again.headers

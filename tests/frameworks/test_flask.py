@@ -175,3 +175,15 @@ def test_under_a_prefix(serve):
     with server.connect() as client:
         answer = client.ask("/shop/path/x", fields=[("SCRIPT_NAME", "/shop")])
     assert json.loads(answer.content)["url"] == "http://test.example/shop/path/x"
+
+
+def test_compressed(serve):
+    server = serve(app, validate=False, compress="br,gzip", compress_min_length=1)
+    with httpx.Client(base_url=server.url, trust_env=False, headers={"Accept-Encoding": "gzip"}) as client:
+        page = client.get("/path/" + "x" * 99)
+        assert page.json()["name"] == "x" * 99
+        stream = client.get("/stream")
+        assert stream.text == "".join(f"{number} /stream\n" for number in range(100))
+        assert page.headers["Content-Encoding"] == stream.headers["Content-Encoding"] == "gzip"
+        assert int(page.headers["Content-Length"]) < 200
+        assert "Content-Encoding" not in client.get("/memory").headers

@@ -1,7 +1,6 @@
 """curl, requests, httpx and wrk: what people's clients make of it."""
 
 import json
-import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +9,11 @@ import httpx
 import pytest
 import requests
 
-from support import TEXT, echo, text
+from support import ENVIRONMENT, TEXT, echo, text
 
 CURL = shutil.which("curl")
 needs_curl = pytest.mark.skipif(not CURL, reason="no curl here")
 WRK = shutil.which("wrk")
-# What is preloaded for the server (a sanitizer) is not meant for its clients.
-ENVIRONMENT = {**os.environ, "LD_PRELOAD": ""}
 
 
 def describe(environ, start_response):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from support import PATIENCE, TEXT, Body, Client, Gate, request, target_of, wait_until
+from support import PATIENCE, TEXT, Body, Gate, request, target_of, wait_until
 
 each_way = pytest.mark.parametrize("way", ["write", "block"])
 
@@ -187,7 +187,7 @@ def test_revoked_at_any_moment(serve):
     def ask():
         while time.monotonic() < until:
             try:
-                with Client(server.address) as client:
+                with server.connect() as client:
                     response = client.ask()
             except ConnectionError:
                 statuses.append("reset")

@@ -55,12 +55,12 @@ ANSWERS = {
 }
 
 
-def use(address, seed, stop, wrong, counts):
+def use(connect, seed, stop, wrong, counts):
     """Ask for random things over kept connections, pipelined now and then, and look at every answer."""
     choice = random.Random(seed)
     asked = 0
     while not stop.is_set():
-        with Client(address) as client:
+        with connect() as client:
             for _ in range(choice.randrange(1, 30)):
                 kinds = choice.choices(
                     list(ANSWERS), weights=(10, 4, 4, 2, 1, 3), k=choice.choice((1, 1, 1, 4))
@@ -85,7 +85,7 @@ def test_the_lead_is_taken_all_the_time(serve):
     server = serve(mixed, validate=False, tick=0.00002)
     wrong, counts, stop = [], [], threading.Event()
     users = [
-        threading.Thread(target=use, args=(server.address, seed, stop, wrong, counts), daemon=True)
+        threading.Thread(target=use, args=(server.connect, seed, stop, wrong, counts), daemon=True)
         for seed in range(6)
     ]
     for user in users:
@@ -102,11 +102,11 @@ def test_the_lead_is_taken_all_the_time(serve):
     assert server.count("requests") == sum(counts)
 
 
-def leave(address, seed, until):
+def leave(connect, seed, until):
     """Ask for random things, some of which need the disk, and reset before or amid the answer."""
     choice = random.Random(seed)
     while time.monotonic() < until:
-        client = Client(address, receive_buffer=4096)
+        client = connect(receive_buffer=4096)
         try:
             kind = choice.choice(("nap", "stream", "much", "content"))
             if kind == "content":
@@ -136,7 +136,7 @@ def test_the_lead_is_taken_thousands_of_times_a_second(serve):
     try:
         wait_until(lambda: server.count("requests") > 100, "the first of them")
         began, taken = time.monotonic(), server.count("lead_taken")
-        leave(server.address, server.threads, began + 1)
+        leave(server.connect, server.threads, began + 1)
         wait_until(lambda: server.count("lead_taken") - taken > 5000, server.server.counters, 60)
         seconds = time.monotonic() - began
     finally:

@@ -360,7 +360,7 @@ cdef int read_chunked(stream_t* stream, const limits_t* limits, buffer_t* said) 
     while True:
         size = stream.arrived - stream.begin
         copy = copy_of(stream.data + stream.begin, size)
-        result = chunked_feed(&chunked, limits, copy, size, &consumed, &decoded)
+        result = chunked_feed(&chunked, limits, limits.content, copy, size, &consumed, &decoded)
         insist(consumed <= size and decoded <= consumed, b"no more used than given, no more decoded than used")
         insist(result != NEED_MORE or consumed == size, b"all is used while more is needed")
         insist(memcmp(copy + consumed, stream.data + stream.begin + consumed, size - consumed) == 0,
@@ -376,7 +376,7 @@ cdef int read_chunked(stream_t* stream, const limits_t* limits, buffer_t* said) 
     insist(chunked.content <= limits.content, b"the content is within its limit")
     if result == CONTENT_DONE:
         check_chunked(stream.data + start, stream.data + stream.begin, said.data + content, chunked.content)
-        insist(chunked_feed(&chunked, limits, said.data, 0, &consumed, &decoded) == CONTENT_DONE, b"done is done")
+        insist(chunked_feed(&chunked, limits, limits.content, said.data, 0, &consumed, &decoded) == CONTENT_DONE, b"done is done")
     note(said, &chunked, sizeof(chunked))
     return result
 

@@ -40,6 +40,20 @@ def tell(environ, start_response):
     return [json.dumps({key: environ.get(key) for key in keys}).encode()]
 
 
+def shared(environ, start_response):
+    """Whether others may run it at the same time: another thread, another process."""
+    start_response("200 OK", TEXT)
+    return [f"{environ['wsgi.multithread']} {environ['wsgi.multiprocess']}".encode()]
+
+
+def secure(environ, start_response):
+    """What is known of TLS, as JSON, and who answers."""
+    known = {key: value for key, value in environ.items() if key.startswith("SSL_") or key == "HTTPS"}
+    start_response("200 OK", [("Content-Type", "application/json")])
+    known |= {"scheme": environ["wsgi.url_scheme"], "port": environ["SERVER_PORT"], "worker": os.getpid()}
+    return [json.dumps(known).encode()]
+
+
 def variables(environ, start_response):
     """What the process has in its environment, as JSON."""
     start_response("200 OK", [("Content-Type", "application/json")])

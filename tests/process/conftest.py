@@ -1,10 +1,12 @@
 """The process tests run for each poller, those of the end also with one thread."""
 
+import contextlib
+import functools
 import sys
 
 import pytest
 
-from process.family import Configured, Site
+from process.family import Configured, Site, run_as_nobody
 
 POLLERS = ["epoll", "poll"] if sys.platform == "linux" else ["poll"]
 
@@ -54,3 +56,19 @@ def start_site(start, site):
 @pytest.fixture
 def configured(start, site, tmp_path):
     return Configured(start, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def interpreter():
+    """A Python that others than root can run: this one may be in a directory of root's."""
+    version = "{}.{}".format(*sys.version_info)
+    for path in (sys.executable, f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
+        with contextlib.suppress(OSError):
+            if run_as_nobody(path, "-c", "import identity_app, fastwsgi._crew").returncode == 0:
+                return path
+    pytest.skip("nobody can run this Python, or read these files")
+
+
+@pytest.fixture
+def start_public(start, interpreter):
+    return functools.partial(start, interpreter=interpreter)

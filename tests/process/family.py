@@ -3,13 +3,16 @@
 import contextlib
 import json
 import os
+import pwd
 import resource
 import signal
+import subprocess
 import time
 
 import psutil
 import pytest
 
+from subprocesses import PYTHONPATH
 from support import PATIENCE, wait_until
 
 # The ways in which workers come by the application and by their connections.
@@ -155,3 +158,18 @@ def limited(pid, what, number):
         yield
     finally:
         resource.prlimit(pid, what, before)
+
+
+def run_as_nobody(interpreter, *arguments):
+    return subprocess.run(
+        [interpreter, *arguments],
+        user="nobody",
+        group=pwd.getpwnam("nobody").pw_gid,
+        extra_groups=[],
+        cwd="/",
+        env={"PYTHONPATH": PYTHONPATH},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

@@ -156,7 +156,7 @@ class LoadClient(threading.Thread):
         if self.client:
             return
         try:
-            self.client = Client(self.load.address, timeout=self.load.patience)
+            self.client = Client(self.load.address, timeout=self.load.patience, tls=self.load.tls)
         except (ConnectionRefusedError, FileNotFoundError):
             if not self.load.may_refuse:
                 raise
@@ -242,8 +242,10 @@ class Load:
         patience=PATIENCE,
         may_refuse=False,
         may_fail=False,
+        tls=None,
     ):
-        """Start. `work`: how long the application takes for a GET; `wrk`: so many connections of wrk beside.
+        """Start. `work`: how long the application takes for a GET; `wrk`: so many connections of wrk beside;
+        `tls`: the context of clients that speak it, TLS 1.2, as tickets come unasked in TLS 1.3.
 
         may_fail: failures do not end the waiting for something; the test looks at them itself.
         """
@@ -253,6 +255,7 @@ class Load:
         self.patience = patience
         self.may_refuse = may_refuse
         self.may_fail = may_fail
+        self.tls = tls
         self.numbers = itertools.count(1)
         self.report = Report()
         self.lock = threading.Lock()

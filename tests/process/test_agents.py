@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import brotli
 import pytest
 
 from process.family import stop, wait_for_workers
@@ -99,8 +100,10 @@ class Collector(ThreadingHTTPServer):
 class CollectorHandler(BaseHTTPRequestHandler):
     def do_POST(self):
         content = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers["Content-Encoding"] == "gzip":
-            content = gzip.decompress(content)
+        # Sentry takes what is installed.
+        coding = self.headers["Content-Encoding"]
+        if coding is not None:
+            content = {"gzip": gzip.decompress, "br": brotli.decompress}[coding](content)
         for line in content.splitlines():
             event = json.loads(line)
             for exception in event.get("exception", {}).get("values", ()):

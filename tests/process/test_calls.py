@@ -1,6 +1,5 @@
 """How many system calls an answer takes, as strace sees them."""
 
-import os
 import re
 import shutil
 import signal
@@ -8,11 +7,9 @@ import subprocess
 
 import pytest
 
-from support import request
+from support import ENVIRONMENT, request
 
 STRACE = shutil.which("strace")
-# What is preloaded for the server (a sanitizer) is not meant for strace.
-ENVIRONMENT = {**os.environ, "LD_PRELOAD": ""}
 
 # A leader that the machine or strace holds up may lose the lead: then an answer leaves in parts.
 ATTEMPTS = 5

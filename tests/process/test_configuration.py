@@ -190,14 +190,14 @@ def test_gunicorns_file(serve_alone, tmp_path):
         ({}, (), {"FASTWSGI_THREAD": "3"}, "FASTWSGI_THREAD is no setting; did you mean FASTWSGI_THREADS?"),
         ({"conf.py": "1/0\n"}, ("-c", "conf.py"), {}, "conf.py, line 1: ZeroDivisionError: division by zero"),
         (
-            {"conf.py": "certfile = 'x.pem'\n"},
+            {"conf.py": "keyfile = 'x.pem'\n"},
             ("-c", "conf.py"),
             {},
-            "conf.py: certfile: fastwsgi has no TLS yet, and would serve without; leave it to a proxy",
+            "keyfile: x.pem is the key of what? give certfile, too",
         ),
         ({}, ("-c", "no.toml"), {}, "cannot read no.toml: No such file or directory"),
     ],
-    ids=["file", "variable", "conf", "certfile", "missing"],
+    ids=["file", "variable", "conf", "keyfile", "missing"],
 )
 @pytest.mark.parametrize(
     "command", [(), ("--check-config",), ("--print-config",)], ids=["serve", "check", "print"]
@@ -247,6 +247,14 @@ def test_what_only_serving_would_show(run, arguments, words):
     code, output, lines = run("--check-config", *arguments, "apps:hello")
     assert (code, output, len(lines)) == (1, "", 1)
     assert words in lines[0]
+
+
+@pytest.mark.parametrize("command", [(), ("--workers", "0"), ("--check-config",)], ids=" ".join)
+def test_a_coding_whose_package_is_missing(run, tmp_path, command):
+    write(tmp_path, {"brotli.py": "raise ImportError\n"})
+    code, output, lines = run("-b", "127.0.0.1:0", "--compress", "gzip,br", *command, "apps:hello")
+    assert (code, output, len(lines)) == (1, "", 1)
+    assert lines[0].startswith("fastwsgi: compress: br needs the module brotli")
 
 
 def test_nothing_listens_while_checking(run, short_path, tmp_path):

@@ -1,8 +1,8 @@
 """--user, --group and --umask: a server that was started as root and is not."""
 
-import contextlib
-import functools
+import base64
 import grp
+import hashlib
 import json
 import os
 import pwd
@@ -10,14 +10,13 @@ import resource
 import signal
 import stat
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from process.family import stop, wait_for_workers, workers_of
-from subprocesses import PYTHONPATH, Process
+from process.family import run_as_nobody, stop, wait_for_workers, workers_of
+from subprocesses import Process
 from support import Client, request, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up being root")
@@ -31,37 +30,6 @@ AS_NOBODY = {
     "getegid": NOBODY.pw_gid,
     "getgroups": sorted(os.getgrouplist("nobody", NOBODY.pw_gid)),
 }
-
-
-def run_as_nobody(interpreter, *arguments):
-    return subprocess.run(
-        [interpreter, *arguments],
-        user="nobody",
-        group=NOBODY.pw_gid,
-        extra_groups=[],
-        cwd="/",
-        env={"PYTHONPATH": PYTHONPATH},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-@pytest.fixture(scope="module")
-def interpreter():
-    """A Python that others than root can run: this one may be in a directory of root's."""
-    version = "{}.{}".format(*sys.version_info)
-    for path in (sys.executable, f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
-        with contextlib.suppress(OSError):
-            if run_as_nobody(path, "-c", "import identity_app, fastwsgi._crew").returncode == 0:
-                return path
-    pytest.skip("nobody can run this Python, or read these files")
-
-
-@pytest.fixture
-def start_public(start, interpreter):
-    return functools.partial(start, interpreter=interpreter)
 
 
 @pytest.fixture
@@ -136,6 +104,20 @@ def test_files_have_the_owner_and_mode(start_public, open_path):
         assert client.ask().status == 200
     wait_until(lambda: paths["access"].read_text().count("\n") == 1, "a line")
     wait_until(lambda: "reopened" in paths["error"].read_text(), "a message")
+    server.stop()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_passwords_that_only_root_may_read(start_public, open_path, alone):
+    path = open_path / "passwords"
+    digest = base64.b64encode(hashlib.pbkdf2_hmac("sha256", b"sesame", b"salt", 10)).decode()
+    path.write_text(f"ann:pbkdf2_sha256$10$salt${digest}\n")
+    path.chmod(0o600)
+    server = start_public("--user", "nobody", "--route", f"/ auth={path}", "identity_app:app", alone=alone)
+    assert server.ask().status == 401
+    credentials = base64.b64encode(b"ann:sesame").decode()
+    answer = server.ask(fields=[("Authorization", f"Basic {credentials}")])
+    assert json.loads(answer.text)["now"] == AS_NOBODY
     server.stop()
 
 

@@ -449,3 +449,9 @@ def test_a_wrong_variable_is_one_line(start):
     assert server.wait() == 1
     [line] = server.lines
     assert line.startswith("fastwsgi: FORWARDED_ALLOW_IPS: '10.0.0.1/8' is not")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_what_the_application_hears_of_other_workers(start, workers):
+    server = start("--workers", str(workers), "apps:shared")
+    assert server.ask().text == f"True {workers > 1}"

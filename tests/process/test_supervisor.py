@@ -213,16 +213,26 @@ def test_terminated_twice_a_worker_leaves_at_once(start_site, site):
     stop(server)
 
 
+def has_not_ended(process):
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 def test_the_workers_of_a_supervisor_that_is_gone_leave(start_site):
     server = start_site()
     with load(server.address) as running, server.connect() as client:
         running.wait_answers()
         client.send(request("/hold/it"))
         server.waits("it")
+        workers = [psutil.Process(pid) for pid in workers_of(server)]
         running.listening_ends()
         server.signal(signal.SIGKILL)
         server.process.wait()
         wait_until(lambda: refused(server), "connections being refused")
+        wait_until(lambda: sum(has_not_ended(each) for each in workers) == 1, "the other one having left")
+        [waiting] = filter(has_not_ended, workers)
+        used = sum(waiting.cpu_times()[:2])
+        time.sleep(0.5)
+        assert sum(waiting.cpu_times()[:2]) - used < 0.25, "it waits without turning in a circle"
         server.go_on("it")
         assert client.read_response().text == "/hold/it"
     running.report.check()

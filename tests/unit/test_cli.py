@@ -69,7 +69,7 @@ def test_switches_and_short_options(argv, settings):
         (["--threads", "--no-daemon", "app"], "--threads needs a value: --threads N"),
         (["--thread", "8", "app"], "unknown option --thread; did you mean --threads?"),
         (["--threds=8", "app"], "unknown option --threds; did you mean --threads?"),
-        (["--frobnicate", "app"], "unknown option --frobnicate"),
+        (["--jabberwock", "app"], "unknown option --jabberwock"),
         (["-x", "app"], "unknown option -x"),
         (["--threads"], "--threads needs a value: --threads N"),
         (["--threads", "--bind=:80", "app"], "--threads needs a value: --threads N"),

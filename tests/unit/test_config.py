@@ -43,6 +43,47 @@ def test_sizes(text, size):
     assert Settings(response_buffer=text).response_buffer == size
 
 
+@pytest.mark.parametrize(
+    ("value", "codings"),
+    [
+        ("off", ()),
+        (False, ()),
+        ((), ()),
+        ("on", ("gzip",)),
+        ("gzip", ("gzip",)),
+        (" BR:5 , gzip", ("br:5", "gzip")),
+        (["zstd:19", "br:0"], ("zstd:19", "br:0")),
+    ],
+)
+def test_codings(value, codings):
+    settings = Settings(compress=value)
+    assert settings.compress == codings
+    assert Settings(compress=OPTIONS["compress"].kind.show(codings)).compress == codings
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "deflate", "gzip,", "gzip,gzip:3", "gzip:0", "gzip:10", "br:12", "zstd:20", "br:", "br:x", 6, [1]],
+)
+def test_wrong_codings(value):
+    with pytest.raises(ConfigError, match=r"^compress: .* is not off or a list of gzip, br, zstd"):
+        Settings(compress=value)
+
+
+def test_media_types():
+    settings = Settings(compress_types="Text/* , *+json,application/json")
+    assert settings.compress_types == ("text/*", "*+json", "application/json")
+    assert settings == Settings(compress_types=OPTIONS["compress_types"].kind.show(settings.compress_types))
+
+
+@pytest.mark.parametrize(
+    "value", ["text/html; charset=utf-8", "text/ html", "*/*", "t\xe9xt/html", 5, ["x" * 128]]
+)
+def test_wrong_media_types(value):
+    with pytest.raises(ConfigError, match=r"^compress_types: .* is not a list of media types"):
+        Settings(compress_types=value)
+
+
 @pytest.mark.parametrize("text", ["", "k", "-1", "1.5m", "1x", "1 000", "9999999t", -1, 1.5, True, None])
 def test_wrong_sizes(text):
     with pytest.raises(ConfigError, match=r"^response_buffer: .* is not a size such as 64k, 100m or 1g"):

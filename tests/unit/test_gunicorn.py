@@ -65,6 +65,7 @@ def test_without_its_control_socket_there_is_none_of_ours():
 
 SAME = """
 import multiprocessing
+import ssl
 bind = "0.0.0.0:8000, unix://run/shop.sock,tcp://127.0.0.1:81,localhost"
 workers = multiprocessing.cpu_count() * 0 + 3
 threads = "2"
@@ -97,7 +98,14 @@ pythonpath = "lib"
 chdir = None
 header_map = "refuse"
 reload = False
-certfile = None
+certfile = "shop.pem"
+keyfile = "shop.key"
+ca_certs = "ca.pem"
+cert_reqs = ssl.CERT_REQUIRED
+ciphers = "ECDHE+AESGCM"
+ssl_version = 2
+do_handshake_on_connect = False
+suppress_ragged_eofs = True
 """
 
 
@@ -136,6 +144,11 @@ def test_settings_that_are_ours(tmp_path):
         reuse_port=True,
         pythonpath="lib",
         header_map="refuse",
+        certfile="shop.pem",
+        keyfile="shop.key",
+        ca_certs="ca.pem",
+        cert_reqs="required",
+        ciphers="ECDHE+AESGCM",
     )
     assert translation.settings["workers"].origin == "conf.py: workers"
 
@@ -143,7 +156,7 @@ def test_settings_that_are_ours(tmp_path):
 @pytest.mark.parametrize(
     ("given", "remark"),
     [
-        ({"ssl_context": print}, "ssl_context (no TLS yet)"),
+        ({"ssl_version": "TLSv1_2"}, "ssl_version = 'TLSv1_2' (see --tls-protocol-min)"),
         ({"reload": True}, "reload (no reloader yet: send HUP)"),
         ({"tmp_upload_dir": "/spool"}, "tmp_upload_dir = '/spool' (set TMPDIR in the environment)"),
         ({"worker_class": "gevent"}, "worker_class = 'gevent' (workers have threads: see --threads)"),
@@ -187,11 +200,7 @@ def test_helpers_in_a_file_are_no_settings():
         ({"workers": "many"}, "conf.py: workers: 'many' is not auto or a whole number from 0 to 1024"),
         ({"bind": 8000}, "conf.py: bind: 8000 is not a list with at least one address"),
         ({"raw_env": ["A"]}, "conf.py: raw_env: ['A'] is not NAME=VALUE"),
-        (
-            {"certfile": "x.pem"},
-            "conf.py: certfile: fastwsgi has no TLS yet, and would serve without; leave it to a proxy",
-        ),
-        ({"keyfile": "x.pem"}, "conf.py: keyfile: fastwsgi has no TLS yet"),
+        ({"cert_reqs": 3}, "conf.py: cert_reqs: 3 is not one of none, optional, required"),
         ({"protocol": "uwsgi"}, "conf.py: protocol: fastwsgi serves HTTP alone"),
         ({"secure_scheme_headers": {}}, "conf.py: secure_scheme_headers: without X-FORWARDED-PROTO"),
         (

@@ -9,7 +9,14 @@ import sys
 import pytest
 
 from fastwsgi.errors import ConfigError
-from fastwsgi.listener import CAN_REUSE_PORT, Address, Listener, file_identity, open_listeners, parse_address
+from fastwsgi.listener import (
+    CAN_REUSE_PORT,
+    Address,
+    Listener,
+    file_identity,
+    open_listeners,
+    parse_address,
+)
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="abstract names are of Linux")
 
@@ -50,6 +57,8 @@ def listen():
         ("unix:x.sock", Address("unix:x.sock", unix="x.sock")),
         ("unix:@name", Address("unix:@name", unix="@name")),
         ("fd://3", Address("fd://3", fd=3)),
+        ("http://:80", Address("http://:80", "", 80, scheme="http")),
+        ("https://unix:/x", Address("https://unix:/x", unix="/x", scheme="https")),
     ],
 )
 def test_addresses(text, address):
@@ -71,7 +80,7 @@ def test_addresses(text, address):
             "'\N{SUPERSCRIPT TWO}' is not a port, a number from 0 (any free one) to 65535",
         ),
         ("localhost:" + "9" * 5000, f"'{'9' * 5000}' is not a port, a number from 0 (any free one) to 65535"),
-        ("http://127.0.0.1:8000", "give the address alone, such as 127.0.0.1:8000"),
+        ("tcp://127.0.0.1:8000", "give the address alone, such as 127.0.0.1:8000"),
         ("[]:8000", "give [::]:8000 for every address"),
         ("unix:", "the path is missing; give unix:/path/to/socket"),
         ("unix:@", "the path is missing; give unix:/path/to/socket"),
@@ -92,6 +101,18 @@ def test_the_same_address_twice(short_path):
         with pytest.raises(ConfigError) as caught:
             open_listeners([address, address], 10)
         assert str(caught.value) == f"cannot listen at {address} twice; give it once (--bind)"
+
+
+def test_where_tls_is_spoken(listen, short_path):
+    bind = ("127.0.0.1:0", f"http://unix:{short_path}/plain", f"unix:{short_path}/sealed", "https://[::1]:0")
+    listeners = listen(*(bind if has_ipv6() else bind[:3]))
+    for listener in listeners:
+        listener.mark(has_tls=True)
+    assert [listener.is_tls for listener in listeners] == [True, False, True, True][: len(listeners)]
+    urls = [listener.url.partition("://")[0] for listener in listeners]
+    assert urls == ["https", f"unix:{short_path}/plain", "https", "https"][: len(listeners)]
+    with pytest.raises(ConfigError, match=r"cannot listen at 127.0.0.1:1 twice"):
+        listen("127.0.0.1:1", "http://127.0.0.1:1")
 
 
 @needs_ipv6

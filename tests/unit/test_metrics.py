@@ -155,6 +155,8 @@ def test_every_metric_is_documented(tmp_path, board):
             "sys/fs/cgroup/cpu.stat": "throttled_usec 0\n",
         },
     )
-    named = re.findall("^# TYPE (\\S+)", exposition([board], tmp_path).decode(), re.MULTILINE)
+    text = exposition([board], tmp_path, [("shop.example", "/etc/shop.pem", 2e9)]).decode()
+    assert 'fastwsgi_certificate_end_seconds{name="shop.example",file="/etc/shop.pem"} 2000000000' in text
+    named = re.findall("^# TYPE (\\S+)", text, re.MULTILINE)
     documented = re.findall(r"^\| `(fastwsgi_\w+)", PAGE.read_text(), re.MULTILINE)
     assert sorted(documented) == sorted(named)

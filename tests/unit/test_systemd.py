@@ -7,8 +7,10 @@ import time
 
 import pytest
 
+from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
 from fastwsgi.systemd import Manager, handed_over, watchdog_interval
+from fastwsgi.worker import with_activated
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -108,3 +110,11 @@ def test_sockets_handed_over(environ, sockets):
 def test_no_number_of_sockets(count):
     with pytest.raises(ConfigError, match="this is not a number of sockets"):
         handed_over({"LISTEN_PID": "7", "LISTEN_FDS": count}, 7)
+
+
+def test_names_of_sockets_that_say_what_is_spoken(monkeypatch):
+    for name, value in (("PID", str(os.getpid())), ("FDS", "3"), ("FDNAMES", "http:web.socket:https")):
+        monkeypatch.setenv(f"LISTEN_{name}", value)
+    settings = with_activated(Settings(certfile="x.pem"))
+    assert settings.bind == ("http://fd://3", "fd://4", "https://fd://5")
+    assert with_activated(settings) is settings

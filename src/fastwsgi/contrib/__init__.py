@@ -1,0 +1,1 @@
+"""What goes with other projects; nothing here is needed without them."""

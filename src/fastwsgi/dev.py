@@ -1,0 +1,120 @@
+"""`fastwsgi dev`: the command as developers want it, and with --tls a certificate for this machine.
+
+command_line(["app:app", "--tls"])      # what the command is given instead
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastwsgi.config import Settings
+from fastwsgi.errors import ConfigError
+
+# What follows wins over it.
+ALWAYS = ("--workers", "1", "--access-logfile", "-")
+
+SWITCH = "--tls"
+
+LIFETIME_DAYS = 90
+# One that ends so soon is replaced.
+LEAST_DAYS = 7
+
+
+def command_line(words: Sequence[str]) -> list[str]:
+    """The words of a command line for those behind `dev`; makes a certificate if they want one.
+
+    Raises ConfigError if that is not possible.
+    """
+    own = list(words[: words.index("--")] if "--" in words else words)
+    rest = list(words[len(own) :])
+    if SWITCH not in own:
+        return [*ALWAYS, *own, *rest]
+    own = [word for word in own if word != SWITCH]
+    return [*ALWAYS, "--certfile", str(certificate_file()), *own, *rest]
+
+
+def certificate_file() -> Path:
+    """A file with a certificate for localhost and its key, kept from one start to the next."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    file = Path(cache, "fastwsgi", "localhost.pem")
+    if days_left(file) < LEAST_DAYS:
+        content = self_signed()
+        try:
+            write(file, content)
+        except OSError as error:
+            raise ConfigError(f"{SWITCH}: cannot write {file}: {error.strerror}") from None
+        if sys.stderr is not None:
+            print(
+                f"fastwsgi: a certificate for localhost is in {file}; browsers ask whether to trust it, and "
+                f"curl takes it with --cacert {file}",
+                file=sys.stderr,
+            )
+    return file
+
+
+def days_left(file: Path) -> int:
+    """How long a certificate is good; 0 for what is none."""
+    from fastwsgi.tls import Policy
+
+    try:
+        return Policy.of(Settings(certfile=str(file))).read().certificates[0].days_left()
+    except ConfigError:
+        return 0
+
+
+def write(file: Path, content: bytes) -> None:
+    """Write a file for its owner alone; it is there as a whole, or as it was."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = file.with_suffix(f".{os.getpid()}")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(fd, "wb") as opened:
+            opened.write(content)
+        new.replace(file)
+    except BaseException:
+        new.unlink()
+        raise
+
+
+def self_signed() -> bytes:
+    """PEM of a new certificate for localhost, signed by itself, and of its key; raise ConfigError without
+    the package that can do that.
+    """
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+    except ImportError:
+        raise ConfigError(
+            f"{SWITCH} makes a certificate with the package cryptography: pip install 'fastwsgi[tls]', or "
+            "give one (--certfile)"
+        ) from None
+    import datetime
+    import ipaddress
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [
+        x509.DNSName("localhost"),
+        x509.DNSName("*.localhost"),
+        *(x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")),
+    ]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=LIFETIME_DAYS))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

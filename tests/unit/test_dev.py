@@ -1,0 +1,79 @@
+"""`fastwsgi dev`: what it stands for, and its certificate."""
+
+import ssl
+import subprocess
+import sys
+
+import pytest
+
+from certificates import AUTHORITY, Meeting
+from fastwsgi.arguments import parse
+from fastwsgi.cli import main
+from fastwsgi.config import Settings
+from fastwsgi.dev import certificate_file, command_line
+from fastwsgi.errors import ConfigError
+from fastwsgi.tls import Policy, Tls
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/fastwsgi/localhost.pem"
+
+
+def test_what_it_stands_for():
+    arguments = parse(command_line(["app:app", "--workers", "2"]))
+    assert arguments.application == "app:app"
+    assert arguments.settings == {"workers": 2, "access_logfile": "-"}
+
+
+def test_with_tls(cache, capsys):
+    arguments = parse(command_line(["--tls", "app:app"]))
+    assert arguments.settings["certfile"] == str(cache)
+    assert cache.stat().st_mode & 0o777 == 0o600
+    assert f"--cacert {cache}" in capsys.readouterr().err
+    policy = Policy.of(Settings(certfile=str(cache)))
+    tls = Tls(policy, policy.read())
+    client = ssl.create_default_context(cafile=cache)
+    for name in ("localhost", "127.0.0.1", "::1"):
+        assert Meeting(tls.context, client, name).client.version() == "TLSv1.3"
+    # The same the next time.
+    before = cache.read_bytes()
+    assert certificate_file().read_bytes() == before
+    assert capsys.readouterr().err == ""
+
+
+def test_a_certificate_is_replaced_before_it_ends(cache):
+    certificate_file()
+    cache.write_text("".join(AUTHORITY.issue("localhost", days=6.5)))
+    assert certificate_file().read_text().count("BEGIN") == 2
+    assert "localhost" in Policy.of(Settings(certfile=str(cache))).read().certificates[0].names
+    assert Policy.of(Settings(certfile=str(cache))).read().certificates[0].days_left() > 80
+    assert [path.name for path in cache.parent.iterdir()] == ["localhost.pem"]
+
+
+def test_without_the_package(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    assert main(["dev", "--tls", "app:app"]) == 1
+    assert capsys.readouterr().err == (
+        "fastwsgi: --tls makes a certificate with the package cryptography: pip install 'fastwsgi[tls]', "
+        "or give one (--certfile)\n"
+    )
+
+
+def test_where_nothing_can_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"--tls: cannot write .*localhost.pem: Not a directory"):
+        certificate_file()
+
+
+def test_an_application_called_dev_needs_its_name():
+    said = subprocess.run(
+        [sys.executable, "-m", "fastwsgi", "dev", "--print-config", "--tls", "shop:app"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 'app = "shop:app"' in said.stdout
+    assert 'access_logfile = "-"' in said.stdout
