@@ -25,11 +25,11 @@ from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journa
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
     EVENT_GONE, SHUT_RDWR, SHUT_WR, WATCH_EDGE, WATCH_EXCLUSIVE, WATCH_READ, WATCH_WRITE, condition_init, event_t,
-    head_load, head_take, line_load, line_store, listen, platform_accept, platform_has_octets, platform_hears_nothing,
-    platform_is_listening, platform_stop_hearing, platform_wait_readable, platform_would_block, pointer_store_relaxed,
-    poller_close, poller_has_edges, poller_open, poller_wait, poller_watch, pthread_cond_destroy,
-    pthread_mutex_destroy, pthread_mutex_init, shutdown, sockaddr_storage, socklen_t, wake_write, word_count,
-    word_load, word_load_relaxed, word_store, word_swap,
+    head_load, head_take, line_load, line_store, listen, platform_accept, platform_drop_new, platform_give_up,
+    platform_has_octets, platform_hear_near, platform_is_given_up, platform_is_listening, platform_reach,
+    platform_wait_readable, platform_would_block, pointer_store_relaxed, poller_close, poller_has_edges, poller_open,
+    poller_wait, poller_watch, pthread_cond_destroy, pthread_mutex_destroy, pthread_mutex_init, shutdown,
+    sockaddr_storage, socklen_t, wake_write, word_count, word_load, word_load_relaxed, word_store, word_swap,
 )
 from fastwsgi._refusals cimport REFUSAL_CONTENT_TIMEOUT, REFUSAL_HEAD_TIMEOUT, REFUSAL_SPOOL_FULL
 from fastwsgi._static cimport files_free
@@ -355,6 +355,8 @@ cdef connection_t* accept_one(loop_t* loop, listener_t* listener) noexcept nogil
         size = sizeof(address)
         fd = platform_accept(listener.fd, &address, &size)
         if fd >= 0:
+            if loop.hears_near:
+                platform_hear_near(fd, False)
             connection = connection_new(loop, fd, listener.index, &address)
             if connection == NULL:
                 close(fd)
@@ -370,7 +372,7 @@ cdef connection_t* accept_one(loop_t* loop, listener_t* listener) noexcept nogil
         if errno == EINVAL or errno == EBADF or errno == ENOTSOCK:
             # One that is shared ends with the first worker that ends; perhaps before we were told.
             if (loop.listens and not word_load(&loop.draining) and not word_load(&loop.board.stopping)
-                    and not platform_hears_nothing(listener.fd)):
+                    and not platform_is_given_up(listener.fd)):
                 loop_say(loop, LEVEL_ERROR, b"a listening socket was closed by somebody else", NULL, strerror(errno))
             watch_listener(loop, listener, False)
             return NULL
@@ -720,15 +722,32 @@ cdef void loop_taken_over(loop_t* loop) noexcept nogil:
 
 cdef void stop_hearing(loop_t* loop) noexcept nogil:
     """Let handshakes that have begun come to their end, and nothing new begin, for all processes that share a listener."""
-    cdef int i, reach
+    cdef connection_t* connection
+    cdef int i, fd, reach
     loop.shares = False         # all of them end
     accept_again(loop, HELD_YIELDS | HELD_ORDER)
     loop.listens_until_ms = loop.now_ms
     for i in range(loop.listener_count):
-        reach = -1 if loop.listeners[i].is_left else platform_stop_hearing(loop.listeners[i].fd)
-        if reach >= 0:
-            loop.listens_until_ms = max(loop.listens_until_ms,
-                                        loop.now_ms + (loop.last_call_ms if reach else DRAIN_ACCEPT_MS))
+        fd = loop.listeners[i].fd
+        if loop.listeners[i].is_left:
+            continue
+        platform_give_up(fd)
+        reach = platform_reach(fd)
+        if reach < 0:
+            continue
+        if platform_drop_new(fd) < 0:
+            # Filters may be forbidden; what is accepted from now on, here or by others, is to hear everybody.
+            if platform_hear_near(fd, True) < 0:
+                continue
+            loop.hears_near = True
+        loop.listens_until_ms = max(loop.listens_until_ms,
+                                    loop.now_ms + (loop.last_call_ms if reach else DRAIN_ACCEPT_MS))
+    if loop.hears_near:
+        connection = loop.connections
+        while connection != NULL:
+            if connection.state != STATE_CLOSED:
+                platform_hear_near(connection.fd, False)
+            connection = connection.after
 
 
 cdef void leave_listeners(loop_t* loop, bint leaves) noexcept nogil:
@@ -740,7 +759,7 @@ cdef void leave_listeners(loop_t* loop, bint leaves) noexcept nogil:
         listener = &loop.listeners[i]
         # Nobody goes on with one that a reload has given up.
         listener.is_left = listener.is_borrowed or (
-            leaves and not listener.is_own and not platform_hears_nothing(listener.fd))
+            leaves and not listener.is_own and not platform_is_given_up(listener.fd))
         loop.listens |= not listener.is_left
     if not loop.listens:
         loop.withheld = 0

@@ -1,6 +1,8 @@
 """What a process asks of its operating system that Python has no call for. Knows nothing of the server."""
 
-from fastwsgi._platform cimport platform_become_subreaper, platform_name_thread, platform_stop_hearing
+from fastwsgi._platform cimport (
+    platform_become_subreaper, platform_drop_new, platform_give_up, platform_name_thread,
+)
 
 cdef enum:
     NAME_MOST = 15      # octets; Linux refuses longer ones
@@ -18,4 +20,5 @@ def name_thread(bytes name not None):
 
 def stop_hearing(int listener):
     """Let nobody else connect to a listening socket, and all who have it see that it is given up."""
-    platform_stop_hearing(listener)
+    platform_give_up(listener)
+    platform_drop_new(listener)

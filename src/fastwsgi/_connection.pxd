@@ -313,6 +313,7 @@ cdef struct loop_t:
     int open_most
     bint listens
     int64_t listens_until_ms    # while draining; 0: no end is set
+    bint hears_near             # ... and listeners that pass on platform_hear_near
     int64_t last_call_ms        # how long clients of this machine have then that were just connecting
     int withheld                # HELD_: why listeners are not watched, though it listens
     int64_t accept_again_ms     # HELD_OUT until then

@@ -66,8 +66,11 @@ cdef extern from "platform/platform.h" nogil:
     cpu_clock_t platform_own_clock() noexcept
     int64_t platform_clock_ns(cpu_clock_t clock) noexcept
     int platform_accept(int listener, sockaddr_storage* address, socklen_t* size) noexcept
-    int platform_stop_hearing(int listener) noexcept
-    bint platform_hears_nothing(int listener) noexcept
+    void platform_give_up(int listener) noexcept
+    bint platform_is_given_up(int listener) noexcept
+    int platform_drop_new(int listener) noexcept
+    int platform_hear_near(int fd, bint only) noexcept
+    int platform_reach(int listener) noexcept
     bint platform_is_listening(int socket) noexcept
     void platform_set_reset(int fd) noexcept
     bint platform_would_block() noexcept

@@ -406,6 +406,7 @@ class Child:
     wear: Wear | None = None  # it shall be replaced
     marked: bool = False  # now
     makes_room: bool = False  # it leaves before another one starts
+    deaf_until: float = 0.0  # while it leaves: who comes to sockets of its own is not heard
     kill_at: float = NEVER
     output: Output | None = None  # what it prints, if that is captured and no loader has it
     was_told: bool = False  # that it takes long to start

@@ -85,6 +85,10 @@ QUIET_PATIENCE = 10.0
 SHORT_PATIENCE = 1.0
 QUIET_PAUSE = 0.1
 SECOND_LOOK = 1.0
+# With --reuse-port, a worker that leaves lets what has begun to connect to its own sockets come in, and drops the SYN of
+# whoever is new, who sends it again a second later. So long that may take; and so many at once, of those who serve.
+DEAF_SECONDS = 0.2
+DEAF_SHARE = 1 / 4
 # Where no process can be had.
 START_PAUSE = 1.0
 
@@ -266,6 +270,8 @@ class Supervisor:
         for one in self._children:
             yield one.kill_at
             yield one.silent_at()
+            if one.deaf_until > time.monotonic():
+                yield one.deaf_until
             if one.state is State.SERVING and not one.marked:
                 yield min(one.wear.until, time.monotonic() + QUIET_PAUSE) if one.wear else one.wears_out
         for generation in self._loaders.values():
@@ -694,6 +700,8 @@ class Supervisor:
         if len(serving) >= self._wanted:
             # Every place is taken, some by those that are to be replaced: one after the other.
             lacking = min(lacking, 1 - len(starting))
+            if generation.settings.reuse_port and self._deaf() >= max(1, self._wanted * DEAF_SHARE):
+                lacking = 0
         if may_start:
             for _ in range(lacking):
                 self._start_worker(generation)
@@ -709,6 +717,11 @@ class Supervisor:
             self._reload_is_over()
         if self._is_rehearsed and self._trial is None and self._stage is Stage.NONE:
             self._upgrade(generation)
+
+    def _deaf(self) -> int:
+        """How many of the sockets that clients may come to will not have them."""
+        now = time.monotonic()
+        return sum(now < one.deaf_until for one in self._children)
 
     def _start_worker(self, generation: Generation) -> None:
         self._forks = generation
@@ -837,6 +850,8 @@ class Supervisor:
         if one.state is State.STARTING and one.row.state != row_state_t.ROW_SERVING:
             one.kill_at = time.monotonic() + EXIT_PATIENCE
         one.state = State.LEAVING
+        if one.generation.settings.reuse_port:
+            one.deaf_until = time.monotonic() + DEAF_SECONDS
         one.row.state = row_state_t.ROW_DRAINING  # so that it knows from whom the signal is
         one.send(signal.SIGTERM)
         self._expect_end(one)

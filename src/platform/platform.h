@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -151,10 +150,22 @@ static inline int platform_accept(int listener, struct sockaddr_storage *address
     return fd < 0 || fd > 2 ? fd : platform_above_standard(fd);
 }
 
+/* Whoever has this listener sees that it is given up: a time limit for sending, which a listener has no use for. */
+static inline void platform_give_up(int listener) {
+    struct timeval sign = {3600, 0};
+    setsockopt(listener, SOL_SOCKET, SO_SNDTIMEO, &sign, sizeof sign);
+}
+
+static inline int platform_is_given_up(int listener) {
+    struct timeval sign = {0, 0};
+    socklen_t size = sizeof sign;
+    return getsockopt(listener, SOL_SOCKET, SO_SNDTIMEO, &sign, &size) == 0 && sign.tv_sec > 0;
+}
+
 /* Have a TCP listener hear no new SYN, while the handshakes that have begun are completed and queued: those who come
    later send their SYN again in a second, and find it closed or another server there. For every process that shares
-   the socket. 1: a listener that only this machine can reach; 0: any other; -1 where that cannot be had. */
-static inline int platform_stop_hearing(int listener) {
+   the socket. 0, or -1 where that cannot be had. */
+static inline int platform_drop_new(int listener) {
 #if defined(__linux__)
     /* A socket filter sees the segment from the TCP header on; its flags are octet 13: SYN 0x02, ACK 0x10. */
     struct sock_filter instructions[] = {
@@ -165,34 +176,36 @@ static inline int platform_stop_hearing(int listener) {
         BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
     };
     struct sock_fprog program = {sizeof instructions / sizeof *instructions, instructions};
-    struct sockaddr_storage address;
-    socklen_t size = sizeof address;
-    if (getsockname(listener, (struct sockaddr *)&address, &size) < 0) return -1;
-    int refused = setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0;
-    if (address.ss_family != AF_INET && address.ss_family != AF_INET6) return -1;
-    if (refused) {
-        /* Some kernels leave filters to root. Then what comes is queued at once, so that hardly anything is missed between
-         * the last accept(2) and the end; who waits for its request to arrive (TCP_DEFER_ACCEPT) has the time until then. */
-        int seconds = 0;
-        setsockopt(listener, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof seconds);
-    }
-    if (address.ss_family == AF_INET) return (ntohl(((struct sockaddr_in *)&address)->sin_addr.s_addr) >> 24) == 127;
-    return !!IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)&address)->sin6_addr);
+    return setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 #else
     (void)listener;
     return -1;
 #endif
 }
 
-/* Some process had the listener hear nothing new: a unix socket bears the sign as well. */
-static inline int platform_hears_nothing(int listener) {
-#if defined(__linux__)
-    socklen_t instructions = 0;
-    return getsockopt(listener, SOL_SOCKET, SO_GET_FILTER, NULL, &instructions) == 0 && instructions > 0;
-#else
-    (void)listener;
-    return 0;
+/* A TCP socket hears only who is so near that no router is between and says so (RFC 5082), which hardly anybody does;
+   or, again, everybody. Of a listener that is true of SYN alone: whatever comes of handshakes that have begun is heard,
+   but the connections inherit it. 0, or -1 where that cannot be had. */
+static inline int platform_hear_near(int fd, int only) {
+    int ttl = only ? 255 : 0, heard = -1;
+#if defined(IP_MINTTL)
+    heard &= setsockopt(fd, IPPROTO_IP, IP_MINTTL, &ttl, sizeof ttl);
 #endif
+#if defined(IPV6_MINHOPCOUNT)
+    heard &= setsockopt(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, &ttl, sizeof ttl);
+#endif
+    (void)ttl;
+    return heard;
+}
+
+/* Where a TCP listener can be reached from: 1: only from this machine; 0: from others; -1: it is none of TCP. */
+static inline int platform_reach(int listener) {
+    struct sockaddr_storage address;
+    socklen_t size = sizeof address;
+    if (getsockname(listener, (struct sockaddr *)&address, &size) < 0) return -1;
+    if (address.ss_family == AF_INET) return (ntohl(((struct sockaddr_in *)&address)->sin_addr.s_addr) >> 24) == 127;
+    if (address.ss_family == AF_INET6) return !!IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)&address)->sin6_addr);
+    return -1;
 }
 
 static inline int platform_is_listening(int socket) {

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from process.family import run_as_nobody, stop, wait_for_workers, workers_of
+from process.load import load
 from subprocesses import Process
 from support import Client, request, wait_until
 
@@ -233,3 +234,16 @@ def test_the_pid_file_of_a_server_that_was_root(interpreter, open_path):
         assert file.read_text() == ""
     finally:
         server.clean_up()
+
+
+def test_a_server_that_stops_fails_nobody(start_public):
+    """Some kernels leave socket filters to root: then its workers have other means."""
+    for _ in range(3):
+        server = start_public("--user", "nobody", "--workers", "2", "numbered:numbered('1')", alone=True)
+        server.wait_said("workers serve")
+        with load(server.address) as running:
+            running.wait_answers(500)
+            running.listening_ends()
+            stop(server)
+            running.wait(lambda: running.report.refused == 20, "everybody sent away")
+        running.report.check(least=500)

@@ -153,7 +153,7 @@ def test_requests_go_to_the_worker_that_has_a_thread(poller):
             opened.append(connected(workers.address))
             opened[-1].sendall(REQUEST.replace(b" / ", b" /long "))
             wait_until(lambda: workers.counts("accepted") == [0, number + 1], "it is accepted")  # noqa: B023
-        wait_until(lambda: workers.counts("queued") == [0, 1], "one request waits")
+        wait_until(lambda: workers.counts("waiting") == [0, 1], "one request waits")
         workers.signal(signal.SIGCONT, 0)
         began = time.monotonic()
         for _ in range(3):

@@ -283,7 +283,9 @@ def test_without_workers_clients_wait_for_one(start_site):
 def test_workers_that_have_served_their_requests_are_replaced(start_site, options):
     server = start_site("--max-requests", "200", *options)
     with load(server.address, wrk=WRK_BESIDE, seconds=120) as running:
-        running.wait(lambda: len(running.report.workers) >= 12, "a dozen workers")
+        running.wait(
+            lambda: len(running.report.workers) >= 12 and running.report.requests >= 2000, "a dozen workers"
+        )
     running.report.check(least=2000)
     stop(server)
 
@@ -398,7 +400,9 @@ def test_a_worker_that_ends_by_itself_is_told_of_and_replaced(start_site, target
     with server.connect() as client:
         client.send(request(target))
         expect_lost(client)
-    after = wait_for_workers(server, 2, without=before - workers_of(server), seconds=1)
+    # A process that dies closes its sockets before it is gone.
+    lost = wait_until(lambda: before - workers_of(server), "it is gone")
+    after = wait_for_workers(server, 2, without=lost, seconds=1)
     assert len(after & before) == 1
     server.wait_said(words)
     assert any(words in line and f"GET {target}" in line for line in server.lines), server.stderr
