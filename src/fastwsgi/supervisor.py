@@ -85,8 +85,9 @@ QUIET_PATIENCE = 10.0
 SHORT_PATIENCE = 1.0
 QUIET_PAUSE = 0.1
 SECOND_LOOK = 1.0
-# With --reuse-port, a worker that leaves lets what has begun to connect to its own sockets come in, and drops the SYN of
-# whoever is new, who sends it again a second later. So long that may take; and so many at once, of those who serve.
+# With --reuse-port, a worker that leaves lets in what has begun to connect to its own sockets, and drops the
+# SYN of whoever is new, who sends it again a second later. That takes so long at most; and so many do it at
+# once, of those who serve.
 DEAF_SECONDS = 0.2
 DEAF_SHARE = 1 / 4
 # Where no process can be had.
