@@ -11,8 +11,14 @@ from pathlib import Path
 from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
 
-# What follows wins over it.
-ALWAYS = ("--workers", "1", "--access-logfile", "-")
+# What follows wins over it. Files and variables, which may be meant for production, do not.
+ALWAYS = (
+    *("--workers", "1", "--no-preload", "--no-reuse-port", "--no-daemon"),
+    *("--reload", "--lint", "--tracebacks"),
+    *("--access-logfile", "-", "--access-logformat", "short"),
+    # For who sits at a breakpoint.
+    *("--timeout", "0", "--log-slow", "0"),
+)
 
 SWITCH = "--tls"
 

@@ -72,6 +72,11 @@ SUPERVISED = (
     "statsd_prefix",
     "dogstatsd_tags",
     "capture_output",
+    "reload",
+    "reload_engine",
+    "reload_extra_file",
+    "reload_ignore",
+    "open",
 )
 
 # How long a worker that was sent TERM waits to be heard by the supervisor.
