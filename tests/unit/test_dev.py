@@ -40,9 +40,9 @@ def test_what_it_stands_for():
 
 
 def test_what_does_not_go_with_reload():
-    with pytest.raises(ConfigError, match="reload and preload: .* give --no-preload"):
+    with pytest.raises(ConfigError, match=r"reload and preload: .* give --no-preload"):
         Settings(reload=True, preload=True)
-    with pytest.raises(ConfigError, match="reload and reuse_port: .* give --no-reuse-port"):
+    with pytest.raises(ConfigError, match=r"reload and reuse_port: .* give --no-reuse-port"):
         Settings(reload=True, reuse_port=True)
 
 
