@@ -545,7 +545,7 @@ class Settings:
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
         text("FORMAT"),
         LOGS,
-        "the line, with gunicorn's atoms",
+        "the line, with gunicorn's atoms; short: time of day, status, method, target, duration, size",
     )
     error_logfile: str = option(
         "-", text("FILE"), LOGS, "messages and tracebacks; - is the standard error", "--log-file"
