@@ -103,6 +103,12 @@ class Code:
         return Report(**json.loads(content)) if content else None
 
     @property
+    def is_loaded(self) -> bool:
+        """The last worker that has tried has imported the application."""
+        report = self.latest()
+        return report is not None and not report.has_failed
+
+    @property
     def version(self) -> tuple[int, int]:
         """Another one after each report."""
         found = os.fstat(self._memory)

@@ -61,6 +61,7 @@ from fastwsgi.worker import (
 )
 
 if TYPE_CHECKING:
+    from fastwsgi.dev import Terminal
     from fastwsgi.reloader import Code
     from fastwsgi.renewal import Reader
 
@@ -134,6 +135,8 @@ class Supervisor:
         self._reader: Reader | None = None  # of certificates, if this process may not
         self._app_code: Code | None = None  # of the application, with --reload
         self._changed_at = 0.0  # when it was; 0: a worker has it
+        self._former_terminal: Terminal | None = None  # the same
+        self._browser: object = None  # the process that has opened one
         self._began = time.monotonic()
         self._loaders: dict[int, Generation] = {}  # by process number
         self._outputs: set[Output] = set()  # that may still be printed to
@@ -436,6 +439,8 @@ class Supervisor:
         elif self._stage is Stage.NONE:
             level = logging.INFO if self._app_code is None else logging.DEBUG
             LOG.log(level, "Worker %d has left after %s", one.pid, plural(requests, "request"))
+        if self._former_terminal is not None:
+            self._former_terminal.restore()
         self._call(one.generation, "child_exit", one.hooked)
         one.row.clear()
         self._lines.kick()
@@ -549,7 +554,8 @@ class Supervisor:
         LOG.debug("Worker %d serves, %s after its start", one.pid, show_age(one.age))
         serving = sum(one.state is State.SERVING for one in self._children)
         if self._changed_at and serving == self._wanted and self._generation is not None:
-            LOG.info("Loaded again in %s", show_age(time.monotonic() - self._changed_at))
+            if self._app_code is not None and self._app_code.is_loaded:
+                LOG.info("Loaded again in %s", show_age(time.monotonic() - self._changed_at))
             self._changed_at = 0.0
         if serving == self._wanted > 1 and not self._was_complete:
             self._was_complete = True
@@ -657,9 +663,11 @@ class Supervisor:
         """With --reload: have a process that looks whether files have changed."""
         if not settings.reload:
             return
+        from fastwsgi.dev import Terminal
         from fastwsgi.reloader import Code, Watcher, check_engine
 
         check_engine(settings)
+        self._former_terminal = Terminal()
         self._app_code = Code()
         directories = (settings.pythonpath or "").split(",")
         roots = [os.getcwd(), *(os.path.abspath(directory) for directory in directories if directory)]
@@ -845,6 +853,10 @@ class Supervisor:
         if former is None:
             self._call(generation, "when_ready")
             self._manager.ready()
+            if generation.settings.open:
+                from fastwsgi.dev import open_browser
+
+                self._browser = open_browser(listener.url for listener in self._listeners)
             if self._launch is not None:
                 warn_of_lost_messages(generation.settings)
                 leave_terminal(generation.settings, generation.work.access_log)
@@ -890,7 +902,15 @@ class Supervisor:
             for text in generation.renewal.descriptions():
                 LOG.info("%s", text)
         self._announce_limits(generation)
+        self._announce_development(generation)
         LOG.info("Process %d; Ctrl-C or TERM stops it, HUP reloads it", os.getpid())
+
+    def _announce_development(self, generation: Generation) -> None:
+        settings = generation.settings
+        if settings.reload or settings.lint or settings.tracebacks:
+            from fastwsgi.dev import describe
+
+            LOG.info("%s", describe(settings, None if self._app_code is None else self._app_code.latest()))
 
     def _announce_limits(self, generation: Generation) -> None:
         quota, memory = resources.find_cpus().quota, resources.find_memory()
@@ -1182,7 +1202,9 @@ class Supervisor:
             self._pid_file = PidFile.restored(*kept.pid_file)
         settings = kept.known_settings()
         self._watch_code(settings)
-        latest = self._generation = Generation.resumed(kept, self._lines, list(self._listeners), self._app_code)
+        latest = self._generation = Generation.resumed(
+            kept, self._lines, list(self._listeners), self._app_code
+        )
         latest.mark(self._listeners)
         self._take_reader(kept)
         set_title("supervisor", latest.settings.name)
