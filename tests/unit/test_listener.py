@@ -177,7 +177,7 @@ def test_busy_port(listen):
     address = f"127.0.0.1:{listener.socket.getsockname()[1]}"
     said = refusal(address)
     if sys.platform == "linux":
-        found = re.search(r" \(process ([0-9]+): [^)]+\)", said)
+        found = re.search(r" \(process ([0-9]+): .+\)(?=; stop it)", said)
         assert int(found[1]) == os.getpid()
         said = said.replace(found[0], "")
     assert said == (
