@@ -105,6 +105,7 @@ def test_it_says_what_it_is(develop):
         ("import sys; sys.exit('no <config>')", b"SystemExit: no &lt;config&gt;"),
         ("import os; os._exit(7)", b"exit code 7"),
         ("import os; os.kill(os.getpid(), 11)", b"SIGSEGV"),
+        ("import os; os.kill(os.getpid(), 11)", b"site_app.py&quot;, line 1 in &lt;module&gt;"),
         ("class Odd(BaseException): pass\nraise Odd", b"raised Odd"),
     ],
 )
