@@ -346,7 +346,7 @@ def test_the_browser_is_opened(develop, tmp_path):
         f'#!/bin/sh\necho "$1" > {tmp_path}/opened.new\nmv {tmp_path}/opened.new {tmp_path}/opened\n'
     )
     browser.chmod(0o755)
-    project = develop("--open", BROWSER=str(browser))
+    project = develop("--open", "--bind", ":0", BROWSER=str(browser))
     wait_until((tmp_path / "opened").exists, lambda: project.server.stderr)
     assert (tmp_path / "opened").read_text() == f"http://127.0.0.1:{project.server.ports[0]}\n"
     project.server.stop()
