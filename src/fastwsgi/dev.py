@@ -183,19 +183,20 @@ def open_browser(urls: Iterable[str]) -> "subprocess.Popen[bytes] | None":
 class Terminal:
     """How the terminal was, which a debugger that was killed may have left without echo."""
 
-    def __init__(self) -> None:
+    def __init__(self, fd: int = 0) -> None:
+        self._fd = fd
         self._attributes: list[Any] | None = None
         with suppress(termios.error, OSError, ValueError):
-            self._attributes = termios.tcgetattr(0)
+            self._attributes = termios.tcgetattr(self._fd)
 
     def restore(self) -> None:
         if self._attributes is None:
             return
         with suppress(termios.error, OSError, ValueError):
-            if termios.tcgetattr(0) != self._attributes:
+            if termios.tcgetattr(self._fd) != self._attributes:
                 # Whoever is not in the foreground would be stopped for it.
                 former = signal(SIGTTOU, SIG_IGN)
                 try:
-                    termios.tcsetattr(0, termios.TCSANOW, self._attributes)
+                    termios.tcsetattr(self._fd, termios.TCSANOW, self._attributes)
                 finally:
                     signal(SIGTTOU, former)
