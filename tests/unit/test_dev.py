@@ -21,6 +21,7 @@ from fastwsgi.tls import Policy, Tls
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("FLASK_DEBUG", "1")  # or it would be set for the tests that follow
     return tmp_path / "cache/fastwsgi/localhost.pem"
 
 
@@ -64,8 +65,8 @@ def test_what_is_not_for_production(cache, tmp_path, monkeypatch):
     settings = Settings(reload=True, lint=True, tracebacks=True, certfile=str(cache))
     python = "Python {}.{}.{}".format(*sys.version_info)
     assert describe(settings, report) == (
-        f"{python}, shop/app.py; not for production: --reload, --lint, --tracebacks, a self-signed certificate, "
-        "DEBUG of Django"
+        f"{python}, shop/app.py; not for production: --reload, --lint, --tracebacks, "
+        "a self-signed certificate, DEBUG of Django"
     )
     report.entry = "/srv/elsewhere.py"
     assert describe(Settings(reload=True), report).startswith(f"{python}, /srv/elsewhere.py; ")
