@@ -1,0 +1,119 @@
+"""What pages say that can be checked without running anything: links, options, settings, messages."""
+
+import ast
+import re
+import shlex
+import tomllib
+
+import pytest
+
+from docs.pages import PAGES, ROOT, anchors, blocks, site, text_of
+from fastwsgi.arguments import KNOWN, parse
+from fastwsgi.cli import CONSOLE, TOOLS
+from fastwsgi.config import merge
+from fastwsgi.sources import from_toml
+from fastwsgi.supervisor import Supervisor
+
+# Of our own commands, and of other programs.
+OTHER_FLAGS = {}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    wrong = []
+    for link in site.links(text_of(page)):
+        file = site.named(page, link.path)
+        if not (ROOT / file).exists() or file.startswith(".."):
+            wrong.append(f"{link.path}: there is no such file")
+        elif link.anchor and link.anchor not in anchors(file):
+            wrong.append(f"{link.path}#{link.anchor}: there is no such heading")
+    assert wrong == []
+
+
+def test_every_page_is_in_the_navigation():
+    text = (ROOT / "mkdocs.yml").read_text()
+    listed = re.findall(r"^ +- .*: (\S+\.md)$", text[text.index("\nnav:") :], re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    outside = {"README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"}
+    wanted = {page for page in PAGES if page.startswith(site.DOCS)} | outside
+    assert set(listed) == {site.place(page) for page in wanted}
+
+
+def test_options_that_are_named_exist():
+    named = {}
+    for page in PAGES:
+        for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*(?<!-)", text_of(page)):
+            named.setdefault(flag, page)
+    unknown = {flag: page for flag, page in named.items() if flag not in KNOWN and flag not in OTHER_FLAGS}
+    assert unknown == {}
+    assert set(OTHER_FLAGS) <= set(named), "no page names these any more"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "toml")])
+def test_configurations_are_right(page, tmp_path):
+    file = tmp_path / "fastwsgi.toml"
+    for block in blocks(page, "toml"):
+        tomllib.loads(block.text)
+        file.write_text(block.text)
+        layer = from_toml(str(file), page)
+        merge({name: value for name, (value, _) in layer.items() if name != "app"})
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_python_is_python(page):
+    for block in blocks(page, "python"):
+        ast.parse(block.text)
+
+
+def indented(page):
+    """Commands that stand in a text as an indented block."""
+    text = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"^ {4,}((?:fastwsgi|pip|make|curl|gunicorn) .*)$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if indented(page)])
+def test_commands_are_taken(page):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for line in indented(page):
+        program, *words = shlex.split(line, comments=True)
+        if program == "make":
+            assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
+        elif program == "pip":
+            named = re.fullmatch(r"install (\.|(?:fastwsgi)\[([\w,]+)\])", " ".join(words))
+            assert named and (named[2] is None or set(named[2].split(",")) <= set(extras)), line
+        elif program in ("fastwsgi", "gunicorn") and (not words or words[0] not in {*CONSOLE, *TOOLS}):
+            words = [word for word in words if word not in ("dev", "--tls", "…")]
+            # Behind a redirection is nothing of ours.
+            arguments = parse(words)
+            assert not arguments.foreign, line
+            merge(arguments.settings)
+
+
+def literals():
+    """All texts of the sources as one, with what is filled in later left out."""
+    found = []
+    for file in sorted((ROOT / "src" / "fastwsgi").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    for file in sorted((ROOT / "src").glob("*.pyx")):
+        text = re.sub(r'"\s*b?"', "", file.read_text(encoding="utf-8"))
+        found += re.findall(r'"([^"\n]*)"', text)
+    return re.sub(r"%(?:\.\d)?\w|%\.\*s|%llu", "…", "\n".join(found))
+
+
+def test_messages_of_the_troubleshooting_page_are_those_of_the_server():
+    sources = literals() + Supervisor.__doc__
+    rows = re.findall(r"^\| (.*?[^\\]) \|", text_of("docs/troubleshooting.md"), re.MULTILINE)
+    quoted = [text for row in rows for text in re.findall(r"`([^`]+)`", row) if " " in text]
+    assert len(quoted) > 50
+    missing = []
+    for text in quoted:
+        for part in re.split(r"…|\d+|'\w+'|'[^']*'|\bfile names\b", text):
+            part = part.strip(" :;,.?()")
+            if len(part) > 6 and part not in sources:
+                missing.append((text, part))
+    assert missing == []
