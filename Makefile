@@ -60,7 +60,7 @@ package: $(VENV)/has-build $(VENV)/has-package
 	PATH="$$PWD/$(BIN):$$PATH" python tools/package.py $(ARGS) && ls dist
 
 docs: $(VENV)/has-docs
-	DISABLE_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 docs-test: $(VENV)/built $(VENV)/has-test
 	$(BIN)/python -m pytest tests/docs tests/deployment $(ARGS)

@@ -90,11 +90,14 @@ class Terminal:
         for name, module in {"fastwsgi": "-m fastwsgi", "django-admin": "-m django", "python": ""}.items():
             (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
             (programs / name).chmod(0o755)
+        # As on a terminal that shows no progress.
+        (self.home / ".curlrc").write_text("silent\nshow-error\n")
         self.ports = {"8000": str(free_port()), "9090": str(free_port())}
         self.environment = {
             **ENVIRONMENT,
             "PATH": f"{programs}:{os.environ['PATH']}",
             "PYTHONPATH": PYTHONPATH,
+            "CURL_HOME": str(self.home),
             "FASTWSGI_BIND": f"127.0.0.1:{self.ports['8000']}",
             "FASTWSGI_CONTROL_SOCKET": str(directory / "control"),
             "FASTWSGI_GRACEFUL_TIMEOUT": "2",
