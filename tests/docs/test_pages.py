@@ -57,6 +57,21 @@ def test_every_page_is_in_the_navigation():
     assert set(listed) == {site.place(page) for page in wanted}
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_github_and_the_site_understand_lists_alike(page):
+    text = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(r"^(?![-\s\d]).*\n(?:- |1\. )", text, re.MULTILINE), "a list needs an empty line before it"
+    assert not re.search(r"\n\n {5,7}\S", text), "code within a list needs eight blanks"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md", "docs/tuning.md"])
+def test_figures_are_those_of_the_results(page):
+    results = text_of("benchmarks/results/latest.md")
+    figures = re.findall(r"(?<![\d.])(\d+\.\d\d|\d,\d{3})(?![\d.])", text_of(page))
+    assert figures
+    assert [figure for figure in figures if figure not in results] == []
+
+
 def test_options_that_are_named_exist():
     named = {}
     for page in PAGES:
