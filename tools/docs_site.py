@@ -89,8 +89,12 @@ def converted(text: str, page: str) -> str:
         end = link.end
     text = "".join([*parts, text[end:]])
     # Markdown within tables of HTML; and bars in code, which need no backslash here.
-    text = re.sub(r"<(table|tr|th|td)>", r'<\1 markdown="1">', text)
+    text = re.sub(r"^(?:</td>)?<t.*$", opened, text, flags=re.MULTILINE)
     return re.sub(r"^\|.*$", unescaped, text, flags=re.MULTILINE)
+
+
+def opened(row: re.Match[str]) -> str:
+    return re.sub(r"<(table|tr|th|td)>", r'<\1 markdown="1">', row[0])
 
 
 def unescaped(row: re.Match[str]) -> str:
