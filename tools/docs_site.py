@@ -18,6 +18,7 @@ AS_THEY_ARE = {".md", ".svg", ".png"}
 FENCED = re.compile(r"^( *)(```+)[^\n]*\n.*?^ *\2`*[ \t]*$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
 INDENTED = re.compile(r"(?:(?<=\n\n)|\A)(?:(?: {4}|\t)[^\n]*(?:\n|\Z)|[ \t]*\n(?= {4}))+")
+FETCHED = re.compile(r'<(?:script|img|iframe|link)[^>]* (?:src|href)="https?:[^>]*>')
 LINK = re.compile(r"(?<!\\)(\]\()([^()\s]+)(\))")
 
 
@@ -120,3 +121,12 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return converted(markdown, source_of(page.file))
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Stop where reading a page would fetch something from another site."""
+    from mkdocs.exceptions import PluginError
+
+    if found := FETCHED.search(output):
+        raise PluginError(f"{page.file.src_uri} fetches {found[0]}")
+    return output
