@@ -63,7 +63,7 @@ docs: $(VENV)/has-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 docs-test: $(VENV)/built $(VENV)/has-test
-	$(BIN)/python -m pytest tests/docs tests/deployment $(ARGS)
+	$(BIN)/python -m pytest tests/docs tests/deployment tests/process/test_from_nginx.py tests/process/test_proxies.py $(ARGS)
 
 clean:
 	rm -rf build dist $(VENV) src/*.egg-info src/fastwsgi/*.so
