@@ -57,3 +57,10 @@ def anchors(page):
         found.add(f"{name}-{seen[name]}" if seen[name] else name)
         seen[name] += 1
     return found
+
+
+def indented(page):
+    """Commands that stand in a text as an indented block: the program, and all of it."""
+    text = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^ {4,}((fastwsgi|pip|make|curl|gunicorn) .*)$", text, re.MULTILINE)
+    return [(program, line) for line, program in found]

@@ -2,10 +2,12 @@
 
 What is typed on a page is run in its order, as by somebody who follows it: files are those blocks that have a
 title, servers serve until the next one starts. Addresses and directories are other ones here. In what is
-shown a number stands for any number, and … for anything.
+shown a number stands for any number, and … for anything. Command lines that stand in a text by themselves
+have to pass `--check-config`.
 """
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -15,7 +17,7 @@ import sys
 
 import pytest
 
-from docs.pages import PAGES, ROOT, blocks
+from docs.pages import PAGES, ROOT, blocks, indented
 from fastwsgi.cli import CONSOLE, TOOLS
 from process.test_proxies import free_port
 from subprocesses import PYTHONPATH, Process
@@ -101,7 +103,7 @@ class Terminal:
             **ENVIRONMENT,
             "PATH": f"{programs}:{os.environ['PATH']}",
             "PYTHONPATH": PYTHONPATH,
-            "CURL_HOME": str(self.home),
+            "HOME": str(self.home),
             "FASTWSGI_BIND": f"127.0.0.1:{self.ports['8000']}",
             "FASTWSGI_CONTROL_SOCKET": str(directory / "control"),
             "FASTWSGI_GRACEFUL_TIMEOUT": "2",
@@ -111,7 +113,7 @@ class Terminal:
     def here(self, text):
         """A text of the page, with the addresses and directories of this test."""
         text = re.sub(r"(?<=127\.0\.0\.1:)(8000|9090)\b", lambda match: self.ports[match[1]], text)
-        return re.sub(r"(?<![\w.])/srv/", f"{self.directory}/srv/", text)
+        return re.sub(r"(?<![\w.])/(srv|etc)(?=/)", rf"{self.directory}/\1", text)
 
     def write(self, name, text):
         file = self.cwd / self.here(name)
@@ -131,7 +133,7 @@ class Terminal:
             ["bash", "-c", script],
             cwd=self.cwd,
             env={**self.environment, "STATE": str(self.state)},
-            stdin=subprocess.DEVNULL,
+            input="a password\n",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -192,3 +194,55 @@ def test_commands_do_what_the_page_shows(page, terminal):
                 if reason_not_to_run(command) is None:
                     terminal.type(command, shown)
     terminal.stop()
+
+
+# What command lines in texts name.
+WORLD = {
+    "app.py": "def app(environ, start_response): ...",
+    "blog.py": "def app(environ, start_response): ...",
+    "shop/__init__.py": "def app(environ, start_response): ...",
+    "shop/wsgi.py": "from shop import app",
+    "/srv/static/site.css": "body { color: black }" * 100,
+    "/srv/protected/paid.txt": "",
+    "/etc/none": "",
+    ".zfunc/none": "",
+    ".local/share/bash-completion/completions/none": "",
+    ".config/fish/completions/none": "",
+}
+
+CHECK_ALL = """
+import json, sys
+from fastwsgi.cli import main
+for words in json.load(sys.stdin):
+    assert main([*words, "--check-config"]) == 0, words
+"""
+
+
+def test_commands_in_texts(terminal):
+    pytest.importorskip("brotli")
+    certificates = pytest.importorskip("certificates")
+    for name, text in WORLD.items():
+        terminal.write(name, text)
+    for name, pem in zip(("fullchain.pem", "key.pem"), certificates.AUTHORITY.issue("shop.example")):
+        terminal.write(name, pem)
+    to_check = []
+    for program, line in [found for page in PAGES for found in indented(page)]:
+        words = shlex.split(terminal.here(line))[1:]
+        if program not in ("fastwsgi", "gunicorn") or words[0] in CONSOLE:
+            continue
+        if words[0] in TOOLS:
+            terminal.run(line, None)
+        elif "--leak-report" not in words or sys.version_info < (3, 13):
+            to_check.append(words)
+    # A file of passwords has to be there before.
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK_ALL],
+        input=json.dumps(to_check),
+        cwd=terminal.cwd,
+        env=terminal.environment,
+        capture_output=True,
+        text=True,
+        timeout=3 * PATIENCE,
+    )
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert done.stdout.count("configuration OK") == len(to_check) > 10
