@@ -15,7 +15,7 @@ from typing import Any
 
 from fastwsgi import mounts
 from fastwsgi.config import Settings
-from fastwsgi.findings import Checks, Said, error, hint, warning
+from fastwsgi.findings import Checks, Found, error, hint, warning
 from fastwsgi.scene import Scene
 from fastwsgi.settingchecks import directory_problem
 
@@ -106,7 +106,7 @@ NEW_KEY = "a key from the environment, made by: python -c 'import secrets; print
 
 
 @CHECKS.add("threads-at-import")
-def threads_at_import(imported: Imported) -> Iterator[Said]:
+def threads_at_import(imported: Imported) -> Found:
     """With --preload they are not in the workers, without it in each of them."""
     for ghost in imported.ghosts:
         if imported.settings.preload != "off":
@@ -123,7 +123,7 @@ def threads_at_import(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("monkey-patched")
-def monkey_patched(imported: Imported) -> Iterator[Said]:
+def monkey_patched(imported: Imported) -> Found:
     """Threads that are none."""
     gevent = loaded("gevent.monkey", "saved")
     eventlet = loaded("eventlet.patcher", "already_patched")
@@ -137,7 +137,7 @@ def monkey_patched(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("debugger")
-def debugger(imported: Imported) -> Iterator[Said]:
+def debugger(imported: Imported) -> Found:
     fix = "take it out where others are served"
     kind = loaded("werkzeug.debug", "DebuggedApplication")
     if kind is not None and any(issubclass(type(one), kind) for one in imported.wrapped):
@@ -152,7 +152,7 @@ def debugger(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("debug-logging")
-def debug_logging(imported: Imported) -> Iterator[Said]:
+def debug_logging(imported: Imported) -> Found:
     if logging.getLogger().level == logging.DEBUG:
         yield hint(
             "the root logger has the level DEBUG: libraries log queries and headers, with secrets in them",
@@ -161,7 +161,7 @@ def debug_logging(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("prometheus-one-process")
-def prometheus(imported: Imported) -> Iterator[Said]:
+def prometheus(imported: Imported) -> Found:
     if "prometheus_client" not in sys.modules or imported.workers == 1:
         return
     variables = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
@@ -173,7 +173,7 @@ def prometheus(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("blas-threads")
-def blas_threads(imported: Imported) -> Iterator[Said]:
+def blas_threads(imported: Imported) -> Found:
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     if "numpy" in sys.modules and imported.workers > 1 and not any(map(os.environ.get, variables)):
         yield hint(
@@ -183,7 +183,7 @@ def blas_threads(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("rate-limit-in-process")
-def rate_limits(imported: Imported) -> Iterator[Said]:
+def rate_limits(imported: Imported) -> Found:
     """Flask-Limiter and what else uses the package limits."""
     if imported.workers > 1 and instances(loaded("limits.storage.memory", "MemoryStorage")):
         yield warning(
@@ -194,7 +194,7 @@ def rate_limits(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("cache-in-process")
-def caches(imported: Imported) -> Iterator[Said]:
+def caches(imported: Imported) -> Found:
     if imported.workers > 1 and instances(loaded("cachelib.simple", "SimpleCache")):
         yield warning(
             f"SimpleCache is in memory: each of {imported.workers} workers has one, and none knows what "
@@ -204,7 +204,7 @@ def caches(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("sqlite-thread")
-def sqlite_thread(imported: Imported) -> Iterator[Said]:
+def sqlite_thread(imported: Imported) -> Found:
     """A connection that the import has opened, and that other threads may not use."""
     module = sys.modules.get("sqlite3")
     if module is None:
@@ -309,7 +309,7 @@ def vendor_of(name: str) -> str:
 
 
 @CHECKS.add("database-connections")
-def database_connections(imported: Imported) -> Iterator[Said]:
+def database_connections(imported: Imported) -> Found:
     """Of all workers, against what the database takes."""
     for one in databases(imported):
         most = one.connections * imported.workers
@@ -325,7 +325,7 @@ def database_connections(imported: Imported) -> Iterator[Said]:
             )
 
 
-def asked(database: Database, most: int, reason: str, fix: str) -> Iterator[Said]:
+def asked(database: Database, most: int, reason: str, fix: str) -> Found:
     """The same with what the database says itself."""
     try:
         if database.vendor == "postgresql":
@@ -352,7 +352,7 @@ def asked(database: Database, most: int, reason: str, fix: str) -> Iterator[Said
 
 
 @CHECKS.add("database-pool")
-def database_pool(imported: Imported) -> Iterator[Said]:
+def database_pool(imported: Imported) -> Found:
     threads = imported.settings.threads
     for one in databases(imported):
         if one.pool is not None and one.pool < threads:
@@ -364,7 +364,7 @@ def database_pool(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("sqlite-writers")
-def sqlite_writers(imported: Imported) -> Iterator[Said]:
+def sqlite_writers(imported: Imported) -> Found:
     if imported.scene.threads == 1:
         return
     for one in databases(imported):
@@ -378,7 +378,7 @@ def sqlite_writers(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("stale-connections")
-def stale_connections(imported: Imported) -> Iterator[Said]:
+def stale_connections(imported: Imported) -> Found:
     """Connections that are kept, and that nobody tries before they are used."""
     for number, engine in enumerate(instances(loaded("sqlalchemy.engine.base", "Engine")), 1):
         keeps = type(engine.pool).__name__ == "QueuePool" and vendor_of(engine.dialect.name) != "sqlite"
@@ -401,7 +401,7 @@ def stale_connections(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("django-new-connections")
-def new_connections(imported: Imported) -> Iterator[Said]:
+def new_connections(imported: Imported) -> Found:
     if django_settings() is None or "django.db" not in sys.modules:
         return
     for alias, given in loaded("django.db", "connections").settings.items():
@@ -424,7 +424,7 @@ def django_settings() -> Any:
 
 
 @CHECKS.add("django-debug")
-def django_debug(imported: Imported) -> Iterator[Said]:
+def django_debug(imported: Imported) -> Found:
     settings = django_settings()
     if settings is None:
         return
@@ -441,7 +441,7 @@ def django_debug(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("django-hosts")
-def django_hosts(imported: Imported) -> Iterator[Said]:
+def django_hosts(imported: Imported) -> Found:
     settings = django_settings()
     if settings is None:
         return
@@ -455,7 +455,7 @@ def django_hosts(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("django-secret-key")
-def django_secret_key(imported: Imported) -> Iterator[Said]:
+def django_secret_key(imported: Imported) -> Found:
     settings = django_settings()
     if settings is None:
         return
@@ -477,7 +477,7 @@ def django_secret_key(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("django-proxy")
-def django_proxy(imported: Imported) -> Iterator[Said]:
+def django_proxy(imported: Imported) -> Found:
     """A scheme that clients can say themselves, and redirects without end."""
     settings, scene = django_settings(), imported.scene
     if settings is None:
@@ -511,7 +511,7 @@ def django_proxy(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("django-cookies")
-def django_cookies(imported: Imported) -> Iterator[Said]:
+def django_cookies(imported: Imported) -> Found:
     settings = django_settings()
     if settings is None or not (imported.settings.has_tls or imported.scene.trusts_others):
         return
@@ -523,7 +523,7 @@ def django_cookies(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("django-cache")
-def django_cache(imported: Imported) -> Iterator[Said]:
+def django_cache(imported: Imported) -> Found:
     settings = django_settings()
     if settings is None or imported.workers == 1:
         return
@@ -546,7 +546,7 @@ def django_cache(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("django-static")
-def django_static(imported: Imported) -> Iterator[Said]:
+def django_static(imported: Imported) -> Found:
     """What `collectstatic` should have made."""
     settings = django_settings()
     if settings is None or settings.DEBUG or "django.contrib.staticfiles" not in settings.INSTALLED_APPS:
@@ -593,7 +593,7 @@ def flasks(imported: Imported) -> list[Any]:
 
 
 @CHECKS.add("flask-debug")
-def flask_debug(imported: Imported) -> Iterator[Said]:
+def flask_debug(imported: Imported) -> Found:
     for app in flasks(imported):
         if app.debug:
             yield error(
@@ -608,7 +608,7 @@ def flask_debug(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("flask-secret-key")
-def flask_secret_key(imported: Imported) -> Iterator[Said]:
+def flask_secret_key(imported: Imported) -> Found:
     for app in flasks(imported):
         if not app.secret_key:
             yield hint(
@@ -618,8 +618,30 @@ def flask_secret_key(imported: Imported) -> Iterator[Said]:
             yield error(f"SECRET_KEY of {app.name} {reason}: sessions can be forged", NEW_KEY)
 
 
+@CHECKS.add("flask-shadowed")
+def flask_shadowed(imported: Imported) -> Found:
+    """Views beneath a path where the loop answers with files."""
+    routes = mounts.plan(imported.settings, bool(imported.scene.application)).routes
+    paths = {
+        route.path
+        for route in routes
+        if route.action == "static" and route.path != "/" and route.values.get("fallback") != "app"
+    }
+    for app in flasks(imported):
+        if app is not imported.applications[0]:
+            continue
+        for rule in app.url_map.iter_rules():
+            begin = rule.rule.partition("<")[0]
+            hidden = [path for path in paths if f"{begin}/".startswith(f"{path}/")]
+            if hidden and not rule.endpoint.endswith("static"):
+                yield warning(
+                    f"the view {rule.endpoint} at {rule.rule} is never asked: {hidden[0]} has files",
+                    "another path for one of them, or fallback=app",
+                )
+
+
 @CHECKS.add("flask-static")
-def flask_static(imported: Imported) -> Iterator[Said]:
+def flask_static(imported: Imported) -> Found:
     """Files that Python sends, and the loop could."""
     for app in flasks(imported):
         folder, url = app.static_folder, app.static_url_path
@@ -635,7 +657,7 @@ def flask_static(imported: Imported) -> Iterator[Said]:
 
 
 @CHECKS.add("proxy-fix")
-def proxy_fix(imported: Imported) -> Iterator[Said]:
+def proxy_fix(imported: Imported) -> Found:
     kind = loaded("werkzeug.middleware.proxy_fix", "ProxyFix")
     if kind is None or not imported.scene.public or imported.scene.trusts_others:
         return

@@ -4,11 +4,10 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
 from functools import lru_cache
 
 from fastwsgi.errors import ConfigError
-from fastwsgi.findings import Checks, Said, error, hint, warning
+from fastwsgi.findings import Checks, Found, error, hint, warning
 from fastwsgi.scene import Scene
 from fastwsgi.tls import Certificate, Material, Policy, day
 
@@ -37,7 +36,7 @@ def certificates(scene: Scene) -> tuple[Certificate, ...]:
 
 
 @CHECKS.add("certificate")
-def certificate(scene: Scene) -> Iterator[Said]:
+def certificate(scene: Scene) -> Found:
     """What cannot be read, or does not fit."""
     material = read(Policy.of(scene.settings))
     if isinstance(material, str):
@@ -47,7 +46,7 @@ def certificate(scene: Scene) -> Iterator[Said]:
 
 
 @CHECKS.add("certificate-ends")
-def ends(scene: Scene) -> Iterator[Said]:
+def ends(scene: Scene) -> Found:
     fix = "renew it, and see why nobody has (certbot renew --dry-run); new files are taken as they come"
     for one in certificates(scene):
         lifetime, left = (one.ends - one.begins) / DAY, (one.ends - time.time()) / DAY
@@ -60,7 +59,7 @@ def ends(scene: Scene) -> Iterator[Said]:
 
 
 @CHECKS.add("certificate-begins")
-def begins(scene: Scene) -> Iterator[Said]:
+def begins(scene: Scene) -> Found:
     for one in certificates(scene):
         if time.time() < one.begins:
             yield error(
@@ -70,7 +69,7 @@ def begins(scene: Scene) -> Iterator[Said]:
 
 
 @CHECKS.add("certificate-names")
-def names(scene: Scene) -> Iterator[Said]:
+def names(scene: Scene) -> Found:
     """Hosts of routes that no certificate is for."""
     known = {name for one in certificates(scene) for name in one.names}
     if not known:
@@ -88,7 +87,7 @@ def names(scene: Scene) -> Iterator[Said]:
 
 
 @CHECKS.add("certificate-chain")
-def chain(scene: Scene) -> Iterator[Said]:
+def chain(scene: Scene) -> Found:
     for one in certificates(scene):
         if one.chain.count("BEGIN CERTIFICATE") == 1 and re.search(r"/cert\.pem$", one.certfile):
             yield hint(
@@ -98,7 +97,7 @@ def chain(scene: Scene) -> Iterator[Said]:
 
 
 @CHECKS.add("key-readable")
-def key_readable(scene: Scene) -> Iterator[Said]:
+def key_readable(scene: Scene) -> Found:
     for one in certificates(scene):
         if os.stat(one.keyfile).st_mode & (stat.S_IROTH | stat.S_IWOTH):
             yield error(

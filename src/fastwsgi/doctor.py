@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 
@@ -157,13 +158,17 @@ def diagnose(given: Words) -> Diagnosis:
 def configured(words: Sequence[str], findings: list[Finding]) -> Configuration | None:
     """The settings, with the application as a start finds it; with none if that is all that is wrong."""
     environ, directory = dict(os.environ), starting_directory()
-    try:
-        return gather(words, environ, directory)
-    except ConfigError as error:
-        problem = str(error)
-    try:
-        configuration = gather(words, environ, directory, application=NO_APPLICATION)
-    except ConfigError:
+    # A gunicorn.conf.py may print.
+    with redirect_stdout(sys.stderr):
+        try:
+            return gather(words, environ, directory)
+        except ConfigError as error:
+            problem = str(error)
+        try:
+            configuration = gather(words, environ, directory, application=NO_APPLICATION)
+        except ConfigError:
+            configuration = None
+    if configuration is None:
         fix = "correct it; fastwsgi --print-config shows what is understood"
         findings.append(Finding("configuration", ERROR, problem, fix))
         return None

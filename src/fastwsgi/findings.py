@@ -9,7 +9,7 @@
 A check looks at one thing, yields nothing where all is well, and never prints a secret.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -28,6 +28,10 @@ class Said(NamedTuple):
     severity: str
     what: str
     fix: str
+
+
+# What a check returns.
+Found: TypeAlias = Iterator[Said]
 
 
 class Finding(NamedTuple):

@@ -11,18 +11,14 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 from fastwsgi import resources
 from fastwsgi.errors import ConfigError
-from fastwsgi.findings import Checks, Said, error, hint, warning
+from fastwsgi.findings import Checks, Found, error, hint, warning
 from fastwsgi.listener import Address, AddressInUseError, bind_tcp
 from fastwsgi.resources import show_size
 from fastwsgi.scene import Scene
-
-Found: TypeAlias = Iterator[Said]
 
 DAY = 86400.0
 MIB = 1 << 20
@@ -235,7 +231,7 @@ def memory_short(scene: Scene) -> Found:
     use = resources.find_memory_use(scene.root)
     if use is not None and use.limit and use.needed > 0.9 * use.limit:
         yield error(
-            f"{show_size(use.needed)} of {show_size(use.limit)} of this container are in use before a start",
+            f"{show_size(use.needed)} of {show_size(use.limit)} of this container are in use already",
             "a higher memory limit, or fewer --workers",
         )
     kills = resources.oom_kills(scene.root) if scene.is_container else None

@@ -8,16 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 from fastwsgi import resources
 from fastwsgi.config import OPTIONS
-from fastwsgi.findings import Checks, Said, error, hint, warning
+from fastwsgi.findings import Checks, Found, Said, error, hint, warning
 from fastwsgi.listener import parse_address
 from fastwsgi.privileges import Identity
 from fastwsgi.scene import BALANCER_IDLE, Scene, is_local
-
-Found: TypeAlias = Iterator[Said]
+from fastwsgi.sources import GUNICORN_COMMAND_LINE
 
 # From TERM to KILL: of Kubernetes, Docker and systemd, unless told otherwise; and what an end takes beside
 # --shutdown-delay and --graceful-timeout: exit handlers, and what does not end.
@@ -73,7 +71,8 @@ def configuration(scene: Scene) -> Found:
 @CHECKS.add("settings-ignored")
 def ignored(scene: Scene) -> Found:
     for notice in scene.notices:
-        yield warning(notice, "take it out, so that nobody counts on it")
+        if not notice.startswith(f"{GUNICORN_COMMAND_LINE} is heeded"):
+            yield warning(notice, "take it out, so that nobody counts on it; or do what the line says")
 
 
 @CHECKS.add("development-options")
@@ -137,12 +136,29 @@ def no_tls(scene: Scene) -> Found:
     settings = scene.settings
     if scene.public and not settings.has_tls and not scene.trusts_others and not scene.is_container:
         where = ", ".join(address.text for address in scene.public)
-        yield hint(
+        say = warning if any(address.port == 443 for address in scene.public) else hint
+        yield say(
             f"--bind {where} without a certificate and without a trusted proxy: passwords and cookies are "
             "in the clear",
             "--certfile FILE --keyfile FILE, or --forwarded-allow-ips with the proxy that has the "
             "certificate",
         )
+
+
+@CHECKS.add("application-unreachable")
+def application_unreachable(scene: Scene) -> Found:
+    """Routes leave nothing for the application that is named."""
+    routes, applications = scene.plan.routes, scene.plan.applications
+    if not scene.application or not routes:
+        return
+    for route in routes:
+        has_it = route.application >= 0 and applications[route.application][0] == 0
+        if has_it and (route.action == "app" or route.values.get("fallback") == "app"):
+            return
+    yield error(
+        f"no path is left for {scene.application.partition('(')[0]}: routes answer all of them",
+        "fallback=app for files at /, or a longer path for what answers there",
+    )
 
 
 @CHECKS.add("loopback-in-container")

@@ -219,6 +219,15 @@ def test_files_of_flask(tmp_path):
     assert look("flask-static", app, static=[f"/static={tmp_path}/static"]) == []
 
 
+def test_views_behind_files(tmp_path):
+    app = flask.Flask("shop", static_folder=None)
+    app.add_url_rule("/static/version", "version", lambda: "1")
+    app.add_url_rule("/statics", "statics", lambda: "1")
+    [(severity, text)] = look("flask-shadowed", app, static=[f"/static={tmp_path}"])
+    assert severity == "warning" and "the view version at /static/version is never asked" in text
+    assert look("flask-shadowed", app, route=[f"/static static={tmp_path} fallback=app"]) == []
+
+
 def test_proxy_fix():
     app = flask.Flask("shop")
     app.wsgi_app = ProxyFix(app.wsgi_app)

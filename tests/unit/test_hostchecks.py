@@ -163,7 +163,18 @@ def test_who_is_believed(look, tree, bind, allowed, expected):
 
 def test_no_tls(look):
     assert look("no-tls", bind=[":8000"])[0][0] == "hint"
+    assert look("no-tls", bind=[":443"])[0][0] == "warning"
     assert look("no-tls") == look("no-tls", bind=[":8000"], forwarded_allow_ips="10.0.0.1") == []
+
+
+def test_no_path_for_the_application(look, assets):
+    given = {"application": "app:app"}
+    assert look("application-unreachable", scene=given) == []
+    assert look("application-unreachable", scene=given, static=[f"/static={assets}"]) == []
+    [(severity, text)] = look("application-unreachable", scene=given, static=[f"/={assets}"])
+    assert severity == "error" and "no path is left for app:app" in text
+    assert look("application-unreachable", scene=given, route=[f"/ static={assets} fallback=app"]) == []
+    assert look("application-unreachable", static=[f"/={assets}"]) == []
 
 
 def test_loopback_in_a_container(look, tree):
