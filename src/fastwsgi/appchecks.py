@@ -22,6 +22,13 @@ from fastwsgi.settingchecks import directory_problem
 # What PostgreSQL takes unless told otherwise, without those that are for superusers.
 POSTGRESQL_CONNECTIONS = 97
 
+# Of them, those for superusers and the like; and what is open, this query too.
+RESERVED_CONNECTIONS = (
+    "SELECT coalesce(sum(setting::int), 0) FROM pg_settings "
+    "WHERE name IN ('superuser_reserved_connections', 'reserved_connections')"
+)
+OPEN_CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+
 # Keys of documentation and of templates, and what no key is long enough without.
 KNOWN_KEYS = {
     "dev",
@@ -256,21 +263,30 @@ def databases(imported: Imported) -> Iterator[Database]:
 
 
 def django_databases(imported: Imported) -> Iterator[Database]:
-    if django_settings() is None or "django.db" not in sys.modules:
-        return
     threads = imported.settings.threads
-    for alias, given in loaded("django.db", "connections").settings.items():
+    for alias, given in django_aliases().items():
         vendor = vendor_of(given.get("ENGINE", ""))
         pool = django_pool(given.get("OPTIONS", {}).get("pool"))
 
         def ask(query: str, alias: str = alias) -> Any:
-            with loaded("django.db", "connections")[alias].cursor() as cursor:
-                cursor.execute(query)
-                return cursor.fetchone()[-1]
+            connection = loaded("django.db", "connections")[alias]
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute(query)
+                    return cursor.fetchone()[-1]
+            finally:
+                connection.close()
 
         yield Database(
             f"Django's {alias!r}", vendor, threads if pool is None else min(threads, pool), pool, ask
         )
+
+
+def django_aliases() -> dict[str, Any]:
+    """DATABASES, with what Django adds to each."""
+    connections = loaded("django.db", "connections")
+    found: dict[str, Any] = {} if connections is None or django_settings() is None else connections.settings
+    return found
 
 
 def django_pool(given: Any) -> int | None:
@@ -283,7 +299,7 @@ def django_pool(given: Any) -> int | None:
 
 def sqlalchemy_databases(imported: Imported) -> Iterator[Database]:
     threads = imported.settings.threads
-    for number, engine in enumerate(instances(loaded("sqlalchemy.engine.base", "Engine")), 1):
+    for engine in instances(loaded("sqlalchemy.engine.base", "Engine")):
         kind, pool = type(engine.pool).__name__, None
         if kind == "QueuePool":
             overflow = engine.pool._max_overflow
@@ -292,11 +308,18 @@ def sqlalchemy_databases(imported: Imported) -> Iterator[Database]:
             pool = 1
 
         def ask(query: str, engine: Any = engine) -> Any:
-            with engine.connect() as connection:
-                return connection.exec_driver_sql(query).fetchone()[-1]
+            try:
+                with engine.connect() as connection:
+                    return connection.exec_driver_sql(query).fetchone()[-1]
+            finally:
+                engine.dispose()
 
         most = threads if pool is None else min(threads, pool)
-        yield Database(f"SQLAlchemy's engine {number}", vendor_of(engine.dialect.name), most, pool, ask)
+        yield Database(engine_title(engine), vendor_of(engine.dialect.name), most, pool, ask)
+
+
+def engine_title(engine: Any) -> str:
+    return f"SQLAlchemy's engine for {engine.url.database or 'memory'!r}"
 
 
 def vendor_of(name: str) -> str:
@@ -329,11 +352,8 @@ def asked(database: Database, most: int, reason: str, fix: str) -> Found:
     """The same with what the database says itself."""
     try:
         if database.vendor == "postgresql":
-            limit = int(database.ask("SHOW max_connections"))
-            limit -= int(database.ask("SHOW superuser_reserved_connections"))
-            used = int(
-                database.ask("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
-            )
+            limit = int(database.ask("SHOW max_connections")) - int(database.ask(RESERVED_CONNECTIONS))
+            used = int(database.ask(OPEN_CONNECTIONS))
         else:
             limit = int(database.ask("SHOW VARIABLES LIKE 'max_connections'"))
             used = int(database.ask("SHOW STATUS LIKE 'Threads_connected'"))
@@ -348,7 +368,7 @@ def asked(database: Database, most: int, reason: str, fix: str) -> Found:
     if most > limit:
         yield error(f"{reason}, and it takes {limit}", fix)
     elif most + others > limit:
-        yield warning(f"{reason}, it takes {limit}, and others have {others} right now", fix)
+        yield warning(f"{reason}, it takes {limit}, and {others} are open right now", fix)
 
 
 @CHECKS.add("database-pool")
@@ -380,17 +400,15 @@ def sqlite_writers(imported: Imported) -> Found:
 @CHECKS.add("stale-connections")
 def stale_connections(imported: Imported) -> Found:
     """Connections that are kept, and that nobody tries before they are used."""
-    for number, engine in enumerate(instances(loaded("sqlalchemy.engine.base", "Engine")), 1):
+    for engine in instances(loaded("sqlalchemy.engine.base", "Engine")):
         keeps = type(engine.pool).__name__ == "QueuePool" and vendor_of(engine.dialect.name) != "sqlite"
         if keeps and not engine.pool._pre_ping and engine.pool._recycle < 0:
             yield hint(
-                f"SQLAlchemy's engine {number} keeps connections untried: after a restart of the database "
+                f"{engine_title(engine)} keeps connections untried: after a restart of the database "
                 "requests fail",
                 "create_engine(..., pool_pre_ping=True)",
             )
-    if django_settings() is None or "django.db" not in sys.modules:
-        return
-    for alias, given in loaded("django.db", "connections").settings.items():
+    for alias, given in django_aliases().items():
         age = given.get("CONN_MAX_AGE", 0)
         if age != 0 and not given.get("CONN_HEALTH_CHECKS") and vendor_of(given["ENGINE"]) != "sqlite":
             yield warning(
@@ -402,9 +420,7 @@ def stale_connections(imported: Imported) -> Found:
 
 @CHECKS.add("django-new-connections")
 def new_connections(imported: Imported) -> Found:
-    if django_settings() is None or "django.db" not in sys.modules:
-        return
-    for alias, given in loaded("django.db", "connections").settings.items():
+    for alias, given in django_aliases().items():
         vendor = vendor_of(given.get("ENGINE", ""))
         is_kept = given.get("CONN_MAX_AGE", 0) != 0 or given.get("OPTIONS", {}).get("pool")
         if vendor in ("postgresql", "mysql", "oracle") and not is_kept:
@@ -472,7 +488,8 @@ def django_secret_key(imported: Imported) -> Found:
         )
     elif len(text) < DJANGO_KEY_OCTETS or len(set(text)) < DJANGO_KEY_SIGNS:
         yield warning(
-            f"SECRET_KEY is short ({len(text)} signs), or has few different ones: it may be guessed", NEW_KEY
+            f"SECRET_KEY has {len(text)} signs, {len(set(text))} of them different: it may be guessed",
+            NEW_KEY,
         )
 
 

@@ -1,6 +1,7 @@
 """What will hurt by what the configuration says: addresses, trust, ends, files that are served."""
 
 import ipaddress
+import math
 import os
 import re
 import shlex
@@ -245,8 +246,18 @@ def systemd_graces(scene: Scene) -> Iterator[tuple[str, float]]:
     for file in sorted((scene.root / "etc/systemd/system").glob("*.service")):
         text = resources.read(file)
         if "fastwsgi" in text and scene.application and scene.application.partition(":")[0] in text:
-            found = re.findall(r"^TimeoutStopSec=([0-9]+)s?$", text, re.MULTILINE)
-            yield file.name, float(found[-1]) if found else SYSTEMD_GRACE
+            found = re.findall(r"^TimeoutStopSec=(.+)$", text, re.MULTILINE)
+            yield file.name, seconds(found[-1]) if found else SYSTEMD_GRACE
+
+
+def seconds(text: str) -> float:
+    """A time as systemd has it: 90, 1min 30s, infinity."""
+    if text.strip() in ("infinity", "0"):
+        return math.inf
+    units = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+    return sum(
+        float(number) * units.get(unit, 0.0) for number, unit in re.findall(r"([0-9.]+)\s*([a-z]*)", text)
+    )
 
 
 @CHECKS.add("probes")
