@@ -119,12 +119,12 @@ def threads_at_import(imported: Imported) -> Found:
         if imported.settings.preload != "off":
             say = error if imported.settings.preload == "strict" else warning
             yield say(
-                f"--preload, and the import leaves a {ghost}: workers cannot use it",
+                f"--preload, and the import leaves this, which workers cannot use: {ghost}",
                 "begin that in the hook post_fork (--config), or at the first request; or --no-preload",
             )
-        elif "thread" in ghost and imported.workers > 1:
+        elif ghost.startswith(("thread ", "a thread,")) and imported.workers > 1:
             yield hint(
-                f"the import starts a {ghost}: it runs in each of {imported.workers} workers",
+                f"the import starts this in each of {imported.workers} workers: {ghost}",
                 "a process of its own for what is to run once",
             )
 
@@ -132,14 +132,14 @@ def threads_at_import(imported: Imported) -> Found:
 @CHECKS.add("monkey-patched")
 def monkey_patched(imported: Imported) -> Found:
     """Threads that are none."""
-    gevent = loaded("gevent.monkey", "saved")
-    eventlet = loaded("eventlet.patcher", "already_patched")
-    for name, patched in (("gevent", gevent), ("eventlet", eventlet)):
-        if patched:
+    gevent = loaded("gevent.monkey", "is_module_patched")
+    eventlet = loaded("eventlet.patcher", "is_monkey_patched")
+    for name, is_patched in (("gevent", gevent), ("eventlet", eventlet)):
+        if is_patched is not None and is_patched("socket"):
             yield error(
                 f"{name} has replaced threads and sockets: requests of a worker run one after the other, "
                 "or not at all",
-                f"take out {name}.monkey_patch() and the like; --threads is for requests that wait",
+                f"take out what {name} patches; --threads is for requests that wait",
             )
 
 
@@ -297,11 +297,17 @@ def django_pool(given: Any) -> int | None:
     return int(options.get("max_size") or options.get("min_size", 4))
 
 
+def engines() -> list[Any]:
+    """Those of SQLAlchemy, one for each pool: options make others of the same."""
+    found = instances(loaded("sqlalchemy.engine.base", "Engine"))
+    return list({id(engine.pool): engine for engine in found}.values())
+
+
 def sqlalchemy_databases(imported: Imported) -> Iterator[Database]:
     threads = imported.settings.threads
-    for engine in instances(loaded("sqlalchemy.engine.base", "Engine")):
+    for engine in engines():
         kind, pool = type(engine.pool).__name__, None
-        if kind == "QueuePool":
+        if kind.endswith("QueuePool"):
             overflow = engine.pool._max_overflow
             pool = None if overflow < 0 else engine.pool.size() + overflow
         elif kind in ("StaticPool", "AssertionPool"):
@@ -400,8 +406,10 @@ def sqlite_writers(imported: Imported) -> Found:
 @CHECKS.add("stale-connections")
 def stale_connections(imported: Imported) -> Found:
     """Connections that are kept, and that nobody tries before they are used."""
-    for engine in instances(loaded("sqlalchemy.engine.base", "Engine")):
-        keeps = type(engine.pool).__name__ == "QueuePool" and vendor_of(engine.dialect.name) != "sqlite"
+    for engine in engines():
+        keeps = (
+            type(engine.pool).__name__.endswith("QueuePool") and vendor_of(engine.dialect.name) != "sqlite"
+        )
         if keeps and not engine.pool._pre_ping and engine.pool._recycle < 0:
             yield hint(
                 f"{engine_title(engine)} keeps connections untried: after a restart of the database "

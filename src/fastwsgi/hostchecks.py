@@ -33,6 +33,9 @@ OTHER_FILES = 64
 # The least connections with which nobody has to think of open files.
 FEW_CONNECTIONS = 1000
 
+# The state of a connection in /proc/net/tcp.
+TIME_WAIT = "06"
+
 # Variables with which the interpreter is slower or says more.
 SLOW_PYTHON = ("PYTHONDEVMODE", "PYTHONASYNCIODEBUG", "PYTHONTRACEMALLOC", "PYTHONDEBUG", "PYTHONINSPECT")
 
@@ -104,8 +107,7 @@ def ephemeral_ports(scene: Scene) -> Found:
                 f"sysctl -w net.ipv4.ip_local_reserved_ports={both}, or a port below {first}",
             )
     size = last - first + 1
-    found = re.search(r"^TCP:.* tw ([0-9]+)", resources.read(scene.root / "proc/net/sockstat"), re.MULTILINE)
-    waiting = int(found[1]) if found else 0
+    waiting = closed_connections(scene, first, last)
     if waiting > size // 2:
         yield warning(
             f"{waiting} closed connections hold a port, and there are {size} for outgoing ones",
@@ -116,6 +118,19 @@ def ephemeral_ports(scene: Scene) -> Found:
             f"{size} ports for outgoing connections: so many to one service in a minute",
             'sysctl -w net.ipv4.ip_local_port_range="10240 60999"',
         )
+
+
+def closed_connections(scene: Scene, first: int, last: int) -> int:
+    """Those in TIME-WAIT whose port here is between these: the server's own have the port it listens at."""
+    found = re.search(r"^TCP:.* tw ([0-9]+)", resources.read(scene.root / "proc/net/sockstat"), re.MULTILINE)
+    if found is None or int(found[1]) <= (last - first) // 2:
+        return 0
+    count = 0
+    for name in ("tcp", "tcp6"):
+        for line in resources.read(scene.root / "proc/net" / name).splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            count += state == TIME_WAIT and first <= int(local.rpartition(":")[2], 16) <= last
+    return count
 
 
 def is_in(port: int, ranges: str) -> bool:

@@ -156,6 +156,14 @@ def test_a_taken_port(doctor, write):
     assert "another server is listening there" in told.findings["address"]
 
 
+def test_beside_the_server_that_runs(doctor, write, start):
+    write(app=APP)
+    server = start("app:app")
+    told = doctor("--bind", f"127.0.0.1:{server.ports[0]}")
+    assert told.findings["address"].startswith("hint: ")
+    assert "a fastwsgi runs here" in told.findings["address"]
+
+
 def test_a_broken_import(doctor, write):
     write(app=f"password = {SECRET!r}\nprint(password)\nimport no_such_module\n")
     told = doctor(*QUIET, "app:app")
@@ -198,7 +206,7 @@ def test_preload_with_threads(doctor, write):
         + "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,), name='t').start()\n"
     )
     told = doctor(*QUIET, "--preload", "app:app")
-    assert "leaves a thread 't', started at " in told.findings["threads-at-import"]
+    assert "thread 't', started at " in told.findings["threads-at-import"]
 
 
 def test_memory_of_the_application(doctor, write):

@@ -293,11 +293,17 @@ def test_ports_of_outgoing_connections(look, tree):
     assert severity == "warning" and "ip_local_reserved_ports=40000" in text
     tree.write("proc/sys/net/ipv4/ip_local_reserved_ports", "100,39000-41000")
     assert look("ephemeral-ports", bind=[":40000"]) == []
-    tree.write("proc/net/sockstat", "sockets: used 1\nTCP: inuse 3 orphan 0 tw 20000 alloc 4 mem 1")
-    assert "20000 closed connections" in look("ephemeral-ports")[0][1]
-    tree.write("proc/net/sockstat", "TCP: inuse 3 orphan 0 tw 20 alloc 4 mem 1")
     tree.write("proc/sys/net/ipv4/ip_local_port_range", "32768\t33000")
     assert [severity for severity, _ in look("ephemeral-ports")] == ["hint"]
+
+
+@pytest.mark.parametrize(("port", "expected"), [(32800, "warning"), (8000, "hint")])
+def test_ports_of_closed_connections(look, tree, port, expected):
+    tree.write("proc/sys/net/ipv4/ip_local_port_range", "32768\t33000")
+    tree.write("proc/net/sockstat", "sockets: used 1\nTCP: inuse 3 orphan 0 tw 150 alloc 4 mem 1")
+    lines = [f"{n}: 0100007F:{port:04X} 0100007F:1F90 06 00000000:00000000 03:00000ED9" for n in range(150)]
+    tree.write("proc/net/tcp", "\n".join(["  sl  local_address rem_address   st tx_queue", *lines]))
+    assert [severity for severity, _ in look("ephemeral-ports")] == [expected]
 
 
 def test_addresses(look, short_path):
