@@ -10,11 +10,14 @@ import pytest
 from werkzeug.debug import DebuggedApplication
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from fastwsgi import appchecks, trial
+from fastwsgi import appchecks, trial, worker
 from fastwsgi.appchecks import Database, Imported
 from fastwsgi.config import Settings
 from fastwsgi.scene import Scene
 from support import PATIENCE, wait_until
+
+# What each process that imports an application loads is loaded here once.
+assert worker.Worker
 
 
 def look(id, *applications, ghosts=(), **settings):
