@@ -3,6 +3,8 @@
 import json
 import os
 import pty
+import pwd
+import shutil
 import socket
 import subprocess
 import sys
@@ -340,6 +342,62 @@ def test_a_careful_project(doctor, project):
         "Django's 'default' (postgresql) does not answer: OperationalError"
         in told.findings["database-connections"]
     )
+
+
+@pytest.fixture
+def postgresql(short_path):
+    """A PostgreSQL that takes 20 connections, 3 of them for superusers: the directory of its socket."""
+    if not shutil.which("initdb") or not shutil.which("pg_ctl"):
+        pytest.skip("no PostgreSQL here")
+    pytest.importorskip("psycopg")
+    data = short_path / "data"
+    owner = {}
+    if os.geteuid() == 0:  # it does not run as root
+        owner = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
+        shutil.chown(short_path, "nobody")
+
+    def ask(*command):
+        # Its own processes would hold a pipe.
+        with open(short_path / "said", "wb") as said:
+            done = subprocess.run(
+                command,
+                cwd="/",
+                env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                timeout=3 * PATIENCE,
+                **owner,
+            )
+        assert done.returncode == 0, (short_path / "said").read_text()
+
+    ask("initdb", "--pgdata", data, "--auth", "trust", "--username", "shop", "--no-sync")
+    options = f"-c listen_addresses= -k {short_path} -c max_connections=20 -c fsync=off"
+    ask("pg_ctl", "start", "--wait", "--pgdata", data, "--options", options, "--log", short_path / "log")
+    yield short_path
+    ask("pg_ctl", "stop", "--mode", "immediate", "--pgdata", data)
+
+
+ASKED = f"""
+SECRET_KEY = {SECRET!r}
+ALLOWED_HOSTS = ["shop.example"]
+DATABASES = {{{{"default": {{{{
+    "ENGINE": "django.db.backends.postgresql", "NAME": "postgres", "USER": "shop", "HOST": "{{place}}",
+}}}}}}}}
+"""
+
+
+def test_what_a_database_says(doctor, project, postgresql):
+    project(ASKED.format(place=postgresql))
+    told = doctor(*QUIET, "--workers", "4", "--ask-database", "wsgi")
+    assert "database-connections" not in told.findings
+    told = doctor(*QUIET, "--workers", "5", "--ask-database", "wsgi")
+    assert told.code == 1
+    said = told.findings["database-connections"]
+    assert said.startswith(
+        "error: Django's 'default' (postgresql): 5 workers with 4 connections each are 20, "
+    )
+    assert "and it takes 17 -> " in said
 
 
 def test_a_good_project(doctor, project, tmp_path):
