@@ -74,7 +74,7 @@ def names(scene: Scene) -> Found:
     known = {name for one in certificates(scene) for name in one.names}
     if not known:
         return
-    hosts = {route.host for route in scene.plan.routes if route.host and not route.host.startswith("[")}
+    hosts = {route.host for route in scene.plan.routes if re.search("[a-z]", route.host.partition("[")[0])}
     missing = sorted(
         host for host in hosts if host not in known and f"*.{host.partition('.')[2]}" not in known
     )

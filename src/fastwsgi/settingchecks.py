@@ -7,11 +7,13 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from fastwsgi import resources
 from fastwsgi.config import OPTIONS
+from fastwsgi.errors import ConfigError
 from fastwsgi.findings import Checks, Found, Said, error, hint, warning
 from fastwsgi.listener import parse_address
 from fastwsgi.privileges import Identity
@@ -34,8 +36,12 @@ DEVELOPMENT = {
 }
 
 # Names in a directory that is not meant for everybody.
-PRIVATE_NAMES = {".env", ".git", ".hg", ".svn", ".htpasswd", "manage.py", "pyproject.toml", "fastwsgi.toml"}
-PRIVATE_ENDINGS = (".py", ".sqlite3", ".sqlite", ".db", ".key", ".pem")
+PRIVATE_NAMES = {".env", ".git", ".hg", ".svn", ".htpasswd", "id_rsa", "id_ed25519", "fastwsgi.toml"}
+PRIVATE_ENDINGS = (".sqlite3", ".sqlite", ".db")
+# What may be private: by what is at its begin.
+KEY_ENDINGS = (".key", ".pem")
+KEY_MARK, KEY_WITHIN = b"PRIVATE KEY-----", 64 << 10
+SOURCE_ENDINGS = (".py", ".pyc")
 # Entries of a directory that are looked at.
 ENTRIES_MOST = 1000
 
@@ -59,6 +65,7 @@ def configuration(scene: Scene) -> Found:
         lambda: LogFormat(settings.access_logformat, is_json=settings.log_format == "json"),
         lambda: compression.makers(settings.compress),
         lambda: Guards(scene.plan.routes),
+        lambda: settings.metrics and parse_address(settings.metrics),
     ]
     for attempt in attempts:
         try:
@@ -174,9 +181,10 @@ def loopback_in_container(scene: Scene) -> Found:
 
 @CHECKS.add("metrics-public")
 def metrics_public(scene: Scene) -> Found:
-    if scene.settings.metrics is None:
+    try:
+        address = parse_address(scene.settings.metrics or "unix:none")
+    except ConfigError:  # told by the check of the configuration
         return
-    address = parse_address(scene.settings.metrics)
     if address.unix is None and not is_local(address) and not scene.is_container:
         yield warning(
             f"{scene.shown('metrics')}: whoever reaches that port reads the metrics",
@@ -347,15 +355,25 @@ def static_private(scene: Scene) -> Found:
             continue
         with os.scandir(path) as entries:
             names = [entry.name for entry, _ in zip(entries, range(ENTRIES_MOST), strict=False)]
-        private = sorted(
-            name for name in names if name in PRIVATE_NAMES or name.lower().endswith(PRIVATE_ENDINGS)
-        )
-        if private:
-            more = f" and {len(private) - 3} more" if len(private) > 3 else ""
-            yield error(
-                f"static of {place}: everybody may have {', '.join(private[:3])}{more} of {path}",
-                "a directory of its own for files that everybody may read",
-            )
+        private = sorted(name for name in names if is_private(os.path.join(path, name)))
+        sources = sorted(name for name in names if name.endswith(SOURCE_ENDINGS))
+        for say, found in ((error, private), (warning, sources)):
+            if found:
+                more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+                yield say(
+                    f"static of {place}: everybody may have {', '.join(found[:3])}{more} of {path}",
+                    "a directory of its own for files that everybody may read",
+                )
+
+
+def is_private(path: str) -> bool:
+    name = os.path.basename(path)
+    if name in PRIVATE_NAMES or name.lower().endswith(PRIVATE_ENDINGS):
+        return True
+    if name.lower().endswith(KEY_ENDINGS) and os.path.isfile(path):
+        with suppress(OSError), open(path, "rb") as file:
+            return KEY_MARK in file.read(KEY_WITHIN)
+    return False
 
 
 @CHECKS.add("static-overlap")

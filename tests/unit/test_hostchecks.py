@@ -118,6 +118,7 @@ def test_a_good_scene_has_nothing(tree, tmp_path):
         ({"bind": ["8000"]}, "cannot listen at 8000"),
         ({"user": "nobody-of-that-name"}, "there is no such user"),
         ({"access_logformat": "%(nothing)s"}, "nothing"),
+        ({"metrics": "9090"}, "cannot listen at 9090"),
         ({"route": ["/a auth=/no/such/file"]}, "/no/such/file"),
     ],
 )
@@ -452,10 +453,15 @@ def test_a_directory_that_workers_may_not_read(assets):
 
 def test_what_is_not_for_everybody(look, assets):
     assert look("static-private", static=[f"/static={assets}"]) == []
-    for name in (".env", "settings.py", "db.sqlite3", "a.key"):
-        (assets / name).touch()
+    (assets / "slides.key").write_bytes(b"PK")
+    (assets / "settings.py").touch()
     [(severity, text)] = look("static-private", static=[f"/static={assets}"])
-    assert severity == "error" and ".env, a.key, db.sqlite3 and 1 more" in text
+    assert severity == "warning" and "everybody may have settings.py of" in text
+    for name in (".env", "db.sqlite3", ".git"):
+        (assets / name).touch()
+    (assets / "site.pem").write_text("-----BEGIN PRIVATE KEY-----\n")
+    (severity, text), _ = look("static-private", static=[f"/static={assets}"])
+    assert severity == "error" and ".env, .git, db.sqlite3 and 1 more" in text
 
 
 def test_guarded_and_not(look, assets):
@@ -552,7 +558,13 @@ def test_a_certificate_that_is_not_valid_yet(of_certificate):
 
 
 def test_names_of_certificates(of_certificate):
-    hosts = ["example.com/ respond=200", "www.example.com/ respond=200", "*.shop.example/ respond=200"]
+    hosts = [
+        "10.0.0.1/ respond=200",
+        "[::1]/ respond=200",
+        "example.com/ respond=200",
+        "www.example.com/ respond=200",
+        "*.shop.example/ respond=200",
+    ]
     [(severity, text)] = of_certificate("certificate-names", "example.com", route=hosts)
     assert severity == "error" and "*.shop.example, www.example.com" in text
     assert (
