@@ -18,7 +18,7 @@ OTHERS = {
     "make": "--long --strict --format --quick --output --cases --servers --rounds --seconds --compare",
     "configure, of Python": "--with-thread-sanitizer --disable-test-modules --prefix --disable-gil",
     "useradd, systemctl": "--system --home-dir --kill-whom --signal",
-    "docker, helm": "--detach --publish --read-only --tmpfs --ulimit --install",
+    "docker, helm": "--detach --publish --read-only --tmpfs --ulimit --sysctl --pty --install",
     "manage.py": "--settings --nothreading --check --noinput --deploy",
     "certbot, curl": "--webroot --unix-socket",
     "how options begin": "--no --limit-request",
