@@ -472,7 +472,7 @@ def test_dev(start, tmp_path):
     url = f"https://localhost:{server.ports[0]}/"
     said = json.loads(subprocess.check_output(["curl", "-sS", "--cacert", str(file), url]))
     assert said["scheme"] == "https"
-    wait_until(lambda: "GET / HTTP/1.1" in server.stdout, lambda: server.stdout)
+    wait_until(lambda: " 200 GET /  " in server.stdout, lambda: server.stdout)
     stop(server)
 
 
