@@ -686,6 +686,10 @@ class Settings:
             raise ConfigError(f"keyfile: {self.keyfile} is the key of what? give certfile, too")
         if self.cert_reqs != "none" and self.ca_certs is None:
             raise ConfigError(f"cert_reqs is {self.cert_reqs}: give ca_certs, whose certificates are taken")
+        if self.cert_reqs != "none" and not self.has_tls:
+            raise ConfigError(
+                f"cert_reqs is {self.cert_reqs}, and there is no TLS in which to ask for them: give certfile"
+            )
         for name in ("tls_redirect", "hsts"):
             if getattr(self, name) not in ("off", 0.0) and not self.has_tls:
                 raise ConfigError(f"{name} without a certificate: give certfile")
