@@ -87,8 +87,12 @@ def check(configuration: Configuration) -> str:
     logs.configure(settings)
     if settings.has_tls:
         check_certificates(settings)
-    Guards(mounts.plan(settings).routes)
+    has_application = bool(configuration.application)
+    Guards(mounts.plan(settings, has_application).routes)
     loader.load_all(str(configuration.application), mounts.targets(settings))
+    # The application may have added some.
+    for missing in mounts.missing_directories(settings, mounts.plan(settings, has_application).routes):
+        LOG.warning("%s", missing)
     given = sum(where != "default" for where in configuration.origins.values()) - 1
     name = configuration.application or "no application"
     return f"configuration OK: {name} ({configuration.origins['app']}), {given} of {len(OPTIONS)} options set"

@@ -148,7 +148,7 @@ class Generation:
             opened.callback(access_log.close)
             error_log = ErrorLog.of(settings)
             opened.callback(error_log.close)
-            guards = Guards(mounts.plan(settings).routes)
+            guards = Guards(mounts.plan(settings, bool(configuration.application)).routes)
             listeners = open_listeners(
                 settings.bind, settings.backlog, kept=kept, reuse_port=settings.reuse_port
             )

@@ -589,9 +589,22 @@ def several(kind: Kind) -> Kind:
     return Kind(kind.metavar, read, lambda value: " ".join(map(kind.show, value)))
 
 
-def listed(metavar: str) -> Kind:
-    """A tuple of texts, also from one with commas between them; none is an empty one."""
-    one = text(metavar)
+def beneath() -> Kind:
+    """The path of a file, as it is from a directory that is named elsewhere."""
+    one = text("FILE")
+
+    def read(value: object) -> object:
+        path = one.read(value)
+        if str(path).startswith("/") or ".." in str(path).split("/"):
+            raise ValueError("the path of a file as it is in that directory, such as index.html")
+        return path
+
+    return Kind(one.metavar, read)
+
+
+def listed(one: Kind) -> Kind:
+    """A tuple of values of a kind, also from one text with commas between them; none is an empty one."""
+    metavar = one.metavar
 
     def read(value: object) -> tuple[object, ...]:
         if value == "none":
