@@ -7,7 +7,7 @@ from these declarations. `sources` says where values are taken from.
 import sys
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, cast
 
 from fastwsgi.errors import ConfigError, did_you_mean
@@ -31,6 +31,7 @@ from fastwsgi.kinds import (
     name_or_number,
     networks,
     numbered,
+    on_or,
     optional,
     path,
     several,
@@ -481,7 +482,7 @@ class Settings:
     )
     hsts: float = option(
         0.0,
-        replace(duration(10 * 365 * 86400.0), alone="730d"),
+        on_or(duration(10 * 365 * 86400.0), "730d"),
         TLS,
         "how long browsers shall come to this host over TLS alone, which cannot be taken back before; two "
         "years if no time is given",
