@@ -200,6 +200,16 @@ KEYS = {
 }
 
 
+# What these keys do nothing without. Others may be for files that the application will announce.
+NEEDS = {
+    "internal": "static",
+    "status": "redirect",
+    "burst": "rate",
+    "realm": "auth",
+    "maintenance-allow": "maintenance",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """A route as it was given: its own keys, with nothing inherited."""
@@ -591,7 +601,28 @@ def plan(settings: "Settings", has_application: bool = True) -> Plan:
             )
         for path in paths:
             made.routes.append(route_of(host, path, own, other, numbers, made, has_application))
+    check_needs(sites, made.routes)
     return made
+
+
+def check_needs(sites: Mapping[str, Site], routes: Iterable[Route]) -> None:
+    """Raise ConfigError for a key that does nothing, as no route that it is for has the other one it is about."""
+    for host, site in sites.items():
+        for path, values in site.items():
+            for name in values.keys() & NEEDS.keys():
+                need = NEEDS[name]
+                if need in values or not values[name]:
+                    continue
+                beneath_it = path if path == "/" else f"{path}/"
+                if not any(
+                    need in route.values
+                    and f"{route.path}/".startswith(beneath_it)
+                    and (route.host == host or not host or host.startswith("*"))
+                    for route in routes
+                ):
+                    raise ConfigError(
+                        f"route {host}{path}: {name} does nothing without {need}: give that, too"
+                    )
 
 
 def acme_route(host: str, directory: str) -> Route:

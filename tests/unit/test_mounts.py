@@ -117,6 +117,28 @@ def test_a_fallback_to_no_application():
         plan(settings, has_application=False)
 
 
+def test_keys_that_do_nothing_alone():
+    for given in (
+        ["/x internal=on"],
+        ["/x internal=on", "/xy static=b"],
+        ["a.org/x realm=x", "b.org/x auth=f"],
+        ["/ status=301"],
+        ["/x rate=1/s", "/y burst=2"],
+        ["/x maintenance-allow=::1"],
+    ):
+        with pytest.raises(ConfigError, match=r"route .*: .* does nothing without .*: give that, too"):
+            plan(Settings(route=given))
+    for given in (
+        ["/x internal=on", "/x/y static=b"],
+        ["/x internal=off"],
+        ["/ static=b", "/x internal=on"],
+        ["/ realm=x", "a.org/x auth=f"],
+        ["*.org/ burst=3", "a.org/x rate=1/s"],
+        ["/ auth=f", "/x realm=y"],
+    ):
+        plan(Settings(route=given))
+
+
 def test_missing_directories_are_named_with_what_names_them(tmp_path):
     settings = Settings(
         route=[f"/x static={tmp_path}/x", "/x/y expires=off", f"/z static={tmp_path}"],
