@@ -694,6 +694,10 @@ class Settings:
         for name in ("tls_redirect", "hsts"):
             if getattr(self, name) not in ("off", 0.0) and not self.has_tls:
                 raise ConfigError(f"{name} without a certificate: give certfile")
+        if self.has_tls and self.bind and all(address.startswith("http://") for address in self.bind):
+            raise ConfigError(
+                "bind has no address with TLS, and there is a certificate: give one without http://"
+            )
         for address in self.bind:
             if address.startswith("https://") and not self.has_tls:
                 raise ConfigError(f"cannot listen at {address} without a certificate: give certfile")

@@ -606,7 +606,7 @@ def plan(settings: "Settings", has_application: bool = True) -> Plan:
 
 
 def check_needs(sites: Mapping[str, Site], routes: Iterable[Route]) -> None:
-    """Raise ConfigError for a key that does nothing, as no route that it is for has the other one it is about."""
+    """Raise ConfigError for a key that does nothing, as no route that it is for has the one that it needs."""
     for host, site in sites.items():
         for path, values in site.items():
             for name in values.keys() & NEEDS.keys():

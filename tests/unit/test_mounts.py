@@ -354,7 +354,7 @@ def test_rewriting(rewriting, arguments, expected):
 
 
 def secure(**options):
-    return Settings(certfile="x.pem", bind="http://:80", **options)
+    return Settings(certfile="x.pem", bind=["http://:80", ":443"], **options)
 
 
 def test_plans_are_one_where_nothing_differs():

@@ -202,6 +202,7 @@ def test_wrong_settings():
         ({"keyfile": "k"}, "keyfile: k is the key of what"),
         ({"cert_reqs": 2}, "cert_reqs is required: give ca_certs"),
         ({"cert_reqs": 2, "ca_certs": "ca.pem"}, "there is no TLS in which to ask for them: give certfile"),
+        ({"bind": "http://:80", "certfile": "c"}, "bind has no address with TLS, and there is a certificate"),
         ({"bind": "https://:8443"}, "cannot listen at https://:8443 without a certificate"),
         ({"tls_cert": "a,b,c"}, "is not CERT,KEY"),
         ({"tls_protocol_min": "1.1"}, "is not one of 1.2, 1.3"),
