@@ -181,12 +181,14 @@ class Worker:
         guards: Guards | None = None,
         tls: "Tls | None" = None,
         renewal: "Renewal | None" = None,
+        has_others: bool | None = None,
     ) -> None:
         """Make ready; opens the access log if none is given.
 
         post: below a supervisor. manager: without one, who is told that this worker stops and, as often as
         `watchdog` says, that it is alive. tls: for listeners that are `is_tls`. renewal: without a
-        supervisor, what to have that from, and to look after.
+        supervisor, what to have that from, and to look after. has_others: other processes serve the same
+        application (wsgi.multiprocess); what `post` says if it is not given.
 
         app: None if routes have all. mounted: the applications of routes (mounts.targets), which are
         imported now if they are not given. guards: of the routes; those that other workers shall count with.
@@ -218,7 +220,7 @@ class Worker:
                 mounted,
                 self._guards.of(mounts.plan(settings).routes),
                 tls,
-                post is not None and post.has_others,
+                post is not None and post.has_others if has_others is None else has_others,
             )
         except ValueError as error:
             self._access_log.close()
@@ -514,7 +516,7 @@ class Server:
         except BaseException:
             self._close()
             raise
-        self._settings = settings
+        self.settings = settings
         self._state = "new"
         self._change = threading.Condition()
         self._serving_thread: int | None = None
@@ -553,7 +555,7 @@ class Server:
                 self._state = "stopped"
             if self._state != "serving":
                 return
-            self._worker.stop(self._settings.graceful_timeout if grace is None else grace)
+            self._worker.stop(self.settings.graceful_timeout if grace is None else grace)
             if self._serving_thread != threading.get_ident():
                 self._change.wait_for(lambda: self._state == "ended")
 
