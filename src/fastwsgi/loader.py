@@ -215,9 +215,14 @@ def require_wsgi(found: Callable[..., object], target: str) -> None:
 
 
 def call(function: Callable[[], T], doing: str) -> T:
-    """Call into the application; what it raises becomes the cause of an AppLoadError, without our frames."""
+    """Call into the application; what it raises becomes the cause of an AppLoadError, without our frames.
+
+    An AppLoadError of a factory is raised as it is.
+    """
     try:
         return function()
+    except AppLoadError:
+        raise
     except (Exception, SystemExit) as error:
         error.__traceback__ = trim(error.__traceback__)
         raise AppLoadError(f"{doing} raised {type(error).__name__}") from error

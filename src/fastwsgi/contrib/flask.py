@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
-from flask.cli import ScriptInfo, SeparatedPathType, pass_script_info
+from flask.cli import ScriptInfo, pass_script_info
 from flask.helpers import get_debug_flag
 
 from fastwsgi.contrib.command import become
+from fastwsgi.errors import AppLoadError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -20,31 +21,12 @@ if TYPE_CHECKING:
 # Where `flask run` listens.
 HOST, PORT = "127.0.0.1", 5000
 
-PATH = click.Path(exists=True, resolve_path=True)
 
-
-@click.command(
-    "fastwsgi",
-    short_help="Serve with fastwsgi.",
-    context_settings={"ignore_unknown_options": True},
-)
-@click.option("--host", "-h", envvar="FLASK_RUN_HOST", help=f"The interface to bind to.  [{HOST}]")
-@click.option("--port", "-p", envvar="FLASK_RUN_PORT", type=int, help=f"The port to bind to.  [{PORT}]")
-@click.option("--cert", metavar="PATH|adhoc", help="A certificate file, for HTTPS; adhoc: make one.")
-@click.option("--key", type=PATH, help="The key file of the certificate.")
-@click.option("--debug/--no-debug", default=None, help="Set debug mode.")
-@click.option("--reload/--no-reload", default=None, help="Restart on changes; on with debug mode.")
-@click.option("--debugger/--no-debugger", default=None, help="Show the debugger; on with debug mode.")
-@click.option("--with-threads/--without-threads", default=True, help="Enable or disable multithreading.")
-@click.option("--extra-files", type=SeparatedPathType(), help="Restart when these change, too.")
-@click.option("--exclude-patterns", help="Do not restart for files that match these.")
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
-@pass_script_info
-def command(info: ScriptInfo, debug: bool | None, options: tuple[str, ...], **given: Any) -> None:
+def serve(info: ScriptInfo, debug: bool | None, options: tuple[str, ...], **given: Any) -> None:
     """Serve the application with fastwsgi: in production, or with debug mode while you write it.
 
-    OPTIONS are those of the command fastwsgi, such as --workers 4 --threads 8; `fastwsgi --help` has them
-    all. Without --host and --port, its settings say where it listens, except in debug mode.
+    Behind these options come those of the command fastwsgi, such as --workers 4 --threads 8; `fastwsgi
+    --help` has them all. Without --host and --port, its settings say where it listens, except in debug mode.
     """
     if debug is not None:
         os.environ["FLASK_DEBUG"] = "1" if debug else "0"
@@ -52,6 +34,46 @@ def command(info: ScriptInfo, debug: bool | None, options: tuple[str, ...], **gi
         become([*words(info, given, is_debugged=get_debug_flag()), *options])
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+
+
+FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
+
+# Those of `flask run`; what else there is goes to fastwsgi.
+command = click.Command(
+    "fastwsgi",
+    callback=pass_script_info(serve),
+    help=serve.__doc__,
+    short_help="Serve with fastwsgi.",
+    context_settings={"ignore_unknown_options": True},
+    params=[
+        click.Option(["--debug/--no-debug"], default=None, help="Set debug mode."),
+        click.Option(["--host", "-h"], envvar="FLASK_RUN_HOST", help=f"The interface to bind to.  [{HOST}]"),
+        click.Option(
+            ["--port", "-p"], envvar="FLASK_RUN_PORT", type=int, help=f"The port to bind to.  [{PORT}]"
+        ),
+        click.Option(["--cert"], metavar="FILE|adhoc", help="A certificate, for HTTPS; adhoc: make one."),
+        click.Option(["--key"], type=FILE, help="The key of the certificate."),
+        click.Option(
+            ["--reload/--no-reload"], default=None, help="Restart when code changes; on with debug mode."
+        ),
+        click.Option(
+            ["--debugger/--no-debugger"],
+            default=None,
+            help="Show errors in the debugger; on with debug mode.",
+        ),
+        click.Option(
+            ["--with-threads/--without-threads"], default=True, help="Enable or disable multithreading."
+        ),
+        click.Option(["--extra-files"], metavar="PATHS", default="", help="Restart when these change, too."),
+        click.Option(
+            ["--exclude-patterns"],
+            metavar="PATTERNS",
+            default="",
+            help="Do not restart for files like these.",
+        ),
+        click.Argument(["options"], nargs=-1, type=click.UNPROCESSED, metavar="[OF FASTWSGI]..."),
+    ],
+)
 
 
 def words(info: ScriptInfo, given: dict[str, Any], *, is_debugged: bool) -> Iterator[str]:
@@ -71,9 +93,8 @@ def words(info: ScriptInfo, given: dict[str, Any], *, is_debugged: bool) -> Iter
     if not given["with_threads"]:
         yield "--threads=1"
     if reloads:
-        yield from (f"--reload-extra-file={path}" for path in given["extra_files"] or ())
-        patterns = given["exclude_patterns"]
-        yield from (f"--reload-ignore={one}" for one in (patterns or "").split(os.pathsep) if one)
+        for flag, name in (("--reload-extra-file", "extra_files"), ("--reload-ignore", "exclude_patterns")):
+            yield from (f"{flag}={one}" for one in given[name].split(os.pathsep) if one)
     arguments = [repr(path_of(info))]
     if has_debugger:
         # Who else may use the debugger: those who come by this name.
@@ -103,7 +124,8 @@ def certificate(cert: str | None, key: str | None, *, is_dev: bool) -> Iterator[
 def path_of(info: ScriptInfo) -> str | None:
     """What to load, as --app has it; for a program of its own with FlaskGroup, its factory."""
     if info.create_app is None:
-        return info.app_import_path
+        path: str | None = info.app_import_path
+        return path
     factory: Callable[..., Any] = info.create_app
     module, name = factory.__module__, factory.__qualname__
     if module == "__main__" or not name.isidentifier():
@@ -122,11 +144,13 @@ def application(path: str | None = None, debugger: str | None = None) -> "WSGIAp
     if debugger is not None:
         # What Flask and the debugger go by: this is the process that is replaced when code changes.
         os.environ["WERKZEUG_RUN_MAIN"] = "true"
-    app = ScriptInfo(path).load_app()
-    if debugger is None:
-        return app
-    from werkzeug.debug import DebuggedApplication
+    try:
+        app: WSGIApplication = ScriptInfo(path).load_app()
+    except click.UsageError as error:
+        raise AppLoadError(f"flask: {error.message}") from error.__cause__
+    if debugger is not None:
+        from werkzeug.debug import DebuggedApplication
 
-    debugged = DebuggedApplication(app, evalex=True)
-    debugged.trusted_hosts.append(debugger)
-    return debugged
+        app = debugged = DebuggedApplication(app, evalex=True)
+        debugged.trusted_hosts.append(debugger)
+    return app

@@ -35,7 +35,8 @@ class Command(BaseCommand):  # type: ignore[misc]
 
     def create_parser(self, prog_name: str, subcommand: str, **options: Any) -> Any:
         """Django's; no option may be cut short, as fastwsgi's cannot be."""
-        return super().create_parser(prog_name, subcommand, allow_abbrev=False, **options)
+        usage = f"{os.path.basename(prog_name)} {subcommand} [OPTIONS]"
+        return super().create_parser(prog_name, subcommand, allow_abbrev=False, usage=usage, **options)
 
     def add_arguments(self, parser: Any) -> None:
         """All of fastwsgi's, but for those of Django's own."""
@@ -75,7 +76,6 @@ def add_option(group: Any, option: Option) -> None:
     """Declare one of fastwsgi's options for argparse."""
     text = f"{option.help} [{option.shown_default}]".replace("%", "%%")
     kind = option.kind
-    # What may follow a switch, or a value that may be left out, is one word with it.
-    nargs: dict[str, Any] = {"nargs": "?"} if kind.alone is not None else {}
     metavar = kind.metavar.strip("[]=") or None
-    group.add_argument(*option.flags, action=Words, dest="words", metavar=metavar, help=text, **nargs)
+    nargs = None if kind.alone is None else "?" if metavar else 0
+    group.add_argument(*option.flags, action=Words, dest="words", nargs=nargs, metavar=metavar, help=text)
