@@ -9,6 +9,7 @@ fastwsgi --workers 4 'fastwsgi.contrib.paste:application("production.ini")'
 
 import logging.config
 import os
+import sys
 from collections.abc import Mapping
 from configparser import ConfigParser
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fastwsgi.alone import run
 from fastwsgi.config import OPTIONS
 from fastwsgi.errors import ConfigError
+from fastwsgi.worker import leave
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -35,6 +37,10 @@ def serve(app: "WSGIApplication", global_conf: Mapping[str, str] | None = None, 
         raise SystemExit(
             f"fastwsgi: [server] of {(global_conf or {}).get('__file__', 'the file')}: {error}"
         ) from None
+    hupper = sys.modules.get("hupper")
+    if hupper is not None and hupper.is_active():
+        # `pserve --reload` would wait for a thread of its own, and then say that the server did not exit.
+        leave(0)
 
 
 def options_of(given: Mapping[str, str]) -> dict[str, Any]:

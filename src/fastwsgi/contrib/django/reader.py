@@ -79,7 +79,7 @@ def look(module: str) -> dict[str, Any]:
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     if not isinstance(table, dict):
-        return {"error": f"{NAME} is a {type(table).__name__}, not a dict of settings"}
+        return {"error": f"{NAME} is of type {type(table).__name__}; give a dict of settings"}
     try:
         table = json.loads(json.dumps(table, default=os.fspath))
     except (TypeError, ValueError) as error:
