@@ -72,6 +72,7 @@ from fastwsgi._tls cimport Tls, tls_free, tls_step, tls_t
 from fastwsgi._trust cimport trust_set
 from fastwsgi import mounts
 from fastwsgi.errors import RequestTimeout
+from fastwsgi.logs import wants_colours
 from fastwsgi.rewrite import rewritten
 
 cimport cython
@@ -174,7 +175,7 @@ cdef void log_exchange(loop_t* loop, slot_t* slot, connection_t* connection) noe
     cdef const request_t* request = connection.request
     cdef int64_t bound_ns, began_ns
     cdef record_t record
-    if loop.access == NULL or request.is_handed_over:
+    if loop.access == NULL or request.is_handed_over or slot.is_unlogged:
         return
     record.data = request.buffer.data + request.start
     record.parser = &request.parser
@@ -1127,7 +1128,8 @@ cdef class Crew:
         loop.has_probes = loop.health_probe.path != NULL or loop.ready_probe.path != NULL
         if access_fd >= 0:
             self.context.access = LogFormat(settings.access_logformat, is_json=settings.log_format == "json",
-                                            prefix=line_start)
+                                            prefix=line_start,
+                                            has_colours=settings.access_logfile == "-" and wants_colours(access_fd))
             self.context.logs_access = True
             loop.access = &self.context.access.format
         fds = <int*>calloc(<size_t>max(len(self.listeners), 1), sizeof(int))

@@ -231,6 +231,7 @@ cdef struct slot_t:
     int64_t ended_ns
     int64_t sending_ns          # of it
     bint is_lost                # its client was
+    bint is_unlogged            # it shall have no line in the access log
     uint8_t cell                # of the averages
     uint64_t sent               # content bytes of this response
     int status

@@ -33,6 +33,7 @@ from fastwsgi.kinds import (
     numbered,
     optional,
     path,
+    reload_engine,
     several,
     share,
     size,
@@ -129,6 +130,7 @@ PROCESS = "Processes"
 APPLICATION = "The application"
 LOGS = "Logs"
 WATCHING = "Watching it"
+WRITING = "While you write it"
 ROUTES = "Hosts and paths"
 
 
@@ -543,7 +545,7 @@ class Settings:
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
         text("FORMAT"),
         LOGS,
-        "the line, with gunicorn's atoms",
+        "the line, with gunicorn's atoms; short: time of day, status, method, target, duration, size",
     )
     error_logfile: str = option(
         "-", text("FILE"), LOGS, "messages and tracebacks; - is the standard error", "--log-file"
@@ -655,6 +657,51 @@ class Settings:
         "find out which routes keep memory, and the lines that allocate it: in the error log, and by "
         "`fastwsgi leaks`",
     )
+    reload: bool = option(
+        False,
+        switch(),
+        WRITING,
+        "replace the workers when a file of the application changes; one that cannot be imported is shown in "
+        "the browser until it is mended",
+    )
+    reload_engine: str = option(
+        "auto",
+        reload_engine(),
+        WRITING,
+        "how changes are noticed: by looking at the files four times a second, or by the package watchfiles "
+        "(the extra reload); auto: by watchfiles if it is there",
+    )
+    reload_extra_file: tuple[str, ...] = option(
+        (),
+        each(text("FILE")),
+        WRITING,
+        "a file, a directory or a pattern such as 'conf/**/*.yaml' that is watched beside the modules of the "
+        "application; may be given several times",
+        repeatable=True,
+    )
+    reload_ignore: tuple[str, ...] = option(
+        (),
+        each(text("PATTERN")),
+        WRITING,
+        "files whose changes count for nothing, such as 'generated/*' or '*_pb2.py'; may be given several "
+        "times",
+        repeatable=True,
+    )
+    lint: bool = option(
+        False,
+        switch(),
+        WRITING,
+        "hold what the application does against PEP 3333, and log each violation once, with its line",
+    )
+    tracebacks: bool = option(
+        False,
+        switch(),
+        WRITING,
+        "show exceptions of the application in the browser, to clients of this machine alone",
+    )
+    open: bool = option(
+        False, switch(), WRITING, "open the first address in a browser once the application is served"
+    )
 
     def __post_init__(self) -> None:
         for declared in OPTIONS.values():
@@ -664,6 +711,7 @@ class Settings:
             raise ConfigError(f"health and ready are both {self.health}; each needs a path of its own")
         given(self)
         self._check_tls()
+        self._check_reload()
         if self.leak_report and "t" in sys.abiflags:
             raise ConfigError(
                 "leak_report: not with a free-threaded Python, which has other allocators; "
@@ -679,6 +727,15 @@ class Settings:
     @property
     def has_tls(self) -> bool:
         return self.certfile is not None or bool(self.tls_cert)
+
+    def _check_reload(self) -> None:
+        """Raise ConfigError for what does not go with --reload."""
+        if self.reload and self.preload != "off":
+            raise ConfigError("reload and preload: each worker imports what has changed; give --no-preload")
+        if self.reload and self.reuse_port:
+            raise ConfigError(
+                "reload and reuse_port: clients wait while workers change; give --no-reuse-port"
+            )
 
     def _check_tls(self) -> None:
         """Raise ConfigError where one setting wants another."""

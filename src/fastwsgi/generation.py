@@ -31,6 +31,7 @@ from fastwsgi.sources import Configuration
 from fastwsgi.worker import Ending, Post, hand_over, watched_certificates, with_activated
 
 if TYPE_CHECKING:
+    from fastwsgi.reloader import Code
     from fastwsgi.renewal import Reader, Renewal
     from fastwsgi.tls import Tls
 
@@ -120,9 +121,10 @@ class Generation:
         origin: Place,
         is_first: bool,
         reader: "Reader | None" = None,
+        code: "Code | None" = None,
     ) -> "Generation":
         """Open what it needs beside the listeners that are kept. `origin`: where the server was started.
-        `reader`: who reads certificates, if this process may not.
+        `reader`: who reads certificates, if this process may not. `code`: with --reload.
 
         Raises ConfigError where that is not possible; nothing is left open then.
         """
@@ -170,11 +172,14 @@ class Generation:
             guards,
             is_first,
             tls,
+            code,
         )
         return cls(number, work, listeners, lines, workers=workers, why=why, renewal=renewal)
 
     @classmethod
-    def resumed(cls, kept: upgrade.Kept, lines: Lines, listeners: Sequence[Listener]) -> "Generation":
+    def resumed(
+        cls, kept: upgrade.Kept, lines: Lines, listeners: Sequence[Listener], code: "Code | None" = None
+    ) -> "Generation":
         """The one of the program that was here before, with what that had open; `take_hooks` may follow.
 
         Messages go where they went, the directory and the umask are those of its files.
@@ -200,6 +205,7 @@ class Generation:
             guards=None,
             is_first=False,
             tls=terminated(renewal, hooks.NO_HOOKS, hooked),
+            code=code,
         )
         memory = kept.boards.get(str(kept.generation))
         return cls(

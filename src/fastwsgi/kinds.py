@@ -105,6 +105,16 @@ def choice(*words: str, alone: str | None = None) -> Kind:
     return Kind("|".join(words), read, alone=alone)
 
 
+def reload_engine() -> Kind:
+    """What notices changes of files; what gunicorn calls inotify is within watchfiles."""
+    engines = choice("auto", "poll", "watchfiles")
+
+    def read(value: object) -> object:
+        return "auto" if value == "inotify" else engines.read(value)
+
+    return Kind(engines.metavar, read)
+
+
 def expiry() -> Kind:
     """For how long something may be kept: a word or a time."""
     words, times = choice("auto", "off", "immutable"), duration(10 * 365 * 86400.0)

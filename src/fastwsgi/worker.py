@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from fastwsgi._stats import Board, Row
     from fastwsgi.leaks import Leaks
+    from fastwsgi.reloader import Reporter
     from fastwsgi.renewal import Renewal
     from fastwsgi.tls import Tls
 
@@ -51,6 +52,10 @@ THREADS_LOST = 5
 
 # What Ctrl-C leaves to requests in progress.
 INTERRUPT_GRACE = 5.0
+
+# With --reload, what requests in progress have whenever a worker ends, and what it has itself.
+RELOAD_GRACE = 0.8
+RELOAD_PATIENCE = 1.2
 
 # What the application's exit handlers and threads of its own may take after the drain.
 EXIT_PATIENCE = 5.0
@@ -72,6 +77,11 @@ SUPERVISED = (
     "statsd_prefix",
     "dogstatsd_tags",
     "capture_output",
+    "reload",
+    "reload_engine",
+    "reload_extra_file",
+    "reload_ignore",
+    "open",
 )
 
 # How long a worker that was sent TERM waits to be heard by the supervisor.
@@ -182,6 +192,7 @@ class Worker:
         tls: "Tls | None" = None,
         renewal: "Renewal | None" = None,
         has_others: bool | None = None,
+        reporter: "Reporter | None" = None,
     ) -> None:
         """Make ready; opens the access log if none is given.
 
@@ -192,6 +203,7 @@ class Worker:
 
         app: None if routes have all. mounted: the applications of routes (mounts.targets), which are
         imported now if they are not given. guards: of the routes; those that other workers shall count with.
+        reporter: with --reload, who says what is imported later.
 
         Raises ConfigError if the access log cannot be opened or has a wrong format, and AppLoadError.
         """
@@ -200,6 +212,14 @@ class Worker:
         self._guards = Guards(mounts.plan(settings).routes) if guards is None else guards
         self._post = post
         self._settings = settings
+        self._reporter = reporter
+        if reporter is not None or settings.lint or settings.tracebacks:
+            from fastwsgi.pages import around  # nobody else needs it
+
+            code = None if reporter is None else reporter.code
+            app, *mounted = (
+                None if one is None else around(one, settings, listeners, code) for one in (app, *mounted)
+            )
         if renewal is not None:
             tls = renewal.tls()
             for listener in listeners:
@@ -248,6 +268,8 @@ class Worker:
             self._crew.beat = min(self._crew.beat or leaks.PAUSE, leaks.PAUSE)
         if self._guards.pause is not None:
             self._crew.beat = min(self._crew.beat or self._guards.pause, self._guards.pause)
+        if reporter is not None:
+            self._crew.beat = min(self._crew.beat or reporter.pause, reporter.pause)
         self._renewal = renewal
         if renewal is not None:
             self._crew.beat = min(self._crew.beat or renewal.pause, renewal.pause)
@@ -282,6 +304,8 @@ class Worker:
                 self._guards.look()
                 if self._leaks is not None:
                     self._leaks.look()
+                if self._reporter is not None:
+                    self._reporter.look()
                 if self._post is not None:
                     self._look_up(self._post)
                 if self._manager is not None:
@@ -432,7 +456,7 @@ class Worker:
         def drain(*_: object) -> None:
             nonlocal has_asked
             if post.row.state == row_state_t.ROW_DRAINING or has_asked:
-                self.stop(self._settings.graceful_timeout, leave=self._leaves)
+                self.stop(grace_of(self._settings), leave=self._leaves)
             else:
                 # From somebody else, perhaps to the whole group: nobody would serve what this one leaves.
                 # The supervisor sends it again when it is time; so does one that cannot write to this row.
@@ -441,7 +465,8 @@ class Worker:
                 post.tell("asked")
 
         def quit_soon(number: int, _: object) -> None:
-            self.stop(INTERRUPT_GRACE if number == signal.SIGUSR2 else 0, leave=self._leaves)
+            grace = grace_of(self._settings, INTERRUPT_GRACE) if number == signal.SIGUSR2 else 0
+            self.stop(grace, leave=self._leaves)
             quits()
 
         handlers: dict[int, Handler] = {
@@ -596,6 +621,12 @@ def make_server(host: str, port: int, app: "WSGIApplication | None", **options: 
     else:
         bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return Server(app, merge(options, {"bind": bind}))
+
+
+def grace_of(settings: Settings, most: float | None = None) -> float:
+    """What requests in progress have when a worker ends; `most`: because of Ctrl-C."""
+    grace = settings.graceful_timeout if most is None else most
+    return min(grace, RELOAD_GRACE) if settings.reload else grace
 
 
 def leave_if_lost(worker: Worker) -> None:

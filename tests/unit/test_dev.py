@@ -24,7 +24,26 @@ def cache(tmp_path, monkeypatch):
 def test_what_it_stands_for():
     arguments = parse(command_line(["app:app", "--workers", "2"]))
     assert arguments.application == "app:app"
-    assert arguments.settings == {"workers": 2, "access_logfile": "-"}
+    assert arguments.settings == {
+        "workers": 2,
+        "preload": "off",
+        "reuse_port": False,
+        "daemon": False,
+        "reload": True,
+        "lint": True,
+        "tracebacks": True,
+        "access_logfile": "-",
+        "access_logformat": "short",
+        "timeout": 0,
+        "log_slow": 0,
+    }
+
+
+def test_what_does_not_go_with_reload():
+    with pytest.raises(ConfigError, match=r"reload and preload: .* give --no-preload"):
+        Settings(reload=True, preload=True)
+    with pytest.raises(ConfigError, match=r"reload and reuse_port: .* give --no-reuse-port"):
+        Settings(reload=True, reuse_port=True)
 
 
 def test_with_tls(cache, capsys):
