@@ -54,6 +54,7 @@ class Server:
                 timeout=0,
                 log_slow=0,
                 access_logfile="-",
+                access_logformat="short",
             )
             set_up_error_log(self._server.settings)
         except ConfigError as error:
