@@ -281,6 +281,11 @@ def load_or_show(
             what, cause = str(error), error.__cause__
             if cause is None and work.is_first and code.edition == 1:
                 raise
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            error.__traceback__ = loader.trim(pages.of_application(error.__traceback__))
+            what, cause = f"loading {work.title} raised {type(error).__name__}", error
         ending.check()
         if not code.is_told:
             LOG.error("%s", what, exc_info=cause)

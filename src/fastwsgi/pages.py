@@ -202,9 +202,13 @@ def without_our_frames(record: logging.LogRecord) -> bool:
 def of_application(stack: TracebackType | None) -> TracebackType | None:
     """A traceback without the frames of this package that it begins with; whole if it has no others."""
     found = stack
-    while found is not None and found.tb_frame.f_code.co_filename.startswith(HERE):
+    while found is not None and is_ours(found.tb_frame.f_code.co_filename):
         found = found.tb_next
     return found or stack
+
+
+def is_ours(file: str) -> bool:
+    return file.startswith(HERE) or file.endswith(".pyx")
 
 
 class Page:

@@ -62,6 +62,7 @@ class Report:
     """What a worker says of the code that it has imported."""
 
     began_ns: int  # the time of day before the import
+    ended_ns: int  # and after it
     since_ns: int  # and when a worker has looked before at what it has imported
     has_failed: bool
     files: list[str]
@@ -165,7 +166,15 @@ class Reporter:
     def _report(
         self, files: Iterable[str], entry: str = "", remarks: Iterable[str] = (), *, has_failed: bool = False
     ) -> None:
-        self._said = Report(self._began_ns, self._since_ns, has_failed, sorted(files), entry, list(remarks))
+        self._said = Report(
+            self._began_ns,
+            time.time_ns(),
+            self._since_ns,
+            has_failed,
+            sorted(files),
+            entry,
+            list(remarks),
+        )
         self._modules = len(sys.modules)
         self.code.report(self._said)
 
@@ -287,9 +296,10 @@ class Watch:
         self._named: set[str] = set()
         self._known: dict[str, Signature] = {}
         self._has_failed = False
-        self._began_ns = self._reported_ns = 0
+        self._began_ns = self._ended_ns = 0
         self._is_reported = True  # since the last change
         self._restless: dict[str, int] = {}
+        self._heeded: dict[str, Signature] = {}  # of those that have changed; a clock may be ahead of ours
         self.scan()
 
     def take(self, report: Report) -> set[str]:
@@ -301,8 +311,14 @@ class Watch:
             # What was missing may be there by now.
             new |= self._project()
         self._has_failed, self._is_reported = report.has_failed, True
-        self._began_ns, self._reported_ns = report.began_ns, time.time_ns()
-        return self._heed({path for path in new if changed_since(path, report.since_ns)})
+        self._began_ns, self._ended_ns = report.began_ns, report.ended_ns
+        return self._heed(
+            {
+                path
+                for path in new
+                if changed_since(path, report.since_ns) and self._heeded.get(path) != signature(path)
+            }
+        )
 
     def scan(self, *, is_whole: bool = True) -> set[str]:
         """What has changed since the last time; unless it `is_whole`, beneath the project alone."""
@@ -365,9 +381,10 @@ class Watch:
     def _heed(self, changed: set[str]) -> set[str]:
         """Those of the changed files that an import does not write itself, again and again."""
         for path in changed:
+            self._heeded[path] = signature(path)
             if not self._is_reported:
                 self._restless[path] = self._restless.get(path, 0) + 1
-            elif self._began_ns <= written_ns(path) <= self._reported_ns:
+            elif self._began_ns <= written_ns(path) <= self._ended_ns:
                 self._restless[path] = self._restless.get(path, 0) + RESTLESS_SURELY
             else:
                 self._restless.pop(path, None)
