@@ -15,7 +15,7 @@ from fastwsgi.dev import self_signed
 from support import Client, wait_until
 
 APP = """
-import os, re, time
+import ctypes, os, time
 from pathlib import Path
 
 NAMES = ["wsgi.multithread", "wsgi.multiprocess", "wsgi.url_scheme", "REMOTE_ADDR"]
@@ -27,7 +27,7 @@ def app(environ, start_response):
         while not Path("go").exists():
             time.sleep(0.005)
     if path == "/hold":
-        re.match("(a+)+$", "a" * 40 + "b")
+        ctypes.PyDLL(None).sleep(60)  # in C, without letting other threads run
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [" ".join([str(os.getpid()), *(str(environ[name]) for name in NAMES)]).encode()]
 """
@@ -144,7 +144,7 @@ def test_the_arbiter_ends_a_worker_that_hangs(gunicorn):
 
 
 def ask_in_vain(address):
-    with contextlib.suppress(OSError, AssertionError), Client(address) as client:
+    with contextlib.suppress(OSError), Client(address) as client:
         client.ask("/hold")
 
 

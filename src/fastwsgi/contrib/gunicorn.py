@@ -73,7 +73,7 @@ OF_THE_LOGGER = {
 # What the arbiter takes for a worker that cannot start.
 BOOT_ERROR = 3
 
-# How often the arbiter hears that this worker is alive, and this worker looks whether the arbiter is.
+# How often the arbiter hears at least that this worker is alive, and this worker looks whether the arbiter is.
 PAUSE = 1.0
 
 
@@ -99,7 +99,7 @@ class Body(worker.Worker):
             listeners,
             settings,
             manager=Arbiter(place),
-            watchdog=PAUSE,
+            watchdog=min(PAUSE, place.timeout / 2) if place.timeout else PAUSE,
             renewal=worker.watched_certificates(settings),
             has_others=place.cfg.workers > 1,
         )

@@ -113,8 +113,13 @@ def fastwsgi_live_server(
     request.getfixturevalue("transactional_db")
     from django.test import modify_settings
 
+    from fastwsgi import mounts
+
     app = request.getfixturevalue("fastwsgi_app")
     shared = in_memory_connections()
+    # Django's handler has all files; what the server would serve by itself may be collected or not.
+    announced = dict(mounts.announced)
+    mounts.announced.clear()
     with modify_settings(ALLOWED_HOSTS={"append": HOST}):
         try:
             # A database in memory is its connection, with which one thread at a time can do something.
@@ -122,6 +127,7 @@ def fastwsgi_live_server(
             yield server
             server.stop()
         finally:
+            mounts.announced.update(announced)
             for connection in shared.values():
                 connection.dec_thread_sharing()
 
