@@ -37,7 +37,7 @@ Serves a WSGI application.
   fastwsgi project.wsgi                   its application, or its app
   fastwsgi -b :8000 --threads 8 app:app   at every address, eight requests at a time
   fastwsgi                                the Django project, app.py, wsgi.py or main.py here
-  fastwsgi dev [--tls] [app:app]          while you write it: reloads, shows errors in the browser
+  fastwsgi dev [--tls] [app:app]          while you write it: reloads, shows errors, prints
 
 Or speaks with one that runs (see --control-socket):
 

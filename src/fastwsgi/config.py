@@ -675,7 +675,7 @@ class Settings:
         (),
         each(text("FILE")),
         WRITING,
-        "a file, a directory or a pattern such as 'conf/**/*.yaml' that is watched beside the modules of the "
+        "a file, a directory or a pattern such as 'conf/*.yaml' that is watched beside the modules of the "
         "application; may be given several times",
         repeatable=True,
     )

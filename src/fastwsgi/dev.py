@@ -42,6 +42,8 @@ def command_line(words: Sequence[str]) -> list[str]:
 
     Raises ConfigError if that is not possible.
     """
+    # As `flask run --debug` does: or Flask keeps exceptions to itself, and templates as they were.
+    os.environ.setdefault("FLASK_DEBUG", "1")
     own = list(words[: words.index("--")] if "--" in words else words)
     rest = list(words[len(own) :])
     if SWITCH not in own:

@@ -7,6 +7,7 @@ A page shows source code and paths. So it is for whoever sits at this machine al
 
 import logging
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from html import escape
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 EDITION = "/.fastwsgi/edition"
 
 HERE = os.path.join(os.path.dirname(__file__), "")
+
+# What packages and Python itself have in their paths.
+INSTALLED = ("site-packages", "dist-packages", f"lib/python{sys.version_info.major}.", "<frozen ")
 
 STATUS = "500 Internal Server Error"
 
@@ -220,7 +224,9 @@ class Page:
         self._headline, self._stack = what, ""
         if error is not None:
             told = traceback.TracebackException(type(error), error, of_application(error.__traceback__))
-            self._headline = "".join(told.format_exception_only()).strip()
+            # What is wrong with the syntax comes behind the line that it is in.
+            said = [line for line in told.format_exception_only() if not line.startswith(" ")]
+            self._headline = "".join(said).strip()
             self._stack = "".join(told.format())
 
     def answer(self, environ: "WSGIEnvironment", code: Code | None, *, shows: bool) -> Answer:
@@ -259,7 +265,8 @@ class Page:
         if what:
             parts.append(f"<p>{escape(what)}</p>")
         if shows and self._stack:
-            parts.append(f"<pre>{escape(self._stack)}</pre>")
+            lines = "\n".join(map(marked, self._stack.splitlines()))
+            parts.append(f"<pre>{lines}</pre>")
         if not shows:
             parts.append("<p>The terminal of its server says why.</p>")
         if refreshes and code is not None:
@@ -267,6 +274,12 @@ class Page:
             parts.append("<footer>This page refreshes itself when the code has changed.</footer>")
             parts.append(f"<script>{SCRIPT % (place, code.token)}</script>")
         return "\n".join([*parts, "</body></html>", ""])
+
+
+def marked(line: str) -> str:
+    """A line of a traceback as HTML; those that lead to what is not installed stand out."""
+    is_own = line.startswith('  File "') and not any(place in line for place in INSTALLED)
+    return f"<b>{escape(line)}</b>" if is_own else escape(line)
 
 
 def quoted(path: str) -> str:

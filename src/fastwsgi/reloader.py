@@ -48,10 +48,9 @@ FOREIGN_DIRECTORIES = frozenset({"__pycache__", "node_modules", "site-packages"}
 TEMPLATES = frozenset({"templates", "jinja2"})
 # So many directories beneath the project are looked at; what is imported from others is all the same.
 MOST_DIRECTORIES = 4000
-# A file that its own import writes would have it imported for ever: it is given up at so many points. Each
-# change while a worker was importing counts, and more if that has come to its end.
-RESTLESS = 9
-RESTLESS_SURELY = 3
+# A file that is written by its own import would have it imported for ever: it is given up after so many times
+# in a row.
+RESTLESS = 8
 
 # What is known of a file: when it was written, how long it is, which one it is. None: there is none.
 Signature = tuple[int, int, int] | None
@@ -312,13 +311,11 @@ class Watch:
             new |= self._project()
         self._has_failed, self._is_reported = report.has_failed, True
         self._began_ns, self._ended_ns = report.began_ns, report.ended_ns
-        return self._heed(
-            {
-                path
-                for path in new
-                if changed_since(path, report.since_ns) and self._heeded.get(path) != signature(path)
-            }
-        )
+        return {
+            path
+            for path in new
+            if changed_since(path, report.since_ns) and self._heeded.get(path) != signature(path)
+        }
 
     def scan(self, *, is_whole: bool = True) -> set[str]:
         """What has changed since the last time; unless it `is_whole`, beneath the project alone."""
@@ -338,7 +335,7 @@ class Watch:
         changed = {path for path in changed if self._counts(path)}
         for path in gone:
             del self._known[path]
-        return self._heed(changed)
+        return changed
 
     def directories(self) -> list[str]:
         """Where all these files are, and would be."""
@@ -378,27 +375,24 @@ class Watch:
                 else:
                     yield path
 
-    def _heed(self, changed: set[str]) -> set[str]:
-        """Those of the changed files that an import does not write itself, again and again."""
+    def heed(self, changed: set[str]) -> set[str]:
+        """The application will be imported anew, for those that are returned: not for those that an import
+        writes itself, again and again.
+        """
         for path in changed:
             self._heeded[path] = signature(path)
-            if not self._is_reported:
-                self._restless[path] = self._restless.get(path, 0) + 1
-            elif self._began_ns <= written_ns(path) <= self._ended_ns:
-                self._restless[path] = self._restless.get(path, 0) + RESTLESS_SURELY
-            else:
+            if self._is_reported and not self._began_ns <= written_ns(path) <= self._ended_ns:
                 self._restless.pop(path, None)
-            if self._restless.get(path, 0) >= RESTLESS:
+                continue
+            self._restless[path] = self._restless.get(path, 0) + 1
+            if self._restless[path] == RESTLESS:
                 self._is_ignored[path] = True
                 self.notices.append(
                     f"{self.show(path)} is written whenever the application is imported, and not watched any "
                     "more (--reload-ignore)"
                 )
-        return {path for path in changed if not self.ignores(path)}
-
-    def told(self) -> None:
-        """The application is imported anew."""
         self._is_reported = False
+        return {path for path in changed if not self.ignores(path)}
 
     def show(self, path: str) -> str:
         """A path as the user would write it."""
@@ -453,9 +447,9 @@ class Watcher(Helper):
                 if is_whole is not None:
                     changed |= watch.scan(is_whole=is_whole)
                 if changed:
-                    changed |= settle(watch)
+                    changed = watch.heed(changed | settle(watch))
+                if changed:
                     forget_bytecode(changed)
-                    watch.told()
                     self._tell(watch, changed)
                 for notice in watch.notices:
                     LOG.warning("%s", notice)
