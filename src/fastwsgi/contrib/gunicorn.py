@@ -144,6 +144,8 @@ class Worker(base.Worker):  # type: ignore[misc]
             sys.exit(BOOT_ERROR)
         if not self.alive:
             self.leave()
+        # Or a worker that hangs at once would be left alone.
+        self.notify()
         with worker.wakeup(self.body):
             self.body.run()
         self.log.debug("%s", self.body.summary())
