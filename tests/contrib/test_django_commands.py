@@ -75,7 +75,7 @@ def stop(server, number=signal.SIGINT):
     assert server.wait() == 0, server.stderr
 
 
-def test_runserver_serves_with_djangos_messages_and_checks(run, project):
+def test_runserver_serves_with_djangos_messages_and_checks(run, project, tmp_path):
     project()
     server = run("manage.py", "runserver", "127.0.0.1:0")
     wait_until(lambda: "Quit the server" in server.stdout, lambda: server.stdout + server.stderr)
@@ -92,6 +92,16 @@ def test_runserver_serves_with_djangos_messages_and_checks(run, project):
     response = server.ask("/static/shop/style.css")
     assert (response.text, response["Cache-Control"]) == ("shop", "no-cache")
     assert server.ask("/static/none").status == 404
+    # Templates are kept also in development, until the process is another one.
+    assert server.ask("/page").text == "the page"
+    (tmp_path / "shop/templates/shop/page.html").write_text("another page")
+    wait_until(lambda: server.ask("/page").text == "another page", lambda: server.stderr)
+    (tmp_path / "shop/__init__.py").write_text("import shop.checks")
+    wait_until(lambda: server.ask("/").status == 500, lambda: server.stderr)
+    assert "(shop.E001) the shop is closed" in server.ask("/", fields=[("Host", "localhost")]).text
+    assert "Traceback" not in server.stderr
+    (tmp_path / "shop/__init__.py").write_text("")
+    wait_until(lambda: server.ask("/").status == 200, lambda: server.stderr)
     stop(server)
 
 

@@ -57,7 +57,7 @@ def test_in_production(flask):
     stop(server)
 
 
-def test_the_debugger_and_its_pin(flask):
+def test_the_debugger_and_its_pin(flask, tmp_path):
     server = flask("--app", "hello", "--debug", "fastwsgi", "--port", "0")
     assert server.ask("/").text == "by default True True False"
     wait_until(lambda: "Debugger PIN" in server.stderr, lambda: server.stderr)
@@ -81,6 +81,10 @@ def test_the_debugger_and_its_pin(flask):
     assert '"auth": true' in answer.text
     cookies = [("Cookie", answer["Set-Cookie"].partition(";")[0])]
     assert "43" in ask("price + 1", frm=frame).text
+    # Another process when code has changed, with the same pin.
+    (tmp_path / "hello.py").write_text(HELLO.replace("by default", "by another default"))
+    wait_until(lambda: server.ask("/").text.startswith("by another"), lambda: server.stderr)
+    wait_until(lambda: server.stderr.count(f"Debugger PIN: {pin}") == 2, lambda: server.stderr)
     stop(server)
 
 

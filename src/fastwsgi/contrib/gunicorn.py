@@ -73,7 +73,7 @@ OF_THE_LOGGER = {
 # What the arbiter takes for a worker that cannot start.
 BOOT_ERROR = 3
 
-# How often the arbiter hears at least that this worker is alive, and this worker looks whether the arbiter is.
+# How often at least the arbiter hears that this worker is alive, and this worker looks after the arbiter.
 PAUSE = 1.0
 
 

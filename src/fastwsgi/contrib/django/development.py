@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastwsgi import mounts
+from fastwsgi.errors import AppLoadError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -41,6 +42,7 @@ def others_to_watch() -> Iterator[str]:
 
 def application(*words: str) -> "WSGIApplication":
     """Do what runserver does until it would serve; return what it would serve."""
+    from django.core.management.base import CommandError
     from django.core.servers.basehttp import get_internal_wsgi_application
 
     # It sets Django up; here, since the command takes an OSError for one of its own.
@@ -69,7 +71,11 @@ def application(*words: str) -> "WSGIApplication":
 
     command = Rehearsal()
     options = vars(command.create_parser("manage.py", "runserver").parse_args(words))
-    command.execute(*options.pop("args", ()), **options)
+    try:
+        command.execute(*options.pop("args", ()), **options)
+    except CommandError as error:
+        # It says all itself: which checks have failed.
+        raise AppLoadError("runserver cannot serve this project") from error.with_traceback(None)
     sys.stdout.flush()
     return taken[0]
 
