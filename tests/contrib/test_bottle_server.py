@@ -32,6 +32,14 @@ def test_with_bottles_reloader(run, write, tmp_path):
     server.wait()
 
 
+def test_what_is_wrong_ends_it_in_one_line(run, write):
+    write({"shop.py": APP.replace("threads=1", "therads=1")})
+    process = run("shop.py", "fastwsgi.contrib.bottle:Server", wait="")
+    assert process.wait() == 1
+    assert "fastwsgi: unknown setting therads; did you mean threads?" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
 def test_the_name_alone_once_it_is_imported():
     from fastwsgi.contrib.bottle import Server
 

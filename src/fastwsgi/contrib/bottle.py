@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import bottle
 
 from fastwsgi.alone import run
+from fastwsgi.errors import ConfigError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -24,7 +25,11 @@ class Server(bottle.ServerAdapter):  # type: ignore[misc]
             bind = host
         else:
             bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        run(handler, bind=bind, **self.options)
+        try:
+            run(handler, bind=bind, **self.options)
+        except ConfigError as error:
+            # Bottle's reloader would try again and again.
+            raise SystemExit(f"fastwsgi: {error}") from None
 
 
 bottle.server_names["fastwsgi"] = Server
