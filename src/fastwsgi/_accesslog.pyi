@@ -1,6 +1,7 @@
 from typing import Any, Self, final
 
 DEFAULT_FORMAT: str
+SHORT: str
 
 @final
 class LogFormat:
