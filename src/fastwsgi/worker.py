@@ -191,15 +191,13 @@ class Worker:
         guards: Guards | None = None,
         tls: "Tls | None" = None,
         renewal: "Renewal | None" = None,
-        has_others: bool | None = None,
         reporter: "Reporter | None" = None,
     ) -> None:
         """Make ready; opens the access log if none is given.
 
         post: below a supervisor. manager: without one, who is told that this worker stops and, as often as
         `watchdog` says, that it is alive. tls: for listeners that are `is_tls`. renewal: without a
-        supervisor, what to have that from, and to look after. has_others: other processes serve the same
-        application (wsgi.multiprocess); what `post` says if it is not given.
+        supervisor, what to have that from, and to look after.
 
         app: None if routes have all. mounted: the applications of routes (mounts.targets), which are
         imported now if they are not given. guards: of the routes; those that other workers shall count with.
@@ -240,7 +238,7 @@ class Worker:
                 mounted,
                 self._guards.of(mounts.plan(settings).routes),
                 tls,
-                post is not None and post.has_others if has_others is None else has_others,
+                post is not None and post.has_others,
             )
         except ValueError as error:
             self._access_log.close()

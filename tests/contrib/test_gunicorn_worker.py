@@ -6,7 +6,7 @@ import re
 import signal
 import ssl
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import psutil
 import pytest
@@ -107,6 +107,24 @@ def test_a_worker_that_had_its_requests_is_replaced_and_none_is_lost(gunicorn):
     stop(server)
 
 
+def test_a_busy_worker_leaves_requests_to_the_others(gunicorn, tmp_path):
+    server = gunicorn("--workers", "2", "--threads", "1")
+    wait_until(lambda: booted(server) == 2, lambda: server.stderr)
+    with ThreadPoolExecutor(16) as pool:
+        waiting = pool.submit(server.ask, "/wait")
+        wait_until((tmp_path / "waits").exists, "the request")
+        others = []
+        for _ in range(15):
+            # One after the other, but not behind one that the busy worker took before it had said that it is.
+            others.append(pool.submit(server.ask, "/"))
+            wait(others[-1:], 0.2)
+        wait_until(lambda: sum(one.done() for one in others) >= 12, lambda: f"{others}")
+        free = {one.result().text.split()[0] for one in others if one.done()}
+        (tmp_path / "go").touch()
+        assert waiting.result().text.split()[0] not in free
+    stop(server)
+
+
 def test_signals_to_the_arbiter(gunicorn, tmp_path):
     server = gunicorn("--workers", "1", "--access-logfile", "access")
     [first] = {int(server.ask("/").text.split()[0])}
@@ -122,9 +140,7 @@ def test_signals_to_the_arbiter(gunicorn, tmp_path):
     server.signal(signal.SIGUSR1)
     wait_until((tmp_path / "access").exists, "another access log")
     # gunicorn opens it as well, perhaps before the worker does.
-    wait_until(
-        lambda: server.ask("/after") and "/after" in (tmp_path / "access").read_text(), "lines in it"
-    )
+    wait_until(lambda: server.ask("/after") and "/after" in (tmp_path / "access").read_text(), "lines in it")
     # At once, whatever runs.
     with Client(server.address) as client:
         client.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")

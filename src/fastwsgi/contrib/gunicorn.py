@@ -5,6 +5,7 @@ gunicorn's sockets. What gunicorn has a setting for is gunicorn's, with its defa
 trust, TLS. What it has none for comes from fastwsgi.toml and FASTWSGI_ variables.
 """
 
+import mmap
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 from gunicorn.workers import base
 
 from fastwsgi import systemd, worker
-from fastwsgi._stats import wants_t
+from fastwsgi._stats import Board, wants_t
 from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
 from fastwsgi.gunicorn import translate
@@ -70,11 +71,50 @@ OF_THE_LOGGER = {
     "statsd_host": "nothing is told of requests",
 }
 
+# Workers may become more (TTIN).
+LEAST_ROWS = 16
+
 # What the arbiter takes for a worker that cannot start.
 BOOT_ERROR = 3
 
-# How often at least the arbiter hears that this worker is alive, and this worker looks after the arbiter.
+# How often at least the arbiter hears that a worker is alive, and a worker looks after gunicorn's reloader.
 PAUSE = 1.0
+
+
+class Site:
+    """What the workers of an arbiter share, made in it before they are forked: how each is, who is busy."""
+
+    def __init__(self, workers: int, threads: int) -> None:
+        rows = max(2 * workers + 2, LEAST_ROWS)
+        self.board = Board(mmap.mmap(-1, Board.size(rows, threads)), rows, threads)
+        self.kick_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if hasattr(os, "eventfd") else -1
+        self.life_fd, self._life = os.pipe()
+        os.set_blocking(self.life_fd, False)
+        self._places: dict[int, Worker] = {}
+
+    def take(self, place: "Worker") -> int | None:
+        """The row of a new worker, one whose former worker has ended; None if there is none."""
+        for index, former in list(self._places.items()):
+            if former.has_ended:
+                self.board.row(index).clear()
+                del self._places[index]
+                if self.kick_fd >= 0:
+                    # It may have been the one that was to accept.
+                    os.eventfd_write(self.kick_fd, 1)
+        for index in range(self.board.workers):
+            if index not in self._places:
+                self._places[index] = place
+                return index
+        return None
+
+    def post(self, index: int, *, has_others: bool) -> worker.Post:
+        """Where a worker stands; nobody reads what it tells."""
+        row = self.board.row(index)
+        return worker.Post(self.board, row, index + 1, self.kick_fd, self.life_fd, -1, has_others)
+
+    def in_worker(self) -> None:
+        """After the fork: when the arbiter is gone, nobody shall hold the other end."""
+        os.close(self._life)
 
 
 class Arbiter(systemd.Manager):
@@ -86,7 +126,9 @@ class Arbiter(systemd.Manager):
 
     def alive(self) -> bool:
         self._place.notify()
-        self._place.look()
+        if not self._place.alive:
+            # gunicorn's reloader has seen a change.
+            self._place.leave()
         return True
 
 
@@ -98,14 +140,13 @@ class Body(worker.Worker):
             place.wsgi,
             listeners,
             settings,
+            post=place.site.post(place.index, has_others=place.cfg.workers > 1),
             manager=Arbiter(place),
-            watchdog=min(PAUSE, place.timeout / 2) if place.timeout else PAUSE,
+            watchdog=settings.worker_timeout / 4,
             renewal=worker.watched_certificates(settings),
-            has_others=place.cfg.workers > 1,
         )
         self._place = place
-        if place.max_requests != sys.maxsize:
-            self._crew.max_requests = place.max_requests
+        self._crew.max_requests = 0 if place.max_requests == sys.maxsize else place.max_requests
 
     def _tell(self, manager: systemd.Manager) -> None:
         super()._tell(manager)
@@ -122,6 +163,9 @@ class Worker(base.Worker):  # type: ignore[misc]
     """What -k names."""
 
     body: Body | None = None
+
+    # Of the arbiter's process: what its newest workers share, and what it was told.
+    newest: Site | None = None
     told: tuple[str, ...] = ()
 
     def __init__(self, *arguments: Any) -> None:
@@ -132,13 +176,37 @@ class Worker(base.Worker):  # type: ignore[misc]
             Worker.told = remarks
             if remarks:
                 self.log.warning("fastwsgi cannot honour: %s", "; ".join(remarks))
+        site, index = Worker.newest, None
+        if site is not None and site.board.threads == self.cfg.threads:
+            index = site.take(self)
+        if site is None or index is None:
+            site = Worker.newest = Site(self.cfg.workers, self.cfg.threads)
+            index = site.take(self)
+            assert index is not None
+        self.site, self.index = site, index
+
+    @property
+    def has_ended(self) -> bool:
+        """The process is gone, and the arbiter knows; or it was never there."""
+        if not isinstance(self.pid, int):
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except OSError:
+            return True
+        return False
+
+    def init_process(self) -> None:
+        """In the worker, before the application is loaded."""
+        self.site.in_worker()
+        super().init_process()
 
     def run(self) -> None:
         """Serve until the arbiter says that it is enough."""
         self.share_log()
         try:
             settings = settings_of(self.cfg)
-            self.body = Body(self, [borrow(one) for one in self.sockets], settings)
+            self.body = Body(self, [self.borrow(one) for one in self.sockets], settings)
         except ConfigError as error:
             self.log.error("fastwsgi: %s", error)
             sys.exit(BOOT_ERROR)
@@ -150,6 +218,13 @@ class Worker(base.Worker):  # type: ignore[misc]
             self.body.run()
         self.log.debug("%s", self.body.summary())
         self.body.close()
+
+    def borrow(self, sock: Any) -> Listener:
+        """A listener at one of gunicorn's sockets, which others have as well but for reuse_port."""
+        fd = os.dup(sock.fileno())
+        text = f"fd://{fd}"
+        is_own = bool(self.cfg.reuse_port)
+        return Listener(adopt(Address(text, fd=fd)), text, is_borrowed=not is_own, is_own=is_own)
 
     def share_log(self) -> None:
         """What we have to say goes where gunicorn's messages go."""
@@ -164,14 +239,6 @@ class Worker(base.Worker):  # type: ignore[misc]
         self.alive = False
         if self.body is not None:
             self.body.stop(self.cfg.graceful_timeout if grace is None else grace, leave=True)
-
-    def look(self) -> None:
-        """Leave if nobody watches any more, or the reloader has seen a change."""
-        if self.body is None or not self.alive:
-            self.leave()
-        elif self.ppid != os.getppid():
-            self.log.info("Parent changed, shutting down: %s", self)
-            self.leave()
 
     # Signals; in the main thread, whatever it does.
 
@@ -210,14 +277,8 @@ def settings_of(cfg: Any) -> Settings:
     """Settings for a worker; raise ConfigError for what is wrong, or may not be left out."""
     translation = translate(values_of(cfg, HEEDED + UNHEEDED), "gunicorn")
     given = {name: setting.value for name, setting in translation.settings.items()}
+    given["worker_timeout"] = 4 * (min(PAUSE, cfg.timeout / 4) or PAUSE)  # it gives four signs of life in it
     # What speaks of addresses and numbers of workers is the arbiter's.
     foreign = (GUNICORN_COMMAND_LINE, "PORT", "WEB_CONCURRENCY")
     environ = {name: value for name, value in os.environ.items() if name not in foreign}
     return gather([], environ, starting_directory(), given, "gunicorn's").settings
-
-
-def borrow(sock: Any) -> Listener:
-    """A listener at one of gunicorn's sockets, which others have as well."""
-    fd = os.dup(sock.fileno())
-    text = f"fd://{fd}"
-    return Listener(adopt(Address(text, fd=fd)), text, is_borrowed=True)
