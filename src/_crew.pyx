@@ -1648,6 +1648,15 @@ cdef class Crew:
     def last_call(self, double seconds):
         self.crew.loop.last_call_ms = <int64_t>(seconds * 1000)
 
+    @property
+    def last_idle(self):
+        """How long idle connections have, at the stop, for a request that is on its way: seconds (0.25)."""
+        return self.crew.loop.last_idle_ms / 1000
+
+    @last_idle.setter
+    def last_idle(self, double seconds):
+        self.crew.loop.last_idle_ms = <int64_t>(seconds * 1000)
+
     def counters(self):
         """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""
         return self.row.counters()

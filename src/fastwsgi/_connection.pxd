@@ -316,6 +316,7 @@ cdef struct loop_t:
     int64_t listens_until_ms    # while draining; 0: no end is set
     bint hears_near             # ... and listeners that pass on platform_hear_near
     int64_t last_call_ms        # how long clients of this machine have then that were just connecting
+    int64_t last_idle_ms        # how long idle connections have while draining
     int withheld                # HELD_: why listeners are not watched, though it listens
     int64_t accept_again_ms     # HELD_OUT until then
     int64_t accept_said_ms      # when the log had that

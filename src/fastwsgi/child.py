@@ -185,7 +185,7 @@ def serve(
                 # Whatever becomes of it; so does gunicorn.
                 at_end.callback(work.hooks.call, "worker_exit", work.hooked, hooked)
                 if reporter is not None:
-                    enable_faulthandler()
+                    faulthandler.enable(reporter.code.crash_fd, all_threads=True)
                     applications = load_or_show(work, ending, reporter, listeners)
                 elif applications is None:
                     applications = load(work, ending)

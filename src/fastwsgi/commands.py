@@ -70,6 +70,7 @@ def check(configuration: Configuration) -> str:
     from fastwsgi.guards import Guards
     from fastwsgi.listener import parse_address
     from fastwsgi.privileges import Identity
+    from fastwsgi.reloader import check_engine
     from fastwsgi.supervisor import Supervisor  # noqa: F401 - an upgrade has to know that it can be imported
 
     settings = configuration.settings
@@ -86,6 +87,8 @@ def check(configuration: Configuration) -> str:
     logs.configure(settings)
     if settings.has_tls:
         check_certificates(settings)
+    if settings.reload:
+        check_engine(settings)
     Guards(mounts.plan(settings).routes)
     loader.load_all(str(configuration.application), mounts.targets(settings))
     given = sum(where != "default" for where in configuration.origins.values()) - 1

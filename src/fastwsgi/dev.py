@@ -170,10 +170,9 @@ def open_browser(urls: Iterable[str]) -> "subprocess.Popen[bytes] | None":
     url = next((url for url in urls if url.startswith(("http://", "https://"))), None)
     if url is None:
         return None
-    for everywhere in ("//0.0.0.0:", "//[::]:"):
-        url = url.replace(everywhere, "//localhost:")
+    # What comes behind it is for people.
     return subprocess.Popen(
-        [sys.executable, "-m", "webbrowser", url],
+        [sys.executable, "-m", "webbrowser", url.partition(" ")[0]],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -220,8 +220,8 @@ class Page:
 
     def __init__(self, what: str, error: BaseException | None) -> None:
         """what: does not work; empty where the error says all."""
-        self._what = what
-        self._headline, self._stack = what, ""
+        self._headline, _, self._stack = what.partition("\n")
+        self._what = self._headline
         if error is not None:
             told = traceback.TracebackException(type(error), error, of_application(error.__traceback__))
             # What is wrong with the syntax comes behind the line that it is in.

@@ -52,6 +52,9 @@ MOST_DIRECTORIES = 4000
 # in a row.
 RESTLESS = 8
 
+# Of the stacks of a crash.
+MOST_STACK = 16384
+
 # What is known of a file: when it was written, how long it is, which one it is. None: there is none.
 Signature = tuple[int, int, int] | None
 
@@ -74,7 +77,9 @@ class Code:
 
     def __init__(self) -> None:
         self.edition = 1  # counts changes
-        self.failure = ""  # how the last worker has ended that has imported this edition
+        self.failure = ""  # how a worker has ended that was to import this edition
+        self.crash_fd = nameless_file()  # for faulthandler, while the application is imported
+        fcntl.fcntl(self.crash_fd, fcntl.F_SETFL, os.O_APPEND)  # what has been there may be cut off
         self.is_told = False  # somebody has said, or will, what is wrong with this edition
         self._memory = nameless_file()
         self._token = f"{os.getpid():x}-{time.time_ns():x}"
@@ -88,6 +93,13 @@ class Code:
         """There is a new edition."""
         self.edition += 1
         self.failure, self.is_told = "", False
+        os.ftruncate(self.crash_fd, 0)
+
+    def fail(self, what: str) -> str:
+        """A worker has ended while it imported this edition; returns all that is known of it."""
+        stack = os.pread(self.crash_fd, MOST_STACK, 0).decode("utf-8", "replace")
+        self.failure = f"{what}\n\n{stack}".strip()
+        return self.failure
 
     def report(self, report: Report) -> None:
         """Say what is imported, for `latest`."""
@@ -116,6 +128,7 @@ class Code:
 
     def close(self) -> None:
         os.close(self._memory)
+        os.close(self.crash_fd)
 
 
 class locked:

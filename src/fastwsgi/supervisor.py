@@ -478,8 +478,7 @@ class Supervisor:
         if self._stage is not Stage.NONE:
             return
         if self._app_code is not None and self._shows_failure(self._app_code, generation, code):
-            LOG.error("%s", what)
-            self._app_code.failure = what
+            LOG.error("%s", self._app_code.fail(what))
         elif generation is self._trial:
             if self._generation is None:
                 if code != child.APPLICATION_FAILED:
@@ -669,8 +668,9 @@ class Supervisor:
         check_engine(settings)
         self._former_terminal = Terminal()
         self._app_code = Code()
-        directories = (settings.pythonpath or "").split(",")
-        roots = [os.getcwd(), *(os.path.abspath(directory) for directory in directories if directory)]
+        here = place_of(settings, self._origin).directory
+        paths = [path for path in (settings.pythonpath or "").split(",") if path]
+        roots = [here, *(os.path.join(here, path) for path in paths)]
         self._helpers.append(Watcher(settings, roots, self._app_code, self._lines.notice_fd))
 
     def _code_has_changed(self, code: "Code", name: str, more: int) -> None:

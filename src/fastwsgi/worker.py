@@ -56,6 +56,8 @@ INTERRUPT_GRACE = 5.0
 # With --reload, what requests in progress have whenever a worker ends, and what it has itself.
 RELOAD_GRACE = 0.8
 RELOAD_PATIENCE = 1.2
+# And connections that browsers keep, for a request that is on its way.
+RELOAD_IDLE = 0.05
 
 # What the application's exit handlers and threads of its own may take after the drain.
 EXIT_PATIENCE = 5.0
@@ -267,6 +269,7 @@ class Worker:
         if self._guards.pause is not None:
             self._crew.beat = min(self._crew.beat or self._guards.pause, self._guards.pause)
         if reporter is not None:
+            self._crew.last_idle = RELOAD_IDLE
             self._crew.beat = min(self._crew.beat or reporter.pause, reporter.pause)
         self._renewal = renewal
         if renewal is not None:

@@ -105,6 +105,7 @@ def test_it_says_what_it_is(develop):
         ("import sys; sys.exit('no <config>')", b"SystemExit: no &lt;config&gt;"),
         ("import os; os._exit(7)", b"exit code 7"),
         ("import os; os.kill(os.getpid(), 11)", b"SIGSEGV"),
+        ("import os; os.kill(os.getpid(), 11)", b"site_app.py&quot;, line 1 in &lt;module&gt;"),
         ("class Odd(BaseException): pass\nraise Odd", b"raised Odd"),
     ],
 )
@@ -345,7 +346,7 @@ def test_the_browser_is_opened(develop, tmp_path):
         f'#!/bin/sh\necho "$1" > {tmp_path}/opened.new\nmv {tmp_path}/opened.new {tmp_path}/opened\n'
     )
     browser.chmod(0o755)
-    project = develop("--open", BROWSER=str(browser))
+    project = develop("--open", "--bind", ":0", BROWSER=str(browser))
     wait_until((tmp_path / "opened").exists, lambda: project.server.stderr)
     assert (tmp_path / "opened").read_text() == f"http://127.0.0.1:{project.server.ports[0]}\n"
     project.server.stop()
