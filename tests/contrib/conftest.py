@@ -41,6 +41,8 @@ def run(tmp_path, metadata):
         environment = {
             "PYTHONPATH": os.pathsep.join([PYTHONPATH, str(metadata)]),
             "PYTHONDONTWRITEBYTECODE": "1",
+            # What tests in this process have left.
+            "FLASK_DEBUG": "",
             # A gunicorn of another test, or of somebody else, has its socket there.
             "HOME": str(tmp_path),
             **environment,

@@ -28,10 +28,11 @@ def serve(info: ScriptInfo, debug: bool | None, options: tuple[str, ...], **give
     Behind these options come those of the command fastwsgi, such as --workers 4 --threads 8; `fastwsgi
     --help` has them all. Without --host and --port, its settings say where it listens, except in debug mode.
     """
-    if debug is not None:
-        os.environ["FLASK_DEBUG"] = "1" if debug else "0"
+    is_debugged = get_debug_flag() if debug is None else debug
+    # For the workers; without it `fastwsgi dev` would mean debug mode.
+    os.environ["FLASK_DEBUG"] = "1" if is_debugged else "0"
     try:
-        become([*words(info, given, is_debugged=get_debug_flag()), *options])
+        become([*words(info, given, is_debugged=is_debugged), *options])
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 
