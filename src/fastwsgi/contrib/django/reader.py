@@ -22,6 +22,9 @@ PREFIX = "django:"
 SETTINGS_VARIABLE = "DJANGO_SETTINGS_MODULE"
 NAME = "FASTWSGI"
 
+# A supervisor waits so long for them, in seconds.
+PATIENCE = 30
+
 # Without WSGI_APPLICATION.
 DEFAULT_APPLICATION = "django.core.wsgi:get_wsgi_application()"
 
@@ -48,8 +51,11 @@ def read(module: str, directory: str, environ: Mapping[str, str]) -> Found:
             env={**environ, SETTINGS_VARIABLE: module},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            timeout=PATIENCE,
             check=False,
         )
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"{shown}: importing the settings takes longer than {PATIENCE} s") from None
     except OSError as error:
         raise ConfigError(f"{shown}: {error.strerror}") from None
     try:
