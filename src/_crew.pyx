@@ -1489,8 +1489,8 @@ cdef class Crew:
         self.write_error = 0 if error == EINTR else error
         self.lost_lines += lost
         why = why_not_written(error)
-        if self.write_error and error != self.told_error and (error != ETIMEDOUT
-                                                              or journal_is_full(&self.crew.loop.journal)):
+        if self.write_error and error != self.told_error and (
+                error != ETIMEDOUT or lost or journal_is_full(&self.crew.loop.journal)):
             self.told_error = error
             records.append((LEVEL_WARNING, f"the access log cannot be written, and lines are lost when too many wait: {why}"))
         if is_fresh and not error and self.told_error:

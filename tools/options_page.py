@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from fastwsgi.cli import help_text
 from fastwsgi.commands import toml_value
 from fastwsgi.config import OPTIONS, Option, Settings
 from fastwsgi.gunicorn import FOREIGN, OURS, REFUSED
@@ -85,6 +86,13 @@ nothing.
 - Where 0 is no limit (`limit_request_line` and its like), the greatest limit is taken.
 """
 
+HELP = f"""
+## What help prints
+
+```text
+{help_text()}```
+"""
+
 OURS_TEXT = """
 In its files these have other names than here; the rest of those with an option keep theirs:
 """
@@ -103,7 +111,7 @@ def page() -> str:
         lines += [row(option) for option in OPTIONS.values() if option.group == group]
         lines.append("")
     lines[-1] = ROUTES
-    return "\n".join(lines) + "".join(map(key_row, KEYS.values())) + NO_APPLICATION + gunicorn_part()
+    return "\n".join(lines) + "".join(map(key_row, KEYS.values())) + NO_APPLICATION + gunicorn_part() + HELP
 
 
 def row(option: Option) -> str:

@@ -15,11 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from signal import SIG_IGN, SIGTTOU, signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
-from fastwsgi.reloader import Report
+
+if TYPE_CHECKING:
+    from fastwsgi.reloader import Report
 
 # What follows wins over it. Files and variables, which may be meant for production, do not.
 ALWAYS = (
@@ -142,7 +144,7 @@ def self_signed() -> bytes:
     )
 
 
-def describe(settings: Settings, report: Report | None) -> str:
+def describe(settings: Settings, report: "Report | None") -> str:
     """What developers want to know of a server that starts; report: of the first worker."""
     known = [f"Python {platform.python_version()}"]
     if report is not None and report.entry:
@@ -150,7 +152,7 @@ def describe(settings: Settings, report: Report | None) -> str:
     return f"{', '.join(known)}; not for production: {', '.join(unfit_for_production(settings, report))}"
 
 
-def unfit_for_production(settings: Settings, report: Report | None) -> Iterator[str]:
+def unfit_for_production(settings: Settings, report: "Report | None") -> Iterator[str]:
     for name in ("reload", "lint", "tracebacks"):
         if getattr(settings, name):
             yield f"--{name}"
@@ -183,19 +185,20 @@ def open_browser(urls: Iterable[str]) -> "subprocess.Popen[bytes] | None":
 class Terminal:
     """How the terminal was, which a debugger that was killed may have left without echo."""
 
-    def __init__(self) -> None:
+    def __init__(self, fd: int = 0) -> None:
+        self._fd = fd
         self._attributes: list[Any] | None = None
         with suppress(termios.error, OSError, ValueError):
-            self._attributes = termios.tcgetattr(0)
+            self._attributes = termios.tcgetattr(self._fd)
 
     def restore(self) -> None:
         if self._attributes is None:
             return
         with suppress(termios.error, OSError, ValueError):
-            if termios.tcgetattr(0) != self._attributes:
+            if termios.tcgetattr(self._fd) != self._attributes:
                 # Whoever is not in the foreground would be stopped for it.
                 former = signal(SIGTTOU, SIG_IGN)
                 try:
-                    termios.tcsetattr(0, termios.TCSANOW, self._attributes)
+                    termios.tcsetattr(self._fd, termios.TCSANOW, self._attributes)
                 finally:
                     signal(SIGTTOU, former)

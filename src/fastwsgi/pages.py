@@ -19,12 +19,12 @@ from urllib.parse import quote
 from fastwsgi._exchange import FileWrapper
 from fastwsgi.config import Settings
 from fastwsgi.logs import LOG
-from fastwsgi.reloader import Code
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from fastwsgi.listener import Listener
+    from fastwsgi.reloader import Code
 
 # What a page asks for, beneath the place of its application.
 EDITION = "/.fastwsgi/edition"
@@ -66,7 +66,7 @@ Answer = tuple[list[tuple[str, str]], bytes]
 
 
 def around(
-    app: "WSGIApplication", settings: Settings, listeners: "Iterable[Listener]", code: Code | None
+    app: "WSGIApplication", settings: Settings, listeners: "Iterable[Listener]", code: "Code | None"
 ) -> "WSGIApplication":
     """An application with what settings want before it."""
     if settings.lint:
@@ -83,7 +83,7 @@ def around(
 class Gate:
     """Tells a page which edition of the code is served, and leaves all else to the application."""
 
-    def __init__(self, app: "WSGIApplication", code: Code) -> None:
+    def __init__(self, app: "WSGIApplication", code: "Code") -> None:
         self._app = app
         self._token = code.token.encode()
 
@@ -104,7 +104,7 @@ class Gate:
 class Failure:
     """Stands for an application that could not be loaded, and says why."""
 
-    def __init__(self, what: str, error: BaseException | None, code: Code, *, is_private: bool) -> None:
+    def __init__(self, what: str, error: BaseException | None, code: "Code", *, is_private: bool) -> None:
         self._page = Page(what, error)
         self._is_private = is_private
         self._code = code
@@ -119,7 +119,7 @@ class Failure:
 class Shown:
     """Has an exception of the application shown to its client, if nothing was sent yet; then raises it."""
 
-    def __init__(self, app: "WSGIApplication", code: Code | None) -> None:
+    def __init__(self, app: "WSGIApplication", code: "Code | None") -> None:
         self._app = app
         self._code = code
 
@@ -146,7 +146,7 @@ class ShownBlocks:
         iterable: Iterable[bytes],
         environ: "WSGIEnvironment",
         start_response: "StartResponse",
-        code: Code | None,
+        code: "Code | None",
     ) -> None:
         self._iterable = iterable
         self._iterator: Iterator[bytes] | None = None
@@ -229,7 +229,7 @@ class Page:
             self._headline = "".join(said).strip()
             self._stack = "".join(told.format())
 
-    def answer(self, environ: "WSGIEnvironment", code: Code | None, *, shows: bool) -> Answer:
+    def answer(self, environ: "WSGIEnvironment", code: "Code | None", *, shows: bool) -> Answer:
         """Fields and content; without `shows`, nothing that is not for everybody."""
         is_html = "text/html" in environ.get("HTTP_ACCEPT", "")
         text = self._html(environ, code, shows) if is_html else self._text(shows)
@@ -247,7 +247,7 @@ class Page:
             return "The application has failed; the terminal of its server says why.\n"
         return f"{self._what}\n\n{self._stack}".strip() + "\n"
 
-    def _html(self, environ: "WSGIEnvironment", code: Code | None, shows: bool) -> str:
+    def _html(self, environ: "WSGIEnvironment", code: "Code | None", shows: bool) -> str:
         headline = self._headline if shows else "The application has failed"
         what = self._what if shows and self._what != headline else ""
         parts = [

@@ -13,7 +13,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from glob import glob, has_magic
@@ -41,6 +41,8 @@ LONGEST_SETTLING = 1.0
 REPORT_PAUSE = 0.5
 # The clock of file systems is behind by a tick or two.
 CLOCK_SLACK_NS = 10_000_000
+# Some file systems know of every other second only.
+CLOCK_GRAIN_NS = 2_100_000_000
 
 # Directories in which nobody writes an application, beside hidden ones and virtual environments.
 FOREIGN_DIRECTORIES = frozenset({"__pycache__", "node_modules", "site-packages"})
@@ -131,17 +133,14 @@ class Code:
         os.close(self.crash_fd)
 
 
-class locked:
+@contextmanager
+def locked(fd: int) -> Iterator[None]:
     """Have a file for this process alone while it lasts."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def __enter__(self) -> None:
-        fcntl.lockf(self._fd, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        fcntl.lockf(self._fd, fcntl.LOCK_UN)
+    fcntl.lockf(fd, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.lockf(fd, fcntl.LOCK_UN)
 
 
 def remarks_on(app: object) -> Iterator[str]:
@@ -247,7 +246,7 @@ class Tree:
 
     def __init__(self, roots: Iterable[str]) -> None:
         self._roots = list(dict.fromkeys(map(os.path.abspath, roots)))
-        # By directory: when it was read, the files in it that count, and the directories.
+        # By directory: when it had changed before it was read, what counts in it, and the directories there.
         self._read: dict[str, tuple[int, list[str], list[str]]] = {}
 
     def files(self) -> Iterator[str]:
@@ -262,7 +261,9 @@ class Tree:
                 written = os.stat(directory).st_mtime_ns
                 known = former.get(directory)
                 if known is None or known[0] != written:
-                    known = (written, *self._look_into(directory))
+                    # Its clock may be coarse: what comes next may have the same time.
+                    is_settled = time.time_ns() - written > CLOCK_GRAIN_NS
+                    known = (written if is_settled else 0, *self._look_into(directory))
                 self._read[directory] = known
                 yield from known[1]
                 waiting += known[2]

@@ -135,7 +135,7 @@ class Supervisor:
         self._reader: Reader | None = None  # of certificates, if this process may not
         self._app_code: Code | None = None  # of the application, with --reload
         self._changed_at = 0.0  # when it was; 0: a worker has it
-        self._former_terminal: Terminal | None = None  # the same
+        self._former_terminal: Terminal | None = None  # as it was at the start, with --reload
         self._browser: object = None  # the process that has opened one
         self._began = time.monotonic()
         self._loaders: dict[int, Generation] = {}  # by process number
@@ -493,12 +493,10 @@ class Supervisor:
 
     def _shows_failure(self, code: "Code", generation: Generation, exit_code: int) -> bool:
         """The next worker stands for the application until that is changed; not for one that is not there."""
-        if generation is self._trial:
-            return self._generation is None and exit_code not in (
-                child.APPLICATION_FAILED,
-                child.WORKER_FAILED,
-            )
-        return not code.failure
+        if code.failure:
+            return False
+        is_missing = exit_code in (child.APPLICATION_FAILED, child.WORKER_FAILED)
+        return generation is not self._trial or (self._generation is None and not is_missing)
 
     def _count_crash(self) -> None:
         """The first are replaced at once; where one follows the other, the pauses grow."""
