@@ -302,11 +302,11 @@ def test_a_command_line_in_a_variable(look):
 
 
 def test_notices_of_what_is_gunicorns(look, tmp_path):
-    (tmp_path / "gunicorn.conf.py").write_text("workers = 3\nreload = True\n")
+    (tmp_path / "gunicorn.conf.py").write_text("workers = 3\nspew = True\n")
     [notice] = look().notices
     assert notice == "gunicorn.conf.py is not read; give --config gunicorn.conf.py if it should be"
     [notice] = look("-c", "gunicorn.conf.py").notices
-    assert notice == "gunicorn.conf.py has what fastwsgi cannot honour: reload (no reloader yet: send HUP)"
+    assert notice == "gunicorn.conf.py has what fastwsgi cannot honour: spew (a debugger does that)"
     first, second, _ = look("--spew", "-c", "gunicorn.conf.py", GUNICORN_CMD_ARGS="--threads 2").notices
     assert first == "GUNICORN_CMD_ARGS is heeded: --threads"
     assert second == "the command line has what fastwsgi cannot honour: --spew (a debugger does that)"
