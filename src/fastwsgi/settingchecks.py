@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 from fastwsgi import resources
-from fastwsgi.config import OPTIONS
 from fastwsgi.errors import ConfigError
 from fastwsgi.findings import Checks, Found, Said, error, hint, warning
 from fastwsgi.listener import parse_address
@@ -86,7 +85,7 @@ def ignored(scene: Scene) -> Found:
 @CHECKS.add("development-options")
 def development(scene: Scene) -> Found:
     for name, effect in DEVELOPMENT.items():
-        if name in OPTIONS and getattr(scene.settings, name):
+        if getattr(scene.settings, name):
             flag = name.replace("_", "-")
             yield warning(f"--{flag} is on: {effect}", f"--no-{flag} where others are served")
     if scene.settings.log_level == "debug":

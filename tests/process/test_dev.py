@@ -172,8 +172,7 @@ def test_modules_that_are_imported_later(develop):
     project = develop(content='__import__("late").NAME')
     (project.directory / "late.py").write_text('NAME = b"late"\n')
     project.wait_served(b"late")
-    # A worker looks twice a second whether there are more.
-    time.sleep(0.6)
+    # Before the worker has looked again what is imported, or after that.
     (project.directory / "late.py").write_text('NAME = b"later"\n')
     project.wait_served(b"later")
     project.server.stop()

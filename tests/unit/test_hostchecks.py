@@ -135,6 +135,9 @@ def test_what_is_ignored(look):
 def test_options_for_developers(look):
     assert [severity for severity, _ in look("development-options", log_level="debug")] == ["hint"]
     assert look("development-options") == []
+    for name in ("reload", "lint", "tracebacks"):
+        [(severity, text)] = look("development-options", **{name: True})
+        assert severity == "warning" and f"--{name} is on: " in text
 
 
 def test_no_deadlines(look):
