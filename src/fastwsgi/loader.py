@@ -22,6 +22,9 @@ Arguments: TypeAlias = tuple[list[Any], dict[str, Any]]
 DEFAULT_NAMES = ("application", "app")
 MISSING = object()
 
+# The module that somebody's application is in, where a factory of ours (fastwsgi.contrib) has loaded it.
+made_from = ""
+
 
 def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
     """Change the directory; put it and then the `pythonpath` ones first where modules are looked for.

@@ -92,6 +92,7 @@ def test_runserver_serves_with_djangos_messages_and_checks(run, project, tmp_pat
     response = server.ask("/static/shop/style.css")
     assert (response.text, response["Cache-Control"]) == ("shop", "no-cache")
     assert server.ask("/static/none").status == 404
+    assert ", shop/wsgi.py; not for production: " in server.stderr
     # Templates are kept also in development, until the process is another one.
     assert server.ask("/page").text == "the page"
     (tmp_path / "shop/templates/shop/page.html").write_text("another page")

@@ -12,6 +12,7 @@ import click
 from flask.cli import ScriptInfo, pass_script_info
 from flask.helpers import get_debug_flag
 
+from fastwsgi import loader
 from fastwsgi.contrib.command import become
 from fastwsgi.errors import AppLoadError
 
@@ -146,12 +147,14 @@ def application(path: str | None = None, debugger: str | None = None) -> "WSGIAp
         # What Flask and the debugger go by: this is the process that is replaced when code changes.
         os.environ["WERKZEUG_RUN_MAIN"] = "true"
     try:
-        app: WSGIApplication = ScriptInfo(path).load_app()
+        app = ScriptInfo(path).load_app()
     except click.UsageError as error:
         raise AppLoadError(f"flask: {error.message}") from error.__cause__
+    loader.made_from = app.import_name
     if debugger is not None:
         from werkzeug.debug import DebuggedApplication
 
-        app = debugged = DebuggedApplication(app, evalex=True)
-        debugged.trusted_hosts.append(debugger)
-    return app
+        app = DebuggedApplication(app, evalex=True)
+        app.trusted_hosts.append(debugger)
+    served: WSGIApplication = app
+    return served

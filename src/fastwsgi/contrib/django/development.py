@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastwsgi import mounts
+from fastwsgi import loader, mounts
 from fastwsgi.errors import AppLoadError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def others_to_watch() -> Iterator[str]:
 
 def application(*words: str) -> "WSGIApplication":
     """Do what runserver does until it would serve; return what it would serve."""
+    from django.conf import settings
     from django.core.management.base import CommandError
     from django.core.servers.basehttp import get_internal_wsgi_application
 
@@ -77,6 +78,7 @@ def application(*words: str) -> "WSGIApplication":
         # It says all itself: which checks have failed.
         raise AppLoadError("runserver cannot serve this project") from error.with_traceback(None)
     sys.stdout.flush()
+    loader.made_from = (settings.WSGI_APPLICATION or "").rpartition(".")[0]
     return taken[0]
 
 
