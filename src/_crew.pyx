@@ -1163,15 +1163,12 @@ cdef class Crew:
         cdef Router router
         cdef bint has_sites = False
         cdef int i
-        missing = [directory for directory in settings.sendfile_root if not os.path.isdir(directory)]
         routes = []
         for router in self.routers:
             routes += router.routes
             has_sites |= len(router.sites) > 0
-        missing += [directory for route in routes if "static" in route.values
-                    for directory, _ in mounts.static_roots(route) if not os.path.isdir(directory)]
-        for directory in dict.fromkeys(missing):
-            self.log.warning("%s is no directory: until it is one, what is served from there is not found", directory)
+        for missing in mounts.missing_directories(settings, routes):
+            self.log.warning("%s", missing)
         if settings.sendfile_root:
             self.sendfile_site = Site(mounts.sendfile_roots(settings.sendfile_root), indexes=(), expires="off")
             loop.sendfile_site = &self.sendfile_site.site

@@ -6,6 +6,7 @@ import re
 from fastwsgi import __version__
 from fastwsgi.config import OPTIONS, Option, Settings
 from fastwsgi.errors import ConfigError
+from fastwsgi.logs import LOG
 from fastwsgi.sources import Configuration
 
 # What a reader of TOML would not take between quotes, and what a terminal may not show.
@@ -89,8 +90,12 @@ def check(configuration: Configuration) -> str:
         check_certificates(settings)
     if settings.reload:
         check_engine(settings)
-    Guards(mounts.plan(settings).routes)
+    has_application = bool(configuration.application)
+    Guards(mounts.plan(settings, has_application).routes)
     loader.load_all(str(configuration.application), mounts.targets(settings))
+    # The application may have added some.
+    for missing in mounts.missing_directories(settings, mounts.plan(settings, has_application).routes):
+        LOG.warning("%s", missing)
     given = sum(where != "default" for where in configuration.origins.values()) - 1
     name = configuration.application or "no application"
     return f"configuration OK: {name} ({configuration.origins['app']}), {given} of {len(OPTIONS)} options set"
@@ -99,12 +104,11 @@ def check(configuration: Configuration) -> str:
 def check_certificates(settings: Settings) -> None:
     """Read them as a start would; raise ConfigError for what nobody can be served with."""
     from fastwsgi import upgrade
-    from fastwsgi.renewal import Store, at_hand
+    from fastwsgi.renewal import Store, at_hand, ending
     from fastwsgi.tls import Policy
 
     policy = Policy.of(settings)
     handed_on = os.environ.pop(upgrade.CERTIFICATES, None)
-    if handed_on is None:
-        policy.read()
-    else:
-        at_hand(policy, Store(int(handed_on)))
+    material = policy.read() if handed_on is None else at_hand(policy, Store(int(handed_on)))
+    for level, text in ending(material):
+        LOG.log(level, "%s", text)

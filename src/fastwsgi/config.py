@@ -7,7 +7,7 @@ from these declarations. `sources` says where values are taken from.
 import sys
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, cast
 
 from fastwsgi.errors import ConfigError, did_you_mean
@@ -31,6 +31,7 @@ from fastwsgi.kinds import (
     name_or_number,
     networks,
     numbered,
+    on_or,
     optional,
     path,
     reload_engine,
@@ -483,7 +484,7 @@ class Settings:
     )
     hsts: float = option(
         0.0,
-        replace(duration(10 * 365 * 86400.0), alone="730d"),
+        on_or(duration(10 * 365 * 86400.0), "730d"),
         TLS,
         "how long browsers shall come to this host over TLS alone, which cannot be taken back before; two "
         "years if no time is given",
@@ -743,9 +744,17 @@ class Settings:
             raise ConfigError(f"keyfile: {self.keyfile} is the key of what? give certfile, too")
         if self.cert_reqs != "none" and self.ca_certs is None:
             raise ConfigError(f"cert_reqs is {self.cert_reqs}: give ca_certs, whose certificates are taken")
+        if self.cert_reqs != "none" and not self.has_tls:
+            raise ConfigError(
+                f"cert_reqs is {self.cert_reqs}, and there is no TLS in which to ask for them: give certfile"
+            )
         for name in ("tls_redirect", "hsts"):
             if getattr(self, name) not in ("off", 0.0) and not self.has_tls:
                 raise ConfigError(f"{name} without a certificate: give certfile")
+        if self.has_tls and self.bind and all(address.startswith("http://") for address in self.bind):
+            raise ConfigError(
+                "bind has no address with TLS, and there is a certificate: give one without http://"
+            )
         for address in self.bind:
             if address.startswith("https://") and not self.has_tls:
                 raise ConfigError(f"cannot listen at {address} without a certificate: give certfile")

@@ -121,10 +121,12 @@ class Generation:
         origin: Place,
         is_first: bool,
         reader: "Reader | None" = None,
+        former: "Renewal | None" = None,
         code: "Code | None" = None,
     ) -> "Generation":
         """Open what it needs beside the listeners that are kept. `origin`: where the server was started.
-        `reader`: who reads certificates, if this process may not. `code`: with --reload.
+        `reader`: who reads certificates, if this process may not. `former`: those of the generation before.
+        `code`: with --reload.
 
         Raises ConfigError where that is not possible; nothing is left open then.
         """
@@ -142,12 +144,14 @@ class Generation:
             renewal = watched(settings, reader)
             if renewal is not None:
                 opened.callback(renewal.close)
+                if former is not None:
+                    renewal.check_after(former.material)
             tls = terminated(renewal, configuration.hooks, hooked)
             access_log = AccessLog.of(settings)
             opened.callback(access_log.close)
             error_log = ErrorLog.of(settings)
             opened.callback(error_log.close)
-            guards = Guards(mounts.plan(settings).routes)
+            guards = Guards(mounts.plan(settings, bool(configuration.application)).routes)
             listeners = open_listeners(
                 settings.bind, settings.backlog, kept=kept, reuse_port=settings.reuse_port
             )

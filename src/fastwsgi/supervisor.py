@@ -721,6 +721,7 @@ class Supervisor:
             origin=self._origin,
             is_first=self._generation is None,
             reader=self._reader,
+            former=self._generation.renewal if self._generation is not None else None,
             code=self._app_code,
         )
         self._listeners += [listener for listener in generation.listeners if listener not in self._listeners]

@@ -209,7 +209,7 @@ class Worker:
         """
         if mounted is None:
             mounted = loader.load_all("", mounts.targets(settings))[1:]
-        self._guards = Guards(mounts.plan(settings).routes) if guards is None else guards
+        self._guards = Guards(mounts.plan(settings, app is not None).routes) if guards is None else guards
         self._post = post
         self._settings = settings
         self._reporter = reporter
@@ -238,7 +238,7 @@ class Worker:
                 kick_fd,
                 log.line_start,
                 mounted,
-                self._guards.of(mounts.plan(settings).routes),
+                self._guards.of(mounts.plan(settings, app is not None).routes),
                 tls,
                 post is not None and post.has_others,
             )
