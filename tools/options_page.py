@@ -32,7 +32,9 @@ Each option can be given in these ways; the first that has a value wins:
 5. in a `gunicorn.conf.py`, if `--config` names it;
 6. in a variable that platforms set: `PORT` (every address, this port), `WEB_CONCURRENCY` (workers),
    `FORWARDED_ALLOW_IPS`;
-7. in `fastwsgi.toml`, or else in the table `[tool.fastwsgi]` of `pyproject.toml`, in the current directory or
+7. in `FASTWSGI = {{...}}` of a Django project's settings, if `--config` names them (`django:shop.settings`;
+   `manage.py serve` does so);
+8. in `fastwsgi.toml`, or else in the table `[tool.fastwsgi]` of `pyproject.toml`, in the current directory or
    that of `--chdir`: `threads = 8`. `--config` names another file. Keys may have hyphens or underscores;
    `app` is the application, as in `app = "shop:app"` (and `FASTWSGI_APP`). Relative paths count from the
    directory in which the server is started.

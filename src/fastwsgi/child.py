@@ -274,7 +274,7 @@ def load_or_show(
     if not what:
         try:
             applications = load(work, ending)
-            entry = str(work.application).partition(":")[0]
+            entry = loader.made_from or str(work.application).partition(":")[0]
             reporter.loaded(entry, [remark for app in applications for remark in remarks_on(app)])
             return applications
         except AppLoadError as error:

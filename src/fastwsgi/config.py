@@ -521,8 +521,8 @@ class Settings:
         None,
         optional(text("FILE")),
         APPLICATION,
-        "settings from this file, TOML or a gunicorn.conf.py; none: fastwsgi.toml, or [tool.fastwsgi] of "
-        "pyproject.toml, if there is one",
+        "settings from this file, TOML or a gunicorn.conf.py, or of a Django project (django:shop.settings); "
+        "none: fastwsgi.toml, or [tool.fastwsgi] of pyproject.toml, if there is one",
         "-c",
     )
     env: tuple[str, ...] = option(

@@ -301,6 +301,8 @@ def leave(translation: Translation, name: str, value: object, label: str, origin
 def class_name(value: object) -> str:
     """gevent, for "gevent", "gunicorn.workers.ggevent.GeventWorker" or the class."""
     text = value if isinstance(value, str) else str(getattr(value, "__name__", value))
+    if text == "fastwsgi.contrib.gunicorn.Worker":
+        return "gthread"
     name = text.rpartition(".")[2]
     return {"SyncWorker": "sync", "ThreadWorker": "gthread"}.get(name, name)
 

@@ -542,7 +542,7 @@ class Server:
         except BaseException:
             self._close()
             raise
-        self._settings = settings
+        self.settings = settings
         self._state = "new"
         self._change = threading.Condition()
         self._serving_thread: int | None = None
@@ -581,7 +581,7 @@ class Server:
                 self._state = "stopped"
             if self._state != "serving":
                 return
-            self._worker.stop(self._settings.graceful_timeout if grace is None else grace)
+            self._worker.stop(self.settings.graceful_timeout if grace is None else grace)
             if self._serving_thread != threading.get_ident():
                 self._change.wait_for(lambda: self._state == "ended")
 

@@ -19,7 +19,10 @@ OTHERS = {
     "configure, of Python": "--with-thread-sanitizer --disable-test-modules --prefix --disable-gil",
     "useradd, systemctl": "--system --home-dir --kill-whom --signal",
     "docker, helm": "--detach --publish --read-only --tmpfs --ulimit --sysctl --pty --install",
-    "manage.py": "--settings --nothreading --check --noinput --deploy",
+    "manage.py": "--settings --nothreading --check --noinput --deploy --noreload --nostatic --insecure "
+    "--skip-checks",
+    "flask": "--app --cert --debug --debugger --exclude-patterns --extra-files --host --key --port "
+    "--without-threads",
     "certbot, curl": "--webroot --unix-socket",
     "how options begin": "--no --limit-request",
 }
