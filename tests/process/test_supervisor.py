@@ -109,7 +109,7 @@ while True:
 @pytest.mark.parametrize("options", [(), ("--preload",), ("--workers", "0")], ids=str)
 def test_terminated_at_an_import_that_catches_everything_it_ends(start_site, site, tmp_path, options):
     site.write("1", SWALLOW.format(seconds=60, then="break"))
-    server = start_site(*options, started=False)
+    server = start_site("--bind", "127.0.0.1:0", *options, started=False)
     wait_until((tmp_path / "imported").exists, "the import")
     begun = time.monotonic()
     server.terminate()
