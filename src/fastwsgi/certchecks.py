@@ -89,7 +89,9 @@ def names(scene: Scene) -> Found:
 @CHECKS.add("certificate-chain")
 def chain(scene: Scene) -> Found:
     for one in certificates(scene):
-        if one.chain.count("BEGIN CERTIFICATE") == 1 and re.search(r"/cert\.pem$", one.certfile):
+        beside = os.path.join(os.path.dirname(one.certfile), "fullchain.pem")
+        is_certbots = os.path.basename(one.certfile) == "cert.pem" and os.path.exists(beside)
+        if is_certbots and one.chain.count("BEGIN CERTIFICATE") == 1:
             yield hint(
                 f"{one.certfile} has one certificate, and none of those above it: some clients refuse it",
                 "fullchain.pem, which lies beside it",

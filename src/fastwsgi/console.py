@@ -283,12 +283,13 @@ def listens_still(path: str) -> bool:
 
 def stats_text(stats: dict[str, Any]) -> str:
     """What there is to know, for people."""
+    number = sum(stats["times"]["counts"])
     lines = [
         headline(stats),
         subject(stats),
         *([f"the last reload has changed nothing: {stats['failure']}"] if stats["failure"] else []),
         host(stats["host"]),
-        f"{sum(stats['times']['counts'])} requests since the start: {latencies(stats)}",
+        f"{number} request{'' if number == 1 else 's'} since the start: {latencies(stats)}",
         "",
         f"{'WORKER':>8}  GEN  {'STATE':8}  {'UP':>8}  {'MEMORY':>9}  {'REQUESTS':>9}  {'RUNNING':>7}  "
         f"{'WAITING':>7}  {'CONNECTIONS':>11}  TIMEOUTS",

@@ -317,15 +317,20 @@ class Generation:
         os.kill(self.loader_pid, signal.SIGKILL)
         self.loader_kill_at = NEVER
 
+    @property
+    def is_closed(self) -> bool:
+        return self.board_fd < 0
+
     def close(self) -> None:
         """When its last worker is gone. The listeners are the supervisor's."""
+        if self.is_closed:
+            return
         self.work.access_log.close()
         self.work.error_log.close()
         if self.renewal is not None:
             self.renewal.close()
-        if self.board_fd >= 0:
-            os.close(self.board_fd)
-            self.board_fd = -1
+        os.close(self.board_fd)
+        self.board_fd = -1
 
 
 def watched(settings: Settings, reader: "Reader | None") -> "Renewal | None":

@@ -963,9 +963,10 @@ class Supervisor:
             self._call(generation, "nworkers_changed", self._wanted, before)
 
     def _close_unused(self, generation: Generation) -> None:
-        if generation not in (self._generation, self._trial) and all(
-            one.generation is not generation for one in self._children
-        ):
+        """A generation that nobody serves any more; one that was refused at a reload comes here twice."""
+        if generation.is_closed or generation in (self._generation, self._trial):
+            return
+        if all(one.generation is not generation for one in self._children):
             if self._generation is not None:
                 self._generation.board.inherit(generation.board)
             generation.close()

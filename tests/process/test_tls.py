@@ -262,6 +262,23 @@ def test_a_reload_reads_them_too(start, tls_site):
     stop(server)
 
 
+def test_broken_code_at_a_reload_changes_nothing(start, tls_site):
+    """Each time the certificates of the generation that is refused are given up once."""
+    code = tls_site.directory / "sealed.py"
+    code.write_text("from apps import hello\n")
+    server = start(*tls_site.flags, "--pythonpath", str(tls_site.directory), "sealed:hello")
+    for times in (1, 2):
+        code.write_text("def")
+        server.signal(signal.SIGHUP)
+        wait_count(server, "Not reloaded", times)
+        assert names_served(server) == ["localhost"]
+        code.write_text("from apps import hello\n")
+        server.signal(signal.SIGHUP)
+        wait_count(server, "Reloaded in", times)
+    assert names_served(server) == ["localhost"]
+    stop(server)
+
+
 def test_an_upgrade_goes_on_with_them(start, tls_site):
     server = start(*tls_site.flags, HELLO)
     server.signal(signal.SIGUSR2)

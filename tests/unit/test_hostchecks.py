@@ -583,6 +583,8 @@ def test_files_of_certificates(of_certificate, look, tmp_path):
     [(severity, text)] = look("key-readable", certfile=certfile, keyfile=keyfile)
     assert severity == "error" and text.endswith(f"chmod 600 {keyfile}")
     assert of_certificate("certificate-chain") == []
+    assert of_certificate("certificate-chain", stem="cert") == []
+    (tmp_path / "fullchain.pem").touch()
     assert of_certificate("certificate-chain", stem="cert")[0][0] == "hint"
     _, other = AUTHORITY.write(tmp_path, "other", "example.com")
     [(severity, text)] = look("certificate", certfile=certfile, keyfile=other)
