@@ -23,7 +23,7 @@ OTHERS = {
     "--skip-checks",
     "flask": "--app --cert --debug --debugger --exclude-patterns --extra-files --host --key --port "
     "--without-threads",
-    "certbot, curl": "--webroot --unix-socket",
+    "certbot, curl": "--webroot --deploy-hook --unix-socket",
     "how options begin": "--no --limit-request",
 }
 SOURCES = ROOT / "src" / "fastwsgi"
