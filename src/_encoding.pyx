@@ -329,6 +329,7 @@ cdef class Encodings:
         cdef size_t i
         cdef int coding
         cdef media_type_t* kind
+        self.make_lock = allocate_lock
         self.lock = allocate_lock()
         self.least = least
         self.makers = [None] * <int>CODING_END
@@ -362,7 +363,7 @@ cdef class Encodings:
     cdef Coder coder(self, int coding, bint size_is_known, uint64_t size):
         cdef Coder coder = <Coder>Coder.__new__(Coder)
         coder.stream = self.makers[coding](size if size_is_known else None)
-        coder.lock = allocate_lock()
+        coder.lock = self.make_lock()
         coder.coding = coding
         return coder
 

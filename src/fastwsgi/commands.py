@@ -65,7 +65,7 @@ def check(configuration: Configuration) -> str:
 
     Raises ConfigError or AppLoadError for what is wrong.
     """
-    from fastwsgi import compression, loader, logs, mounts
+    from fastwsgi import compression, greening, loader, logs, mounts
     from fastwsgi._accesslog import LogFormat
     from fastwsgi.guards import Guards
     from fastwsgi.listener import parse_address
@@ -87,6 +87,8 @@ def check(configuration: Configuration) -> str:
     if settings.has_tls:
         check_certificates(settings)
     Guards(mounts.plan(settings).routes)
+    if settings.gevent:
+        greening.patch()
     loader.load_all(str(configuration.application), mounts.targets(settings))
     given = sum(where != "default" for where in configuration.origins.values()) - 1
     name = configuration.application or "no application"
