@@ -109,10 +109,11 @@ cdef class Greenlets(Crew):
         if word_load(&crew.ended):
             self.end()
             return
-        # Closing waits for the end of a turn, as what came back meanwhile waits for the next one.
+        # Closing waits for the end of a turn, as what came back meanwhile waits for the next one; and so does the end.
         if (head_load(&loop.done) != NULL or loop.returned != NULL or line_load(&loop.lead.attention)
                 or loop.closing.first != NULL or loop.blocking.first != NULL or loop.backlog.first != NULL
-                or loop.steps.first != NULL):
+                or loop.steps.first != NULL
+                or (word_load_relaxed(&loop.draining) and loop.connections == NULL and not loop.listens)):
             self.call()
         self.arm()
 
