@@ -72,6 +72,7 @@ from fastwsgi._tls cimport Tls, tls_free, tls_step, tls_t
 from fastwsgi._trust cimport trust_set
 from fastwsgi import mounts
 from fastwsgi.errors import RequestTimeout
+from fastwsgi.greening import original
 from fastwsgi.rewrite import rewritten
 
 cimport cython
@@ -88,9 +89,9 @@ cdef enum:
     TELL_MS = 1000              # until it is said how many log records were left out
     HURRY_MS = 5                # between two looks at what is still held by a thread
 
-# Taken before any application is imported: one that lets gevent patch `threading` shall not turn ours into greenlets.
-start_new_thread = _thread.start_new_thread
-get_ident = _thread.get_ident
+# An application that lets gevent patch `threading`, before it imports us or later, shall not turn ours into greenlets.
+start_new_thread = original(_thread, "start_new_thread")
+get_ident = original(_thread, "get_ident")
 
 
 # ---- averages ----

@@ -3,7 +3,7 @@
 Knows heads of requests and answers, and no connection. What compresses is Python's (compression.py).
 """
 
-from _thread import allocate_lock
+import _thread
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -17,7 +17,11 @@ from fastwsgi._parser cimport (
 )
 from fastwsgi._response cimport RESPONSE_OK, head_field, head_start, head_t
 
+from fastwsgi.greening import original
+
 cimport cython
+
+allocate_lock = original(_thread, "allocate_lock")
 
 cdef enum:
     QUALITY_MOST = 1000     # q=1, in thousandths

@@ -7,6 +7,7 @@ to the next greenlet. All that happens in one thread; so what is said in _crew o
 """
 
 import sys
+import threading
 from contextlib import suppress
 
 from libc.stdint cimport int64_t, uint64_t
@@ -310,6 +311,10 @@ cdef class Greenlets(Crew):
         cdef slot_t* slot = &self.crew.slots[index]
         cdef int work
         word_store_relaxed(&slot.shown.ident, self.ident)
+        thread = threading.current_thread()
+        thread.name = f"fastwsgi-{index}"
+        # Or the threads that the application starts would be daemons, as what stands for a greenlet is.
+        thread._daemonic = False
         try:
             while True:
                 work = self.lead(slot)

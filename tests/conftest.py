@@ -16,24 +16,24 @@ GREENLETS = "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_m
 if GREENLETS:
     import gevent
 
-    CREWS = [("epoll", 1000)]
+    POLLERS = ["epoll"]
+    CREWS = [("epoll", 4)]
     gevent.config.resolver = "block"  # or threads that look up addresses would be left for seconds
     gevent.sleep(0.001)  # what the hub has open is there before the first test
 
 
 def crew_id(crew):
-    return f"{crew[0]}-{crew[1]}"
+    return f"{crew[0]}-{crew[1]}" + GREENLETS * "g"
 
 
 def with_threads(threads):
     """A mark: `serve` has this number of threads, on each poller."""
     crews = [(poller, threads) for poller in POLLERS]
-    mark = pytest.mark.parametrize("serve", crews, ids=crew_id, indirect=True)
-    return pytest.mark.skip("of threads") if GREENLETS else mark
+    return pytest.mark.parametrize("serve", crews, ids=crew_id, indirect=True)
 
 
 # A mark for what depends neither on the poller nor on the number of threads.
-on_one_crew = pytest.mark.parametrize("serve", CREWS[-1:] if GREENLETS else CREWS[1:2], ids=crew_id, indirect=True)
+on_one_crew = pytest.mark.parametrize("serve", CREWS[:2][-1:], ids=crew_id, indirect=True)
 
 
 def pytest_configure(config):
@@ -64,6 +64,7 @@ def serve(request):
 
 def serving(kind, poller, threads):
     """What `serve` is, with servers of a kind."""
+    from fastwsgi import config
     from support import PATIENCE, resources, wait_left_nothing
 
     before = resources()
@@ -72,11 +73,14 @@ def serving(kind, poller, threads):
     def start(app, **options):
         options = {
             "poller": poller,
-            **({"gevent": True} if GREENLETS else {"threads": threads}),
+            "threads": threads,
             "graceful_timeout": 5,
             "log_slow": PATIENCE / 2,
             **options,
         }
+        if GREENLETS:
+            options["gevent"] = True
+            config.GREENLETS = options["threads"]
         servers.append(kind(app, **options))
         return servers[-1]
 

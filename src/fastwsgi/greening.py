@@ -6,10 +6,18 @@ And for processes without it: what to say of an application that has done so by 
 import sys
 import warnings
 from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
 
 from fastwsgi.errors import ConfigError
 
 MISSING = "gevent is not installed: pip install 'fastwsgi[gevent]'"
+
+
+def original(module: ModuleType, name: str) -> Any:
+    """What a module of the standard library had by that name before gevent patched it."""
+    monkey = sys.modules.get("gevent.monkey")
+    return getattr(module, name) if monkey is None else monkey.get_original(module.__name__, name)
 
 
 def require() -> None:
