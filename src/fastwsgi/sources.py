@@ -126,8 +126,13 @@ def gather(
                 if not any(map(mounts.action_of, routes.values())):
                     raise
                 layer[APP] = Value(mounts.NO_APPLICATION, "routes")
+    settings = merge({name: value for name, (value, _) in layer.items() if name != APP})
+    if settings.gevent and "threads" in layer:
+        notices.append(
+            "threads is ignored: with gevent there is one, and --worker-connections says how many greenlets"
+        )
     return Configuration(
-        merge({name: value for name, (value, _) in layer.items() if name != APP}),
+        settings,
         {name: layer[name].origin if name in layer else "default" for name in (APP, *OPTIONS)},
         text_in(layer, APP),
         found,
