@@ -1656,8 +1656,10 @@ cdef class Crew:
         """Take the exchange that runs on a thread (1 to N) away from it: 503, or a reset if the head has left."""
         cdef slot_t* slot
         with cython.critical_section(self):
-            if self.is_closed or not 1 <= thread < slots_end(&self.crew.overdue):
+            if self.is_closed or not 1 <= thread < max(slots_end(&self.crew.overdue), self.crew.threads + 1):
                 raise ValueError(f"no thread {thread}")
+            if thread >= self.crew.ready_slots:
+                return      # a greenlet that there was no work for yet
             slot = &self.crew.slots[thread]
             word_store(&slot.to_revoke, line_load(&slot.word) >> 2)
             word_store(&self.crew.revokes, 1)

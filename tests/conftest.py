@@ -36,6 +36,10 @@ def with_threads(threads):
 on_one_crew = pytest.mark.parametrize("serve", CREWS[:2][-1:], ids=crew_id, indirect=True)
 
 
+# A mark for what real threads alone do, or what another one does while the application holds the only one.
+of_threads = pytest.mark.skipif(GREENLETS, reason="of real threads")
+
+
 def pytest_configure(config):
     # An iterable that was never closed shows itself only in __del__: wsgiref.validate asserts there.
     config.addinivalue_line("filterwarnings", "error::pytest.PytestUnraisableExceptionWarning")

@@ -166,7 +166,9 @@ FOREIGN = {
     "tmp_upload_dir": foreign("set TMPDIR in the environment"),
     "uwsgi_allow_ips": foreign("nothing but HTTP is served", "--uwsgi-allow-from"),
     "websocket_max_message_size": foreign(NO_ASGI, "--websocket-max-message-size"),
-    "worker_class": foreign("workers have threads: see --threads and --gevent", "-k", "--worker-class", idle=("gthread",)),
+    "worker_class": foreign(
+        "workers have threads: see --threads and --gevent", "-k", "--worker-class", idle=("gthread",)
+    ),
     "worker_tmp_dir": foreign("signs of life are in shared memory", "--worker-tmp-dir"),
 }
 

@@ -30,7 +30,9 @@ class Crewed:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         listeners = [Listener(self.listener, "here")]
-        self.crew = crew_class(settings)(application, listeners, settings, logging.getLogger("fastwsgi"), row=self.row)
+        self.crew = crew_class(settings)(
+            application, listeners, settings, logging.getLogger("fastwsgi"), row=self.row
+        )
         for name, value in self.attributes.items():
             setattr(self.crew, name, value)
         self.returns = 0

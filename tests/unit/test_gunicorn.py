@@ -159,7 +159,10 @@ def test_settings_that_are_ours(tmp_path):
         ({"ssl_version": "TLSv1_2"}, "ssl_version = 'TLSv1_2' (see --tls-protocol-min)"),
         ({"reload": True}, "reload (no reloader yet: send HUP)"),
         ({"tmp_upload_dir": "/spool"}, "tmp_upload_dir = '/spool' (set TMPDIR in the environment)"),
-        ({"worker_class": "tornado"}, "worker_class = 'tornado' (workers have threads: see --threads and --gevent)"),
+        (
+            {"worker_class": "tornado"},
+            "worker_class = 'tornado' (workers have threads: see --threads and --gevent)",
+        ),
         ({"sendfile": False}, "sendfile (files are always sent by sendfile)"),
         ({"limit_request_line": 0}, "limit_request_line = 0 (1m is the most)"),
         ({"print_config": True}, "print_config (give --print-config)"),
