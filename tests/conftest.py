@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 POLLERS = ["epoll", "poll"] if sys.platform == "linux" else ["poll"]
 CREWS = [(poller, threads) for poller in POLLERS for threads in (1, 4)]
 
-# This process is one of greenlets, as `make test-gevent` starts it: then servers have them, and so do the tests.
+# This process is one of greenlets, as `make test-gevent` starts it: servers have them, and so do the tests.
 GREENLETS = "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("threading")
 if GREENLETS:
     import gevent

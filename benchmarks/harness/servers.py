@@ -169,7 +169,8 @@ def _fastwsgi_edge(start: Start) -> Commands:
 def _fastwsgi_gevent(start: Start) -> Commands:
     bind = f"127.0.0.1:{start.port}"
     options = (
-        f"--bind {bind} --workers {start.workers} --gevent --worker-connections 4000 --keep-alive-requests 1000000000"
+        f"--bind {bind} --workers {start.workers} --gevent --worker-connections 4000 "
+        "--keep-alive-requests 1000000000"
     ).split()
     return [[sys.executable, "-m", "fastwsgi", *options, start.application]]
 

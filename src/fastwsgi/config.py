@@ -271,8 +271,8 @@ class Settings:
         False,
         switch(),
         CREW,
-        "run requests in greenlets of gevent instead of threads, in an application that gevent patches before "
-        "it is imported: as many at a time as --worker-connections says, or 1000",
+        "run requests in greenlets of gevent instead of threads, in an application that gevent patches "
+        "before it is imported: as many at a time as --worker-connections says, or 1000",
     )
     keep_alive: float = option(
         75.0,

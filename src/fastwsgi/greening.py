@@ -27,7 +27,7 @@ def require() -> None:
 
 
 def patch() -> None:
-    """Make all that waits in the standard library let other greenlets run; before the application is imported."""
+    """Have all that waits in the standard library let others run; before the application is imported."""
     require()
     with warnings.catch_warnings():
         # That ssl was imported before: what has subclasses or references of its classes is not ours.
@@ -56,8 +56,8 @@ def remark() -> str | None:
     """What to say of an application that was made for greenlets, and gets threads."""
     if is_patched():
         return (
-            "The application has patched threading with gevent: each of its requests has a real thread of its "
-            "own all the same; --gevent runs them in greenlets"
+            "The application has patched threading with gevent: each of its requests has a real thread of "
+            "its own all the same; --gevent runs them in greenlets"
         )
     patcher = sys.modules.get("eventlet.patcher")
     if patcher is not None and patcher.is_monkey_patched("thread"):

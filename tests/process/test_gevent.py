@@ -65,7 +65,7 @@ def many_files():
 
 
 def exchanges_at_once(address, target, count):
-    """Ask so many times at once over as many connections; the first octets of the answers, by how many there were."""
+    """Ask so many times at once, each over a connection of its own; how many answers begin with what."""
     watched = selectors.DefaultSelector()
     found: dict[bytes, int] = {}
     with contextlib.ExitStack() as closing:
