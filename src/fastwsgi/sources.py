@@ -88,10 +88,13 @@ def gather(
     if application is not None:
         strong[APP] = Value(application, "run()")
     weak: Layer = {}
+    meant: Layer = {}  # by flags of gunicorn
     for arguments in (theirs, ours, line):
         translation = gunicorn.translate(arguments.foreign, arguments.source, arguments.flags)
         weak |= layer_of(translation.fallbacks)
+        meant |= layer_of(translation.settings)
         notices += about(arguments.source or "the command line", translation.remarks)
+    strong = meant | strong
 
     hooks = NO_HOOKS
     file = text_in(strong, "config")
