@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard src/*.pyx src/fastwsgi/*.pxd src/platform/*.h) setup.py
 
-.PHONY: serve test test-gevent build lint bench conformance index options abuse asan tsan fuzz cover annotate model package docs-test clean
+.PHONY: serve test test-gevent build lint bench conformance index options abuse asan tsan fuzz cover annotate model package docs docs-test clean
 
 serve: $(VENV)/built $(VENV)/has-examples
 	@$(BIN)/fastwsgi --chdir examples --preload --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
@@ -63,8 +63,11 @@ model:
 package: $(VENV)/has-build $(VENV)/has-package
 	PATH="$$PWD/$(BIN):$$PATH" python tools/package.py $(ARGS) && ls dist
 
+docs: $(VENV)/has-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 docs-test: $(VENV)/built $(VENV)/has-test
-	$(BIN)/python -m pytest tests/deployment $(ARGS)
+	$(BIN)/python -m pytest tests/docs tests/deployment tests/process/test_from_nginx.py tests/process/test_proxies.py $(ARGS)
 
 clean:
 	rm -rf build dist $(VENV) src/*.egg-info src/fastwsgi/*.so

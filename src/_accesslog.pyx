@@ -59,6 +59,11 @@ cdef enum:
     ATOM_REQUEST_FIELD
     ATOM_RESPONSE_FIELD
     ATOM_ENVIRON
+    # Of the short format.
+    ATOM_CLOCK
+    ATOM_SHORT_STATUS
+    ATOM_SHORT_TIME
+    ATOM_SHORT_SIZE
 
 cdef enum:
     CHUNK = 16                  # a literal that is no longer is copied as so many octets
@@ -67,6 +72,8 @@ cdef enum:
     FIXED_MOST = 112            # of an atom, all that it may write without a look at how much room there is
     NO_VALUE = 0xFFFFFFFF       # the length of a value that environ does not have
 
+# For who writes an application, and reads along: when, what, and what came of it.
+SHORT = "short"
 DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
 # By its letters, what an atom is and the key that it has in JSON.
@@ -114,6 +121,19 @@ cdef str JSON_FORMAT = (
     "%(t)s%(h)s%(u)s%(m)s%(target)s%(H)s%(host)s%(s)s%(B)s"
     + "".join([f"%({{{name}}}D)s" for name in TIMES]) + "%(f)s%(a)s%(id)s"
 )
+cdef list SHORT_PIECES = [
+    ("time", ATOM_CLOCK, KNOWN_NONE, b""),
+    ("", ATOM_NONE, KNOWN_NONE, b" "),
+    ("status", ATOM_SHORT_STATUS, KNOWN_NONE, b""),
+    ("", ATOM_NONE, KNOWN_NONE, b" "),
+    ("method", ATOM_METHOD, KNOWN_NONE, b""),
+    ("", ATOM_NONE, KNOWN_NONE, b" "),
+    ("target", ATOM_TARGET, KNOWN_NONE, b""),
+    ("", ATOM_NONE, KNOWN_NONE, b"  "),
+    ("duration", ATOM_SHORT_TIME, LOGGED_WHOLE, b""),
+    ("", ATOM_NONE, KNOWN_NONE, b" "),
+    ("bytes", ATOM_SHORT_SIZE, KNOWN_NONE, b""),
+]
 # Python's formatting, which the atoms come from, lets these be written with a d.
 cdef frozenset NUMBERS = frozenset("sBTMD")
 
@@ -484,6 +504,48 @@ cdef inline char* put_time(char* at, const record_t* record, stamp_t* stamp, bin
     return at
 
 
+cdef char* put_clock(char* at, const record_t* record) noexcept nogil:
+    """The time of day."""
+    cdef time_t second = <time_t>(record.wall_ns // SECOND_NS)
+    cdef tm_t local
+    if localtime_r(&second, &local) == NULL:
+        return put_nothing(at, False)
+    return at + snprintf(at, FIXED_MOST, "%02d:%02d:%02d", local.tm_hour, local.tm_min, local.tm_sec)
+
+
+cdef char* put_short_status(char* at, int status, bint has_colours) noexcept nogil:
+    """By its class: green, cyan, yellow, red; 499 and what has no answer are nobody's fault, and grey."""
+    cdef int colour = 90
+    if status <= 0:
+        memcpy(at, b"---", 3)
+        return at + 3
+    if not has_colours:
+        return at + snprintf(at, FIXED_MOST, "%d", status)
+    if status >= 500:
+        colour = 31
+    elif status >= 400 and status != 499:
+        colour = 33
+    elif 300 <= status < 400:
+        colour = 36
+    elif status < 300:
+        colour = 32
+    return at + snprintf(at, FIXED_MOST, "\33[%dm%d\33[0m", colour, status)
+
+
+cdef char* put_short_time(char* at, uint64_t time_ns) noexcept nogil:
+    if time_ns < <uint64_t>SECOND_NS:
+        return at + snprintf(at, FIXED_MOST, "%.1fms", time_ns / 1e6)
+    return at + snprintf(at, FIXED_MOST, "%.2fs", time_ns / 1e9)
+
+
+cdef char* put_short_size(char* at, uint64_t size) noexcept nogil:
+    if size < 1000:
+        return at + snprintf(at, FIXED_MOST, "%dB", <int>size)
+    if size < 1000000:
+        return at + snprintf(at, FIXED_MOST, "%.1fkB", size / 1e3)
+    return at + snprintf(at, FIXED_MOST, "%.1fMB", size / 1e6)
+
+
 cdef char* put_environ_value(
     char* at, const char* end, const record_t* record, size_t* used, bint is_json
 ) noexcept nogil:
@@ -551,6 +613,14 @@ cdef ssize_t accesslog_line(
             at = put_response_field(at, end, record, atom.name, atom.size, is_json)
         elif kind == ATOM_ENVIRON:
             at = put_environ_value(at, end, record, &used, is_json)
+        elif kind == ATOM_CLOCK:
+            at = put_clock(at, record)
+        elif kind == ATOM_SHORT_STATUS:
+            at = put_short_status(at, record.status, format.has_colours)
+        elif kind == ATOM_SHORT_TIME:
+            at = put_short_time(at, record.times_ns[atom.known])
+        elif kind == ATOM_SHORT_SIZE:
+            at = put_short_size(at, record.content_bytes)
         elif kind == ATOM_REQUEST_ID:
             at = put_request_id(at, end, record, parser, is_json)
         elif kind == ATOM_REQUEST_LINE:
@@ -702,12 +772,18 @@ cdef list with_literals(list pieces):
 cdef class LogFormat:
     """An access log format, compiled; ValueError, one line, if there is something wrong with it.
 
+    format: "short" is one of ours. has_colours: that has, for a terminal.
     is_json: lines are JSON objects with a key for each atom; the default format stands for more keys than atoms then.
     prefix: what each line begins with, as it is. Made in the process that writes the lines, as they have its number.
     """
 
-    def __cinit__(self, str format not None=DEFAULT_FORMAT, *, bint is_json=False, bytes prefix not None=b""):
-        cdef list pieces = read_format(JSON_FORMAT if is_json and format == DEFAULT_FORMAT else format)
+    def __cinit__(self, str format not None=DEFAULT_FORMAT, *, bint is_json=False, bytes prefix not None=b"",
+                  bint has_colours=False):
+        cdef list pieces
+        if is_json and format in (DEFAULT_FORMAT, SHORT):
+            pieces = read_format(JSON_FORMAT)
+        else:
+            pieces = SHORT_PIECES if format == SHORT else read_format(format)
         cdef bytes text
         cdef log_atom_t* atom
         cdef char* at
@@ -716,6 +792,7 @@ cdef class LogFormat:
         pieces = with_literals([("", ATOM_NONE, KNOWN_NONE, prefix), *pieces, ("", ATOM_NONE, KNOWN_NONE, b"\n")])
         text = b"".join([before + name for before, _, _, name in pieces]) + bytes(CHUNK)
         self.format.is_json = is_json
+        self.format.has_colours = has_colours
         self.format.atoms = <log_atom_t*>malloc(len(pieces) * sizeof(log_atom_t))
         self.format.text = <char*>malloc(len(text))
         if self.format.atoms == NULL or self.format.text == NULL:
@@ -735,7 +812,7 @@ cdef class LogFormat:
             self.format.spare += max(atom.before_size, <size_t>CHUNK) + FIXED_MOST
             if kind == ATOM_ENVIRON:
                 self.format.needs_environ = True
-            elif kind in (ATOM_SECONDS, ATOM_MILLISECONDS, ATOM_MICROSECONDS, ATOM_DECIMAL_SECONDS):
+            elif kind in (ATOM_SECONDS, ATOM_MILLISECONDS, ATOM_MICROSECONDS, ATOM_DECIMAL_SECONDS, ATOM_SHORT_TIME):
                 self.format.needs_times = True
 
     def __dealloc__(self):

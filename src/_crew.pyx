@@ -73,6 +73,7 @@ from fastwsgi._trust cimport trust_set
 from fastwsgi import mounts
 from fastwsgi.errors import RequestTimeout
 from fastwsgi.greening import original
+from fastwsgi.logs import wants_colours
 from fastwsgi.rewrite import rewritten
 
 cimport cython
@@ -181,7 +182,7 @@ cdef void log_exchange(loop_t* loop, slot_t* slot, connection_t* connection) noe
     cdef const request_t* request = connection.request
     cdef int64_t bound_ns, began_ns
     cdef record_t record
-    if loop.access == NULL or request.is_handed_over:
+    if loop.access == NULL or request.is_handed_over or slot.is_unlogged:
         return
     record.data = request.buffer.data + request.start
     record.parser = &request.parser
@@ -1157,7 +1158,8 @@ cdef class Crew:
         loop.has_probes = loop.health_probe.path != NULL or loop.ready_probe.path != NULL
         if access_fd >= 0:
             self.context.access = LogFormat(settings.access_logformat, is_json=settings.log_format == "json",
-                                            prefix=line_start)
+                                            prefix=line_start,
+                                            has_colours=settings.access_logfile == "-" and wants_colours(access_fd))
             self.context.logs_access = True
             loop.access = &self.context.access.format
         fds = <int*>calloc(<size_t>max(len(self.listeners), 1), sizeof(int))
@@ -1191,15 +1193,12 @@ cdef class Crew:
         cdef Router router
         cdef bint has_sites = False
         cdef int i
-        missing = [directory for directory in settings.sendfile_root if not os.path.isdir(directory)]
         routes = []
         for router in self.routers:
             routes += router.routes
             has_sites |= len(router.sites) > 0
-        missing += [directory for route in routes if "static" in route.values
-                    for directory, _ in mounts.static_roots(route) if not os.path.isdir(directory)]
-        for directory in dict.fromkeys(missing):
-            self.log.warning("%s is no directory: until it is one, what is served from there is not found", directory)
+        for missing in mounts.missing_directories(settings, routes):
+            self.log.warning("%s", missing)
         if settings.sendfile_root:
             self.sendfile_site = Site(mounts.sendfile_roots(settings.sendfile_root), indexes=(), expires="off")
             loop.sendfile_site = &self.sendfile_site.site
@@ -1700,6 +1699,15 @@ cdef class Crew:
     @last_call.setter
     def last_call(self, double seconds):
         self.crew.loop.last_call_ms = <int64_t>(seconds * 1000)
+
+    @property
+    def last_idle(self):
+        """How long idle connections have, at the stop, for a request that is on its way: seconds (0.25)."""
+        return self.crew.loop.last_idle_ms / 1000
+
+    @last_idle.setter
+    def last_idle(self, double seconds):
+        self.crew.loop.last_idle_ms = <int64_t>(seconds * 1000)
 
     def counters(self):
         """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""

@@ -8,7 +8,7 @@ sends what is wanted, from a descriptor of its own.
 from libc.errno cimport ELOOP, EMFILE, ENFILE, EXDEV, errno
 from libc.stdint cimport UINT64_MAX, uint16_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memchr, memcpy, strerror
+from libc.string cimport memchr, strerror
 from posix.types cimport off_t
 from posix.unistd cimport close
 
@@ -425,25 +425,39 @@ cdef int deliver(loop_t* loop, connection_t* connection, const site_t* site, siz
 # ---- what an application hands over ----
 
 cdef int not_handed(loop_t* loop, connection_t* connection, const char* text, const char* target,
-                    size_t size) noexcept nogil:
+                    size_t size, const char* reason) noexcept nogil:
     """It names what cannot be served: 404, and why, in the log."""
     cdef char detail[304]
-    size = min(size, sizeof(detail) - 1)
-    memcpy(detail, target, size)
-    detail[size] = 0
+    cdef const char* colon = b": " if reason[0] else b""
+    snprintf(detail, sizeof(detail), b"%.*s%s%s", <int>min(size, 200), target, colon, reason)
     loop_say(loop, LEVEL_ERROR, text, connection, detail)
     return answer_missing(loop, connection, 404)
 
 
+cdef const char* reason_for(const file_t* file, bint is_path) noexcept nogil:
+    """Why a file that the application names cannot be served; is_path: by X-Sendfile."""
+    if file.status == 301 or (file.status == 403 and not file.error):
+        return b"this is a directory"
+    if file.error == EXDEV or file.error == ELOOP:
+        return b"a symbolic link leads out of the directory"
+    if file.error:
+        return strerror(file.error)
+    return b"this is beneath no --sendfile-root, or no regular file" if is_path else b"this is no regular file"
+
+
 cdef int deliver_path(loop_t* loop, connection_t* connection, const site_t* site, const char* path,
                       size_t size) noexcept nogil:
+    cdef request_t* request = connection.request
     cdef const file_t* file
     cdef int outcome = find(loop, connection, site, path, size, &file)
     if file == NULL:
         return outcome
     if file.status == 200:
         return answer_file(loop, connection, file)
-    return not_handed(loop, connection, b"the application names a file that cannot be served", path, size)
+    return not_handed(
+        loop, connection, b"the application names a file that cannot be served",
+        request.handed.data + request.handed_lines, request.handed.size - request.handed_lines,
+        reason_for(file, request.handed_as == HANDED_PATH))
 
 
 cdef int deliver_target(loop_t* loop, connection_t* connection, const char* target, size_t size) noexcept nogil:
@@ -465,7 +479,7 @@ cdef int deliver_target(loop_t* loop, connection_t* connection, const char* targ
             router, connection.request.buffer.data + connection.request.start + authority.start, authority.length,
             loop.path.data, <size_t>resolved)
     if route == NULL or route.action != ACTION_STATIC or <size_t>resolved <= route.root_length:
-        return not_handed(loop, connection, b"X-Accel-Redirect names what no route with static= has", target, size)
+        return not_handed(loop, connection, b"X-Accel-Redirect names what no route with static= has", target, size, b"")
     return deliver_path(loop, connection, route.site, loop.path.data + route.root_length + 1,
                         <size_t>resolved - route.root_length - 1)
 
@@ -484,5 +498,5 @@ cdef int deliver_handed(loop_t* loop, connection_t* connection) noexcept nogil:
         return ADVANCE_WAIT
     merged = path_merge(target, size, loop.path.data) if size and target[0] == c"/" else -1
     if merged <= 0:
-        return not_handed(loop, connection, b"X-Sendfile does not name a file by its whole path", target, size)
+        return not_handed(loop, connection, b"X-Sendfile does not name a file by its whole path", target, size, b"")
     return deliver_path(loop, connection, loop.sendfile_site, loop.path.data + 1, <size_t>merged - 1)

@@ -269,6 +269,12 @@ cdef class Exchange:
             self.release()
         return self.is_lost or self.is_gone
 
+    def leave_unlogged(self):
+        """Have no line of this exchange in the access log."""
+        cdef slot_t* slot = self.claim()
+        slot.is_unlogged = True
+        self.release()
+
     cdef bint has_slot(self) noexcept:
         """The exchange has not ended."""
         with cython.critical_section(self):
@@ -1199,6 +1205,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
     exchange.loop = context.loop
     exchange.slot = slot
     slot.sent = 0
+    slot.is_unlogged = False
     slot.sending_ns = 0
     slot.status = 0
     slot.head.lines.size = 0

@@ -65,6 +65,7 @@ cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil:
     loop_look_at_clock(loop)
     limits_default(&loop.limits)
     loop.last_call_ms = DRAIN_ACCEPT_LOCAL_MS
+    loop.last_idle_ms = DRAIN_IDLE_MS
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DEADLINE_LINGER_MS
     if pthread_mutex_init(&loop.lead.mutex, NULL) or condition_init(&loop.lead.keeper) or slot_init(&loop.own, 0):
         return -1
@@ -776,7 +777,7 @@ cdef void loop_drain(loop_t* loop, bint leaves) noexcept nogil:
     cdef connection_t* connection = loop.connections
     cdef connection_t* following
     loop_look_at_clock(loop)
-    loop.deadlines[<int>DEADLINE_IDLE].duration_ms = DRAIN_IDLE_MS
+    loop.deadlines[<int>DEADLINE_IDLE].duration_ms = loop.last_idle_ms
     loop.deadlines[<int>DEADLINE_LINGER].duration_ms = DRAIN_LINGER_MS
     loop.deadlines[<int>DEADLINE_HANDSHAKE].duration_ms = min(
         loop.deadlines[<int>DEADLINE_HANDSHAKE].duration_ms, <int64_t>DRAIN_LINGER_MS)

@@ -98,6 +98,15 @@ def serving(kind, poller, threads):
 
 
 @pytest.fixture
+def collector():
+    """Where Sentry's agent reports to."""
+    from collector import Collector
+
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture
 def start(tmp_path):
     """start("--threads", "1", "apps:hello"): run it, wait until it listens, return the Process.
 

@@ -48,14 +48,24 @@ class Process:
     """A running `python -m fastwsgi`: its output, its clients, its end."""
 
     def __init__(
-        self, arguments, directory, environment, interpreter=sys.executable, wrapper=(), pass_fds=()
+        self,
+        arguments,
+        directory,
+        environment,
+        interpreter=sys.executable,
+        wrapper=(),
+        pass_fds=(),
+        program=("-m", "fastwsgi"),
     ):
-        """wrapper: a command that runs the command behind it in its own place, such as unshare."""
+        """wrapper: a command that runs the command behind it in its own place, such as unshare.
+
+        program: what the interpreter runs.
+        """
         self.directory = directory
         self.clients = []
         self.stdout = self.stderr = ""
         self.process = subprocess.Popen(
-            [*wrapper, interpreter, "-m", "fastwsgi", *arguments],
+            [*wrapper, interpreter, *program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from fastwsgi.cli import help_text
 from fastwsgi.commands import toml_value
 from fastwsgi.config import OPTIONS, Option, Settings
 from fastwsgi.gunicorn import FOREIGN, OURS, REFUSED
@@ -31,7 +32,9 @@ Each option can be given in these ways; the first that has a value wins:
 5. in a `gunicorn.conf.py`, if `--config` names it;
 6. in a variable that platforms set: `PORT` (every address, this port), `WEB_CONCURRENCY` (workers),
    `FORWARDED_ALLOW_IPS`;
-7. in `fastwsgi.toml`, or else in the table `[tool.fastwsgi]` of `pyproject.toml`, in the current directory or
+7. in `FASTWSGI = {{...}}` of a Django project's settings, if `--config` names them (`django:shop.settings`;
+   `manage.py serve` does so);
+8. in `fastwsgi.toml`, or else in the table `[tool.fastwsgi]` of `pyproject.toml`, in the current directory or
    that of `--chdir`: `threads = 8`. `--config` names another file. Keys may have hyphens or underscores;
    `app` is the application, as in `app = "shop:app"` (and `FASTWSGI_APP`). Relative paths count from the
    directory in which the server is started.
@@ -83,6 +86,13 @@ nothing.
 - Where 0 is no limit (`limit_request_line` and its like), the greatest limit is taken.
 """
 
+HELP = f"""
+## What help prints
+
+```text
+{help_text()}```
+"""
+
 OURS_TEXT = """
 In its files these have other names than here; the rest of those with an option keep theirs:
 """
@@ -101,7 +111,7 @@ def page() -> str:
         lines += [row(option) for option in OPTIONS.values() if option.group == group]
         lines.append("")
     lines[-1] = ROUTES
-    return "\n".join(lines) + "".join(map(key_row, KEYS.values())) + NO_APPLICATION + gunicorn_part()
+    return "\n".join(lines) + "".join(map(key_row, KEYS.values())) + NO_APPLICATION + gunicorn_part() + HELP
 
 
 def row(option: Option) -> str:

@@ -293,7 +293,7 @@ http {{
 
 def _nginx_tls(start: Start, server_block: str) -> list[str]:
     certificate = f"ssl_certificate {start.certificate}; ssl_certificate_key {start.certificate_key};"
-    # As newer ones do by themselves (1.23.4); without it, sessions are resumed without a new exchange of keys.
+    # As nginx 1.23.4 does by itself; TLS 1.2 resumes sessions without a new exchange of keys.
     certificate += " ssl_protocols TLSv1.2 TLSv1.3;"
     return _nginx(start, f"{certificate} ssl_session_cache shared:TLS:10m; {server_block}", is_tls=True)
 

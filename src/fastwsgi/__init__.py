@@ -4,13 +4,13 @@ import fastwsgi
 fastwsgi.run(app, bind="127.0.0.1:8000", threads=4)
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from fastwsgi.config import Settings
-from fastwsgi.errors import AppLoadError, ConfigError, RequestTimeout
 
 if TYPE_CHECKING:
     from fastwsgi.alone import run
+    from fastwsgi.config import Settings
+    from fastwsgi.errors import AppLoadError, ConfigError, RequestTimeout
     from fastwsgi.worker import Worker, make_server
 
 __version__ = "0.1.0"
@@ -27,14 +27,16 @@ __all__ = [
 ]
 
 
+# What is imported when it is asked for: `import fastwsgi` alone costs next to nothing.
+HOMES = {
+    **dict.fromkeys(("AppLoadError", "ConfigError", "RequestTimeout"), "fastwsgi.errors"),
+    "Settings": "fastwsgi.config",
+    **dict.fromkeys(("Worker", "make_server"), "fastwsgi.worker"),
+    "run": "fastwsgi.alone",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # The compiled core is loaded when it is needed: `fastwsgi --help` does without.
-    if name in ("Worker", "make_server"):
-        from fastwsgi import worker
-
-        return getattr(worker, name)
-    if name == "run":
-        from fastwsgi.alone import run
-
-        return run
+    if name in HOMES:
+        return getattr(import_module(HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,6 +22,7 @@ cdef struct log_format_t:
     char* text          # owned: what atoms point to, and some octets more, which may be read
     size_t spare        # what a line may take at most but for values of any length
     bint is_json
+    bint has_colours    # ATOM_SHORT_STATUS has them
     bint needs_environ  # it has a %({name}e)s, so accesslog_values() comes before accesslog_line()
     bint needs_times    # it has one of record_t.times_ns
 

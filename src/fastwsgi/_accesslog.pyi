@@ -1,10 +1,13 @@
 from typing import Any, Self, final
 
 DEFAULT_FORMAT: str
+SHORT: str
 
 @final
 class LogFormat:
-    def __new__(cls, format: str = ..., *, is_json: bool = False, prefix: bytes = b"") -> Self: ...
+    def __new__(
+        cls, format: str = ..., *, is_json: bool = False, prefix: bytes = b"", has_colours: bool = False
+    ) -> Self: ...
     @property
     def needs_environ(self) -> bool: ...
     def line(

@@ -235,6 +235,7 @@ cdef struct slot_t:
     int64_t ended_ns
     int64_t sending_ns          # of it
     bint is_lost                # its client was
+    bint is_unlogged            # it shall have no line in the access log
     uint8_t cell                # of the averages
     uint64_t sent               # content bytes of this response
     int status
@@ -319,6 +320,7 @@ cdef struct loop_t:
     int64_t listens_until_ms    # while draining; 0: no end is set
     bint hears_near             # ... and listeners that pass on platform_hear_near
     int64_t last_call_ms        # how long clients of this machine have then that were just connecting
+    int64_t last_idle_ms        # how long idle connections have while draining
     int withheld                # HELD_: why listeners are not watched, though it listens
     int64_t accept_again_ms     # HELD_OUT until then
     int64_t accept_said_ms      # when the log had that

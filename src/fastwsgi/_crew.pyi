@@ -37,6 +37,8 @@ class Crew:
     """`attend` comes back after so many seconds at the latest, and notes it in the row; 0: any time."""
     watched_fd: int
     """`attend` comes back when this descriptor is readable or has ended, each time; -1: none."""
+    last_idle: float
+    """How long idle connections have, at the stop, for a request that is on its way: seconds (0.25)."""
     last_call: float
     """How long clients of this machine have, at the stop, that were just connecting: seconds (0.01)."""
     max_requests: int

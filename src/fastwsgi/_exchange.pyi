@@ -22,6 +22,9 @@ class Exchange:
         As environ["fastwsgi.client_gone"]; from any thread, and after the exchange too.
         """
 
+    def leave_unlogged(self) -> None:
+        """Have no line of this exchange in the access log."""
+
 @final
 class Write:
     """The write callable of PEP 3333."""

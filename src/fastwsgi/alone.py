@@ -138,7 +138,7 @@ def serve(
         if renewal is not None:
             closing.callback(renewal.close)
         listeners = open_listeners(settings.bind, settings.backlog)
-        guards = Guards(mounts.plan(settings).routes)
+        guards = Guards(mounts.plan(settings, bool(app)).routes)
         if identity is not None:
             # The application is not even imported with more rights than it shall have.
             hand_over(identity, listeners, access_log)

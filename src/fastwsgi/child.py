@@ -34,6 +34,7 @@ from fastwsgi.worker import Ending, Post, Worker, heeding, leave_if_lost, leave_
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+    from fastwsgi.reloader import Code, Reporter
     from fastwsgi.tls import Tls
 
     # The one that the command names, or None, then those of routes.
@@ -68,6 +69,7 @@ class Work:
     guards: Guards | None  # of the routes, shared by all workers; None: each makes its own
     is_first: bool  # of this server: what fails is told on the standard error, as a command does
     tls: "Tls | None" = None
+    code: "Code | None" = None  # with --reload
 
     @property
     def title(self) -> str:
@@ -172,6 +174,7 @@ def serve(
     hooked = HookedWorker(post.number, os.getppid(), work.hooked.cfg, os.getpid())
     set_title("worker", settings.name)
     worker: Worker | None = None
+    reporter = reporter_of(work)
     with heeding({signal.SIGUSR1: work.reopen_log}):
         try:
             with ExitStack() as at_end:
@@ -181,7 +184,10 @@ def serve(
                     return WORKER_FAILED
                 # Whatever becomes of it; so does gunicorn.
                 at_end.callback(work.hooks.call, "worker_exit", work.hooked, hooked)
-                if applications is None:
+                if reporter is not None:
+                    faulthandler.enable(reporter.code.crash_fd, all_threads=True)
+                    applications = load_or_show(work, ending, reporter, listeners)
+                elif applications is None:
                     applications = load(work, ending)
                 elif settings.gevent:
                     # What it was forked with is the loader's.
@@ -208,6 +214,7 @@ def serve(
                     mounted=mounted,
                     guards=work.guards,
                     tls=work.tls,
+                    reporter=reporter,
                 )
                 if not work.hooks.call("post_worker_init", hooked):
                     return WORKER_FAILED
@@ -249,6 +256,49 @@ def load(work: Work, ending: Ending) -> "Applications":
         LOG.disabled = False
     ending.check()
     return applications
+
+
+def reporter_of(work: Work) -> "Reporter | None":
+    """With --reload: who says what is imported, from now on."""
+    if work.code is None:
+        return None
+    from fastwsgi.reloader import Reporter  # nobody else needs it
+
+    return Reporter(work.code)
+
+
+def load_or_show(
+    work: Work, ending: Ending, reporter: "Reporter", listeners: Sequence[Listener]
+) -> "Applications":
+    """With --reload: the applications, or what says in their place why they cannot be loaded.
+
+    Raises AppLoadError at the first start, for one that is not there at all.
+    """
+    from fastwsgi import pages
+    from fastwsgi.reloader import remarks_on
+
+    code, what, cause = reporter.code, reporter.code.failure, None
+    if not what:
+        try:
+            applications = load(work, ending)
+            entry = loader.made_from or str(work.application).partition(":")[0]
+            reporter.loaded(entry, [remark for app in applications for remark in remarks_on(app)])
+            return applications
+        except AppLoadError as error:
+            what, cause = str(error), error.__cause__
+            if cause is None and work.is_first and code.edition == 1:
+                raise
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            error.__traceback__ = loader.trim(pages.of_application(error.__traceback__))
+            what, cause = f"loading {work.title} raised {type(error).__name__}", error
+        ending.check()
+        if not code.is_told:
+            LOG.error("%s", what, exc_info=cause)
+    reporter.failed(cause)
+    failure = pages.Failure(what, cause, code, is_private=pages.is_private(listeners))
+    return (failure,) * (1 + len(mounts.targets(work.settings)))
 
 
 def report(error: AppLoadError, work: Work) -> int:

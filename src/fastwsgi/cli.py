@@ -27,7 +27,12 @@ USAGE = "fastwsgi [OPTIONS] [MODULE:CALLABLE]"
 CONSOLE = ("top", "stats", "stacks", "leaks", "reload", "stop")
 
 # First words that stand for a command of their own, and where it is: imported when it is wanted.
-TOOLS = {"passwd": "fastwsgi.passwords", "pack": "fastwsgi.pack", "completion": "fastwsgi.completion"}
+TOOLS = {
+    "passwd": "fastwsgi.passwords",
+    "pack": "fastwsgi.pack",
+    "completion": "fastwsgi.completion",
+    "doctor": "fastwsgi.doctor",
+}
 
 INTRODUCTION = """\
 Serves a WSGI application.
@@ -37,7 +42,11 @@ Serves a WSGI application.
   fastwsgi project.wsgi                   its application, or its app
   fastwsgi -b :8000 --threads 8 app:app   at every address, eight requests at a time
   fastwsgi                                the Django project, app.py, wsgi.py or main.py here
-  fastwsgi dev [--tls] app:app            one worker, requests printed; over TLS on localhost
+  fastwsgi dev [--tls] [app:app]          while you write it: reloads, shows errors, prints
+
+Or says before a start what will hurt (see docs/doctor.md):
+
+  fastwsgi doctor app:app                 looks at application, settings and this machine
 
 Or speaks with one that runs (see --control-socket):
 

@@ -6,6 +6,7 @@ import re
 from fastwsgi import __version__
 from fastwsgi.config import OPTIONS, Option, Settings
 from fastwsgi.errors import ConfigError
+from fastwsgi.logs import LOG
 from fastwsgi.sources import Configuration
 
 # What a reader of TOML would not take between quotes, and what a terminal may not show.
@@ -70,6 +71,7 @@ def check(configuration: Configuration) -> str:
     from fastwsgi.guards import Guards
     from fastwsgi.listener import parse_address
     from fastwsgi.privileges import Identity
+    from fastwsgi.reloader import check_engine
     from fastwsgi.supervisor import Supervisor  # noqa: F401 - an upgrade has to know that it can be imported
 
     settings = configuration.settings
@@ -86,10 +88,16 @@ def check(configuration: Configuration) -> str:
     logs.configure(settings)
     if settings.has_tls:
         check_certificates(settings)
-    Guards(mounts.plan(settings).routes)
+    if settings.reload:
+        check_engine(settings)
+    has_application = bool(configuration.application)
+    Guards(mounts.plan(settings, has_application).routes)
     if settings.gevent:
         greening.patch()
     loader.load_all(str(configuration.application), mounts.targets(settings))
+    # The application may have added some.
+    for missing in mounts.missing_directories(settings, mounts.plan(settings, has_application).routes):
+        LOG.warning("%s", missing)
     given = sum(where != "default" for where in configuration.origins.values()) - 1
     name = configuration.application or "no application"
     return f"configuration OK: {name} ({configuration.origins['app']}), {given} of {len(OPTIONS)} options set"
@@ -98,12 +106,11 @@ def check(configuration: Configuration) -> str:
 def check_certificates(settings: Settings) -> None:
     """Read them as a start would; raise ConfigError for what nobody can be served with."""
     from fastwsgi import upgrade
-    from fastwsgi.renewal import Store, at_hand
+    from fastwsgi.renewal import Store, at_hand, ending
     from fastwsgi.tls import Policy
 
     policy = Policy.of(settings)
     handed_on = os.environ.pop(upgrade.CERTIFICATES, None)
-    if handed_on is None:
-        policy.read()
-    else:
-        at_hand(policy, Store(int(handed_on)))
+    material = policy.read() if handed_on is None else at_hand(policy, Store(int(handed_on)))
+    for level, text in ending(material):
+        LOG.log(level, "%s", text)

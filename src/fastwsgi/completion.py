@@ -9,6 +9,7 @@ from fastwsgi import __version__
 from fastwsgi.arguments import HELP, VERSION
 from fastwsgi.config import OPTIONS
 from fastwsgi.console import USAGE
+from fastwsgi.doctor import USAGE as DOCTOR_USAGE
 from fastwsgi.errors import ConfigError
 
 SHELLS = ("bash", "zsh", "fish")
@@ -68,9 +69,10 @@ def options() -> list[Flag]:
 def commands() -> dict[str, list[Flag]]:
     """What a first word may be, with the flags that go with it."""
     found = {}
-    for command, usage in USAGE.items():
-        flags = re.findall(r"(--[a-z-]+)(?: ([A-Z]+))?", usage)
+    for command, usage in {**USAGE, "doctor": DOCTOR_USAGE}.items():
+        flags = re.findall(r"(--[a-z-]+)(?: ([A-Za-z|]+))?", usage)
         found[command] = [Flag((flag,), "", metavar) for flag, metavar in flags]
+    found["doctor"] += options()
     return found | {name: [] for name in ("completion", "dev", "pack", "passwd")}
 
 

@@ -7,7 +7,7 @@ from these declarations. `sources` says where values are taken from.
 import sys
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, cast
 
 from fastwsgi.errors import ConfigError, did_you_mean
@@ -31,8 +31,10 @@ from fastwsgi.kinds import (
     name_or_number,
     networks,
     numbered,
+    on_or,
     optional,
     path,
+    reload_engine,
     several,
     share,
     size,
@@ -129,6 +131,7 @@ PROCESS = "Processes"
 APPLICATION = "The application"
 LOGS = "Logs"
 WATCHING = "Watching it"
+WRITING = "While you write it"
 ROUTES = "Hosts and paths"
 
 
@@ -493,7 +496,7 @@ class Settings:
     )
     hsts: float = option(
         0.0,
-        replace(duration(10 * 365 * 86400.0), alone="730d"),
+        on_or(duration(10 * 365 * 86400.0), "730d"),
         TLS,
         "how long browsers shall come to this host over TLS alone, which cannot be taken back before; two "
         "years if no time is given",
@@ -530,8 +533,8 @@ class Settings:
         None,
         optional(text("FILE")),
         APPLICATION,
-        "settings from this file, TOML or a gunicorn.conf.py; none: fastwsgi.toml, or [tool.fastwsgi] of "
-        "pyproject.toml, if there is one",
+        "settings from this file, TOML or a gunicorn.conf.py, or of a Django project (django:shop.settings); "
+        "none: fastwsgi.toml, or [tool.fastwsgi] of pyproject.toml, if there is one",
         "-c",
     )
     env: tuple[str, ...] = option(
@@ -555,7 +558,7 @@ class Settings:
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
         text("FORMAT"),
         LOGS,
-        "the line, with gunicorn's atoms",
+        "the line, with gunicorn's atoms; short: time of day, status, method, target, duration, size",
     )
     error_logfile: str = option(
         "-", text("FILE"), LOGS, "messages and tracebacks; - is the standard error", "--log-file"
@@ -667,6 +670,51 @@ class Settings:
         "find out which routes keep memory, and the lines that allocate it: in the error log, and by "
         "`fastwsgi leaks`",
     )
+    reload: bool = option(
+        False,
+        switch(),
+        WRITING,
+        "replace the workers when a file of the application changes; one that cannot be imported is shown in "
+        "the browser until it is mended",
+    )
+    reload_engine: str = option(
+        "auto",
+        reload_engine(),
+        WRITING,
+        "how changes are noticed: by looking at the files four times a second, or by the package watchfiles "
+        "(the extra reload); auto: by watchfiles if it is there",
+    )
+    reload_extra_file: tuple[str, ...] = option(
+        (),
+        each(text("FILE")),
+        WRITING,
+        "a file, a directory or a pattern such as 'conf/*.yaml' that is watched beside the modules of the "
+        "application; may be given several times",
+        repeatable=True,
+    )
+    reload_ignore: tuple[str, ...] = option(
+        (),
+        each(text("PATTERN")),
+        WRITING,
+        "files whose changes count for nothing, such as 'generated/*' or '*_pb2.py'; may be given several "
+        "times",
+        repeatable=True,
+    )
+    lint: bool = option(
+        False,
+        switch(),
+        WRITING,
+        "hold what the application does against PEP 3333, and log each violation once, with its line",
+    )
+    tracebacks: bool = option(
+        False,
+        switch(),
+        WRITING,
+        "show exceptions of the application in the browser, to clients of this machine alone",
+    )
+    open: bool = option(
+        False, switch(), WRITING, "open the first address in a browser once the application is served"
+    )
 
     def __post_init__(self) -> None:
         for declared in OPTIONS.values():
@@ -680,6 +728,7 @@ class Settings:
             raise ConfigError("gevent: its hub watches epoll, which Linux has; and poller is not to be poll")
         if self.gevent and self.leak_report:
             raise ConfigError("leak_report: not with gevent, whose greenlets are many in one thread")
+        self._check_reload()
         if self.leak_report and "t" in sys.abiflags:
             raise ConfigError(
                 "leak_report: not with a free-threaded Python, which has other allocators; "
@@ -703,15 +752,32 @@ class Settings:
     def has_tls(self) -> bool:
         return self.certfile is not None or bool(self.tls_cert)
 
+    def _check_reload(self) -> None:
+        """Raise ConfigError for what does not go with --reload."""
+        if self.reload and self.preload != "off":
+            raise ConfigError("reload and preload: each worker imports what has changed; give --no-preload")
+        if self.reload and self.reuse_port:
+            raise ConfigError(
+                "reload and reuse_port: clients wait while workers change; give --no-reuse-port"
+            )
+
     def _check_tls(self) -> None:
         """Raise ConfigError where one setting wants another."""
         if self.keyfile is not None and self.certfile is None:
             raise ConfigError(f"keyfile: {self.keyfile} is the key of what? give certfile, too")
         if self.cert_reqs != "none" and self.ca_certs is None:
             raise ConfigError(f"cert_reqs is {self.cert_reqs}: give ca_certs, whose certificates are taken")
+        if self.cert_reqs != "none" and not self.has_tls:
+            raise ConfigError(
+                f"cert_reqs is {self.cert_reqs}, and there is no TLS in which to ask for them: give certfile"
+            )
         for name in ("tls_redirect", "hsts"):
             if getattr(self, name) not in ("off", 0.0) and not self.has_tls:
                 raise ConfigError(f"{name} without a certificate: give certfile")
+        if self.has_tls and self.bind and all(address.startswith("http://") for address in self.bind):
+            raise ConfigError(
+                "bind has no address with TLS, and there is a certificate: give one without http://"
+            )
         for address in self.bind:
             if address.startswith("https://") and not self.has_tls:
                 raise ConfigError(f"cannot listen at {address} without a certificate: give certfile")

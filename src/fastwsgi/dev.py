@@ -1,18 +1,36 @@
 """`fastwsgi dev`: the command as developers want it, and with --tls a certificate for this machine.
 
-command_line(["app:app", "--tls"])      # what the command is given instead
+    command_line(["app:app", "--tls"])      # what the command is given instead
+
+And what is for them where the options are given one by one, too: a line on what is not for production, the
+browser, and a terminal as it was.
 """
 
 import os
+import platform
+import subprocess
 import sys
-from collections.abc import Sequence
+import termios
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from signal import SIG_IGN, SIGTTOU, signal
+from typing import TYPE_CHECKING, Any
 
 from fastwsgi.config import Settings
 from fastwsgi.errors import ConfigError
 
-# What follows wins over it.
-ALWAYS = ("--workers", "1", "--access-logfile", "-")
+if TYPE_CHECKING:
+    from fastwsgi.reloader import Report
+
+# What follows wins over it. Files and variables, which may be meant for production, do not.
+ALWAYS = (
+    *("--workers", "1", "--no-preload", "--no-reuse-port", "--no-daemon"),
+    *("--reload", "--lint", "--tracebacks"),
+    *("--access-logfile", "-", "--access-logformat", "short"),
+    # For who sits at a breakpoint.
+    *("--timeout", "0", "--log-slow", "0"),
+)
 
 SWITCH = "--tls"
 
@@ -26,6 +44,8 @@ def command_line(words: Sequence[str]) -> list[str]:
 
     Raises ConfigError if that is not possible.
     """
+    # As `flask run --debug` does: or Flask keeps exceptions to itself, and templates as they were.
+    os.environ.setdefault("FLASK_DEBUG", "1")
     own = list(words[: words.index("--")] if "--" in words else words)
     rest = list(words[len(own) :])
     if SWITCH not in own:
@@ -34,10 +54,14 @@ def command_line(words: Sequence[str]) -> list[str]:
     return [*ALWAYS, "--certfile", str(certificate_file()), *own, *rest]
 
 
+def kept_certificate() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache, "fastwsgi", "localhost.pem")
+
+
 def certificate_file() -> Path:
     """A file with a certificate for localhost and its key, kept from one start to the next."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    file = Path(cache, "fastwsgi", "localhost.pem")
+    file = kept_certificate()
     if days_left(file) < LEAST_DAYS:
         content = self_signed()
         try:
@@ -118,3 +142,63 @@ def self_signed() -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def describe(settings: Settings, report: "Report | None") -> str:
+    """What developers want to know of a server that starts; report: of the first worker."""
+    known = [f"Python {platform.python_version()}"]
+    if report is not None and report.entry:
+        known.append(os.path.relpath(report.entry) if is_beneath(report.entry) else report.entry)
+    return f"{', '.join(known)}; not for production: {', '.join(unfit_for_production(settings, report))}"
+
+
+def unfit_for_production(settings: Settings, report: "Report | None") -> Iterator[str]:
+    for name in ("reload", "lint", "tracebacks"):
+        if getattr(settings, name):
+            yield f"--{name}"
+    if settings.certfile == str(kept_certificate()):
+        yield "a self-signed certificate"
+    if report is not None:
+        yield from report.remarks
+
+
+def is_beneath(file: str) -> bool:
+    """It is in the current directory."""
+    return os.path.abspath(file).startswith(os.path.join(os.getcwd(), ""))
+
+
+def open_browser(urls: Iterable[str]) -> "subprocess.Popen[bytes] | None":
+    """Have a browser show the first address that it can, if there is one; nobody waits for it."""
+    url = next((url for url in urls if url.startswith(("http://", "https://"))), None)
+    if url is None:
+        return None
+    # What comes behind it is for people.
+    return subprocess.Popen(
+        [sys.executable, "-m", "webbrowser", url.partition(" ")[0]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C here is not meant for it
+    )
+
+
+class Terminal:
+    """How the terminal was, which a debugger that was killed may have left without echo."""
+
+    def __init__(self, fd: int = 0) -> None:
+        self._fd = fd
+        self._attributes: list[Any] | None = None
+        with suppress(termios.error, OSError, ValueError):
+            self._attributes = termios.tcgetattr(self._fd)
+
+    def restore(self) -> None:
+        if self._attributes is None:
+            return
+        with suppress(termios.error, OSError, ValueError):
+            if termios.tcgetattr(self._fd) != self._attributes:
+                # Whoever is not in the foreground would be stopped for it.
+                former = signal(SIGTTOU, SIG_IGN)
+                try:
+                    termios.tcsetattr(self._fd, termios.TCSANOW, self._attributes)
+                finally:
+                    signal(SIGTTOU, former)

@@ -48,14 +48,24 @@ def find(directory: str, settings_module: str | None = None) -> Found:
 
 
 def parse(path: str) -> ast.Module | None:
-    """The source of a file; None if there is none. Of one that is no Python the import will tell."""
+    """The source of a file; None if there is none. Of what is no Python, what stands before the line that is
+    wrong: the import will tell.
+    """
     try:
         with open(path, "rb") as file:
-            return ast.parse(file.read(), path)
+            lines = file.readlines()
     except OSError:
         return None
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ast.Module([], [])
+    while lines:
+        try:
+            return ast.parse(b"".join(lines), path)
+        except SyntaxError as error:
+            del lines[min(len(lines), error.lineno or 1) - 1 :]
+            if lines and lines[-1].rstrip().endswith(b":"):
+                lines[-1] = lines[-1].rstrip() + b" pass\n"
+        except (ValueError, RecursionError, MemoryError):
+            break
+    return ast.Module([], [])
 
 
 def source_of(directory: str, module: str) -> tuple[str, ast.Module] | None:

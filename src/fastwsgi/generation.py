@@ -31,6 +31,7 @@ from fastwsgi.sources import Configuration
 from fastwsgi.worker import Ending, Post, hand_over, watched_certificates, with_activated
 
 if TYPE_CHECKING:
+    from fastwsgi.reloader import Code
     from fastwsgi.renewal import Reader, Renewal
     from fastwsgi.tls import Tls
 
@@ -120,9 +121,12 @@ class Generation:
         origin: Place,
         is_first: bool,
         reader: "Reader | None" = None,
+        former: "Renewal | None" = None,
+        code: "Code | None" = None,
     ) -> "Generation":
         """Open what it needs beside the listeners that are kept. `origin`: where the server was started.
-        `reader`: who reads certificates, if this process may not.
+        `reader`: who reads certificates, if this process may not. `former`: those of the generation before.
+        `code`: with --reload.
 
         Raises ConfigError where that is not possible; nothing is left open then.
         """
@@ -142,12 +146,14 @@ class Generation:
             renewal = watched(settings, reader)
             if renewal is not None:
                 opened.callback(renewal.close)
+                if former is not None:
+                    renewal.check_after(former.material)
             tls = terminated(renewal, configuration.hooks, hooked)
             access_log = AccessLog.of(settings)
             opened.callback(access_log.close)
             error_log = ErrorLog.of(settings)
             opened.callback(error_log.close)
-            guards = Guards(mounts.plan(settings).routes)
+            guards = Guards(mounts.plan(settings, bool(configuration.application)).routes)
             listeners = open_listeners(
                 settings.bind, settings.backlog, kept=kept, reuse_port=settings.reuse_port
             )
@@ -172,11 +178,14 @@ class Generation:
             guards,
             is_first,
             tls,
+            code,
         )
         return cls(number, work, listeners, lines, workers=workers, why=why, renewal=renewal)
 
     @classmethod
-    def resumed(cls, kept: upgrade.Kept, lines: Lines, listeners: Sequence[Listener]) -> "Generation":
+    def resumed(
+        cls, kept: upgrade.Kept, lines: Lines, listeners: Sequence[Listener], code: "Code | None" = None
+    ) -> "Generation":
         """The one of the program that was here before, with what that had open; `take_hooks` may follow.
 
         Messages go where they went, the directory and the umask are those of its files.
@@ -202,6 +211,7 @@ class Generation:
             guards=None,
             is_first=False,
             tls=terminated(renewal, hooks.NO_HOOKS, hooked),
+            code=code,
         )
         memory = kept.boards.get(str(kept.generation))
         return cls(

@@ -123,7 +123,8 @@ class Guards:
             try:
                 self._pages[path] = read_page(path)
             except (OSError, ValueError) as error:
-                raise ConfigError(f"error-page: {path} cannot be read: {error}") from None
+                why = error.strerror if isinstance(error, OSError) else error
+                raise ConfigError(f"error-page: {path} cannot be read: {why}") from None
         return [(int(status), *self._pages[path]) for status in statuses.split(",")]
 
     @property

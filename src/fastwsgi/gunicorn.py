@@ -47,6 +47,8 @@ OURS = {
             "max_requests_jitter",
             "proxy_protocol",
             "pythonpath",
+            "reload",
+            "reload_engine",
             "reuse_port",
             "statsd_host",
             "statsd_prefix",
@@ -71,6 +73,7 @@ OURS = {
     "proc_name": "name",
     "proxy_allow_ips": "proxy_allow_from",
     "raw_env": "env",
+    "reload_extra_files": "reload_extra_file",
     "syslog": "log_syslog",
     "syslog_addr": "log_syslog_to",
     "syslog_facility": "log_syslog_facility",
@@ -101,7 +104,6 @@ def foreign(why: str, *flags: str, value: object = None, idle: tuple[object, ...
 NO_HTTP2 = "no HTTP/2"
 NO_ASGI = "for ASGI applications"
 NO_DIRTY = "no dirty workers"
-NO_RELOADER = "no reloader yet: send HUP"
 STRICT = "requests are read strictly"
 
 FOREIGN = {
@@ -147,9 +149,6 @@ FOREIGN = {
     "permit_unconventional_http_version": foreign(STRICT, "--permit-unconventional-http-version", value=True),
     "protocol": foreign("nothing but HTTP is served", "--protocol", idle=("http",)),
     "raw_paste_global_conf": foreign("no paste: name the application", "--paste-global"),
-    "reload": foreign(NO_RELOADER, "--reload", value=True),
-    "reload_engine": foreign(NO_RELOADER, "--reload-engine", idle=("auto",)),
-    "reload_extra_files": foreign(NO_RELOADER, "--reload-extra-file"),
     "root_path": foreign(NO_ASGI, "--root-path"),
     "secure_scheme_headers": foreign("X-Forwarded-Proto and X-Forwarded-Ssl are read"),
     "sendfile": Foreign("files are always sent by sendfile", ("--no-sendfile",), False, (None, True)),
@@ -316,6 +315,8 @@ def leave(translation: Translation, name: str, value: object, label: str, origin
 def class_name(value: object) -> str:
     """gevent, for "gevent", "gunicorn.workers.ggevent.GeventWorker", the class, or one of its relatives."""
     text = value if isinstance(value, str) else str(getattr(value, "__name__", value))
+    if text == "fastwsgi.contrib.gunicorn.Worker":
+        return "gthread"
     name = text.rpartition(".")[2]
     return CLASSES.get(name, name)
 

@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -105,6 +105,16 @@ def choice(*words: str, alone: str | None = None) -> Kind:
     return Kind("|".join(words), read, alone=alone)
 
 
+def reload_engine() -> Kind:
+    """What notices changes of files; what gunicorn calls inotify is within watchfiles."""
+    engines = choice("auto", "poll", "watchfiles")
+
+    def read(value: object) -> object:
+        return "auto" if value == "inotify" else engines.read(value)
+
+    return Kind(engines.metavar, read)
+
+
 def expiry() -> Kind:
     """For how long something may be kept: a word or a time."""
     words, times = choice("auto", "off", "immutable"), duration(10 * 365 * 86400.0)
@@ -195,6 +205,21 @@ def switch_or_port() -> Kind:
             raise ValueError("on, off or the number of a port") from None
 
     return Kind("[=PORT]", read, alone="on", is_switch=True)
+
+
+def on_or(kind: Kind, on: str) -> Kind:
+    """What the other kind takes; true, as the option alone, is this value of it, and false is 0."""
+
+    def read(value: object) -> object:
+        try:
+            return kind.read(value)
+        except ValueError as error:
+            is_on = switched(value)
+            if is_on is None:
+                raise ValueError(f"on, off or {error}") from None
+            return kind.read(on if is_on else 0)
+
+    return replace(kind, read=read, alone=on)
 
 
 def word_or(word: str, kind: Kind) -> Kind:
@@ -544,7 +569,12 @@ def media_types() -> Kind:
             raise ValueError("a list of media types")
         types = tuple(word for word in (one.strip().lower() for one in given) if word)
         for one in types:
-            if not re.fullmatch(r"[!-~]{1,127}", one) or set(one) & set(',;"') or one.count("*") > 1:
+            if (
+                not re.fullmatch(r"[!-~]{1,127}", one)
+                or set(one) & set(',;"')
+                or one.count("*") > 1
+                or not set(one) & set("/*")
+            ):
                 raise ValueError(
                     "a list of media types such as text/html, text/* or *+json, separated by commas"
                 )
@@ -589,9 +619,22 @@ def several(kind: Kind) -> Kind:
     return Kind(kind.metavar, read, lambda value: " ".join(map(kind.show, value)))
 
 
-def listed(metavar: str) -> Kind:
-    """A tuple of texts, also from one with commas between them; none is an empty one."""
-    one = text(metavar)
+def beneath() -> Kind:
+    """The path of a file, as it is from a directory that is named elsewhere."""
+    one = text("FILE")
+
+    def read(value: object) -> object:
+        path = one.read(value)
+        if str(path).startswith("/") or ".." in str(path).split("/"):
+            raise ValueError("the path of a file as it is in that directory, such as index.html")
+        return path
+
+    return Kind(one.metavar, read)
+
+
+def listed(one: Kind) -> Kind:
+    """A tuple of values of a kind, also from one text with commas between them; none is an empty one."""
+    metavar = one.metavar
 
     def read(value: object) -> tuple[object, ...]:
         if value == "none":

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from fastwsgi import holders
 from fastwsgi._process import stop_hearing
 from fastwsgi.errors import ConfigError
 
@@ -486,7 +487,7 @@ def cannot_listen(address: Address, error: OSError) -> ConfigError:
     """Say in one line why an address cannot be had, and what to do."""
     if error.errno == errno.EADDRINUSE:
         return AddressInUseError(
-            f"cannot listen at {address.text}: another server is listening there; "
+            f"cannot listen at {address.text}: another server is listening there{who_listens(address)}; "
             "stop it, or choose another address"
         )
     if error.errno in (errno.EACCES, errno.EPERM) and address.unix is None:
@@ -501,6 +502,12 @@ def cannot_listen(address: Address, error: OSError) -> ConfigError:
     else:
         reason = error.strerror or str(error)
     return ConfigError(f"cannot listen at {address.text}: {reason}")
+
+
+def who_listens(address: Address) -> str:
+    """The processes that have an address, as far as this one may see them; empty if it sees none."""
+    found = holders.of_unix(address.unix) if address.unix is not None else holders.of_port(address.port)
+    return f" ({', '.join(found)})" if found else ""
 
 
 def kernel_number(file: Path, otherwise: int) -> int:

@@ -22,6 +22,9 @@ Arguments: TypeAlias = tuple[list[Any], dict[str, Any]]
 DEFAULT_NAMES = ("application", "app")
 MISSING = object()
 
+# The module that somebody's application is in, where a factory of ours (fastwsgi.contrib) has loaded it.
+made_from = ""
+
 
 def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
     """Change the directory; put it and then the `pythonpath` ones first where modules are looked for.
@@ -215,9 +218,14 @@ def require_wsgi(found: Callable[..., object], target: str) -> None:
 
 
 def call(function: Callable[[], T], doing: str) -> T:
-    """Call into the application; what it raises becomes the cause of an AppLoadError, without our frames."""
+    """Call into the application; what it raises becomes the cause of an AppLoadError, without our frames.
+
+    An AppLoadError of a factory is raised as it is.
+    """
     try:
         return function()
+    except AppLoadError:
+        raise
     except (Exception, SystemExit) as error:
         error.__traceback__ = trim(error.__traceback__)
         raise AppLoadError(f"{doing} raised {type(error).__name__}") from error

@@ -182,7 +182,9 @@ def close_former(fd: int) -> None:
 
 
 def wants_colours(fd: int) -> bool:
-    """It is a terminal, and nobody has said that there shall be none (no-color.org)."""
+    """It is a terminal, and nobody wants none (no-color.org); or they are asked for (force-color.org)."""
+    if os.environ.get("FORCE_COLOR") and not os.environ.get("NO_COLOR"):
+        return True
     return os.isatty(fd) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 

@@ -17,6 +17,7 @@ from fastwsgi.errors import ConfigError, did_you_mean
 from fastwsgi.kinds import (
     Kind,
     authority,
+    beneath,
     clients,
     count,
     expiry,
@@ -100,13 +101,13 @@ KEYS = {
         Key("static", text("DIRECTORY"), "files of this directory", is_action=True),
         Key(
             "index",
-            listed("FILE"),
+            listed(beneath()),
             "the file that stands for a directory, index.html; of several, separated by commas, the first "
             "that is there; none: no file does",
         ),
         Key(
             "fallback",
-            text("FILE|app"),
+            word_or("app", beneath()),
             "what answers for paths that are no file: a file, such as index.html, or app, the application "
             "that would answer here without static",
         ),
@@ -196,6 +197,16 @@ KEYS = {
         ),
         Key("maintenance-allow", clients(), "who is let in meanwhile"),
     )
+}
+
+
+# What these keys do nothing without. Others may be for files that the application will announce.
+NEEDS = {
+    "internal": "static",
+    "status": "redirect",
+    "burst": "rate",
+    "realm": "auth",
+    "maintenance-allow": "maintenance",
 }
 
 
@@ -315,7 +326,9 @@ def checked(hosts: Iterable[str], path: str, pairs: Iterable[tuple[str, object]]
         name = name.replace("_", "-")
         key = KEYS.get(name)
         if key is None:
-            raise ConfigError(f"{given.place}: unknown key {name}{did_you_mean(name, KEYS)}")
+            raise ConfigError(
+                f"{given.place}: unknown key {name}{did_you_mean(name, (*KEYS, 'host', 'path'))}"
+            )
         try:
             read = key.read(value)
         except ConfigError as error:
@@ -340,6 +353,10 @@ def read_host(host: str) -> str:
     except UnicodeError:
         name = "?"
     name = name.removesuffix(".")
+    if name in ("http:", "https:"):
+        raise ConfigError(
+            f"{host!r} is not a host: routes are by host and path, whatever the scheme; leave it out"
+        )
     if re.search(r"[^]]:[0-9]*$", name) and not re.fullmatch(r"\[[0-9a-f:.]+\]", name):
         raise ConfigError(f"{host!r} has a port: routes are by host alone; leave it out")
     if name and not re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", name):
@@ -419,14 +436,27 @@ def static_roots(route: Route) -> list[tuple[str, str]]:
     return [(os.path.abspath(directory), prefix) for directory, prefix in roots]
 
 
+def missing_directories(settings: "Settings", routes: Iterable[Route]) -> list[str]:
+    """What to say of directories that are not there (yet): nothing can be served from them."""
+    named = [(directory, "--sendfile-root") for directory, _ in sendfile_roots(settings.sendfile_root)]
+    for route in routes:
+        if "static" in route.values:
+            place = "--acme-dir" if route.path == ACME_PATH else f"route {route.host}{route.action_path}"
+            named += [(directory, place) for directory, _ in static_roots(route)]
+    # Routes that inherit the directory come behind the one that has it, and name it.
+    found = {directory: place for directory, place in reversed(named) if not os.path.isdir(directory)}
+    return [
+        f"{place}: {directory} is no directory: until it is one, what is served from there is not found"
+        for directory, place in reversed(found.items())
+    ]
+
+
 def static_settings(route: Route) -> dict[str, Any]:
     """How the files of a route are served, as the core takes it."""
     values = route.values
     fallback = values.get("fallback")
     # What an application keeps to itself is not for caches, unless somebody says so.
     expires = values.get("expires", "off" if values.get("internal") else "auto")
-    if fallback == "app" and route.application < 0:
-        raise ConfigError(f"{route.host}{route.path}: fallback=app, and there is no application")
     return {
         "indexes": values.get("index", ("index.html",)),
         "fallback": None if fallback == "app" else fallback,
@@ -571,7 +601,28 @@ def plan(settings: "Settings", has_application: bool = True) -> Plan:
             )
         for path in paths:
             made.routes.append(route_of(host, path, own, other, numbers, made, has_application))
+    check_needs(sites, made.routes)
     return made
+
+
+def check_needs(sites: Mapping[str, Site], routes: Iterable[Route]) -> None:
+    """Raise ConfigError for a key that does nothing, as no route that it is for has the one that it needs."""
+    for host, site in sites.items():
+        for path, values in site.items():
+            for name in values.keys() & NEEDS.keys():
+                need = NEEDS[name]
+                if need in values or not values[name]:
+                    continue
+                beneath_it = path if path == "/" else f"{path}/"
+                if not any(
+                    need in route.values
+                    and f"{route.path}/".startswith(beneath_it)
+                    and (route.host == host or not host or host.startswith("*"))
+                    for route in routes
+                ):
+                    raise ConfigError(
+                        f"route {host}{path}: {name} does nothing without {need}: give that, too"
+                    )
 
 
 def acme_route(host: str, directory: str) -> Route:
@@ -615,6 +666,10 @@ def route_of(
     for site in other:
         inherit(
             values, {name: value for name, value in site.get("/", {}).items() if not KEYS[name].is_action}
+        )
+    if action == "static" and values.get("fallback") == "app" and application < 0:
+        raise ConfigError(
+            f"route {host}{path}: fallback=app, and there is no application: name one, or another fallback"
         )
     if host_of(values.get("canonical-host", host)) != host:
         action = "canonical-host"

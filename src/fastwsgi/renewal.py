@@ -178,6 +178,14 @@ class Renewal:
             self.material = material
             self._told_at = -DAY
 
+    def check_after(self, former: Material) -> None:
+        """Raise ConfigError for a certificate that no client takes, where one of former ones is good."""
+        good = [one for one in former.certificates if not one.out_of_date()]
+        for new in self.material.certificates:
+            why = new.out_of_date()
+            if why and any(new.certfile == one.certfile or {*new.names} & {*one.names} for one in good):
+                raise ConfigError(f"{why}, and the one in use is good")
+
     def close(self) -> None:
         self.store.close()
 

@@ -6,8 +6,8 @@ It reads files and environment anew each time, so a reload calls it again with t
 
 From the strongest to the weakest: the command line, or the arguments of `fastwsgi.run`; FASTWSGI_CMD_ARGS;
 FASTWSGI_<OPTION>; GUNICORN_CMD_ARGS; a gunicorn.conf.py that --config names; variables that platforms set
-(PORT, WEB_CONCURRENCY, FORWARDED_ALLOW_IPS); fastwsgi.toml, or [tool.fastwsgi] of pyproject.toml; the
-defaults.
+(PORT, WEB_CONCURRENCY, FORWARDED_ALLOW_IPS); FASTWSGI of a Django project's settings, if --config names
+these; fastwsgi.toml, or [tool.fastwsgi] of pyproject.toml; the defaults.
 """
 
 import os
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 from fastwsgi import discovery, gunicorn, mounts
 from fastwsgi.arguments import Arguments, parse
 from fastwsgi.config import NAMES, OPTIONS, Settings, merge, read_as
+from fastwsgi.contrib.django import reader
 from fastwsgi.errors import ConfigError, did_you_mean
 from fastwsgi.hooks import NO_HOOKS, Hooks
 
@@ -103,8 +104,11 @@ def gather(
         layer = from_toml(os.path.join(cwd, file), file)
     else:
         layer = from_directory(directory, notices, file)
+    is_django = file is not None and file.startswith(reader.PREFIX)
+    if is_django:
+        layer |= from_django(text_in(strong, "config") or "", directory, environ, strong)
     layer |= from_platform(environ)
-    if file is not None and not file.endswith(".toml"):
+    if file is not None and not file.endswith(".toml") and not is_django:
         given = gunicorn.execute(file, cwd, directory)
         translation = gunicorn.translate(given, file)
         hooks = Hooks.found_in(given, file)
@@ -113,6 +117,8 @@ def gather(
         notices += about(file, translation.remarks)
 
     layer = weak | layer | strong
+    if is_django:
+        add_settings_module(layer, text_in(strong, "config") or "")
     chdir = text_in(layer, "chdir")
     if chdir is not None:
         # So that it is the same directory after it has been changed to, too.
@@ -143,6 +149,12 @@ def gather(
         tuple(notices),
         line.wants,
     )
+
+
+def add_settings_module(layer: Layer, file: str) -> None:
+    """Have the application find the settings that --config names, unless --env says otherwise."""
+    variable = f"{reader.SETTINGS_VARIABLE}={file.removeprefix(reader.PREFIX)}"
+    layer["env"] = Value((variable, *tuple_in(layer, "env")), f"--config {file}")
 
 
 def starting_directory() -> str:
@@ -255,6 +267,25 @@ def from_toml(path: str, shown: str) -> Layer:
     table = table_of(path, shown)
     if table is None:
         raise ConfigError(f"{shown} has no table [tool.fastwsgi]")
+    return from_table(table, shown)
+
+
+def from_django(file: str, directory: str, environ: Mapping[str, str], strong: Layer) -> Layer:
+    """The settings of a Django project: FASTWSGI, its application, and which module has them."""
+    module = file.removeprefix(reader.PREFIX)
+    paths = [
+        os.path.join(directory, path) for path in (text_in(strong, "pythonpath") or "").split(",") if path
+    ]
+    if former := environ.get("PYTHONPATH"):
+        paths.append(former)
+    found = reader.read(module, directory, {**environ, "PYTHONPATH": os.pathsep.join(paths)})
+    layer = from_table(found.table, f"{module}: {reader.NAME}")
+    layer.setdefault(APP, Value(found.application, f"{module}: WSGI_APPLICATION"))
+    return layer
+
+
+def from_table(table: Mapping[str, Any], shown: str) -> Layer:
+    """Settings by name, as files have them; raise ConfigError for one that is wrong or unknown."""
     layer: Layer = {}
     for key, value in table.items():
         option = NAMES.get(key.replace("-", "_"))

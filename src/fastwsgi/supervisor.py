@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from fastwsgi import __version__, child, loader, logs, process, resources, systemd, upgrade
 from fastwsgi._stats import row_state_t
@@ -47,8 +48,10 @@ from fastwsgi.worker import (
     EXIT_PATIENCE,
     INTERRUPT_GRACE,
     LOG_PAUSE,
+    RELOAD_PATIENCE,
     Ending,
     check_backlog,
+    grace_of,
     leave_terminal,
     open_pid_file,
     plural,
@@ -59,6 +62,8 @@ from fastwsgi.worker import (
 )
 
 if TYPE_CHECKING:
+    from fastwsgi.dev import Terminal
+    from fastwsgi.reloader import Code
     from fastwsgi.renewal import Reader
 
 # The exit code of a start that fails before there is a worker.
@@ -68,6 +73,7 @@ FAILED = 1
 FIXED = (
     *("reuse_port", "user", "group", "pid", "daemon", "log_config", "log_config_json"),
     *("control_socket", "metrics", "statsd_host", "statsd_prefix", "dogstatsd_tags"),
+    *("reload", "reload_engine", "reload_extra_file", "reload_ignore"),
 )
 
 # So many crashes within so many seconds may be chance; from there on the pauses between starts grow.
@@ -128,6 +134,10 @@ class Supervisor:
         self._forks: Generation | Helper | None = None  # what the last process that was forked belongs to
         self._helpers: list[Helper] = []
         self._reader: Reader | None = None  # of certificates, if this process may not
+        self._app_code: Code | None = None  # of the application, with --reload
+        self._changed_at = 0.0  # when it was; 0: a worker has it
+        self._former_terminal: Terminal | None = None  # as it was at the start, with --reload
+        self._browser: object = None  # the process that has opened one
         self._began = time.monotonic()
         self._loaders: dict[int, Generation] = {}  # by process number
         self._outputs: set[Output] = set()  # that may still be printed to
@@ -171,6 +181,7 @@ class Supervisor:
                 self._resume(kept)
             elif self._configuration is not None:
                 self._begin(self._configuration)
+            self._see_to_helpers()
             self._reconcile()
             while self._stage is Stage.NONE or self._children or self._loaders:
                 self._wait()
@@ -348,6 +359,8 @@ class Supervisor:
             for one in self._children:
                 if one.number == int(number):
                     self._shall_leave(one)
+        elif word == b"changed" and self._app_code is not None:
+            self._code_has_changed(self._app_code, unquote(rest[0].decode()), int(number))
 
     def _hear_loader(self, generation: Generation) -> None:
         """Learn the numbers of the workers that a loader has forked; 0 for one that could not be."""
@@ -417,7 +430,7 @@ class Supervisor:
                 what_it_served(one.row, has_fault=-code in FAULTS),
             )
             self._count_crash()
-        elif code not in (0, -signal.SIGTERM):
+        elif code not in (0, -signal.SIGTERM) and not (self._app_code is not None and one.ended_by_us):
             LOG.warning(
                 "Worker %d %s while it was leaving%s",
                 one.pid,
@@ -425,7 +438,10 @@ class Supervisor:
                 what_it_served(one.row, has_fault=-code in FAULTS),
             )
         elif self._stage is Stage.NONE:
-            LOG.info("Worker %d has left after %s", one.pid, plural(requests, "request"))
+            level = logging.INFO if self._app_code is None else logging.DEBUG
+            LOG.log(level, "Worker %d has left after %s", one.pid, plural(requests, "request"))
+        if self._former_terminal is not None:
+            self._former_terminal.restore()
         self._call(one.generation, "child_exit", one.hooked)
         one.row.clear()
         self._lines.kick()
@@ -462,7 +478,9 @@ class Supervisor:
         """A worker or a loader ended before it was of use."""
         if self._stage is not Stage.NONE:
             return
-        if generation is self._trial:
+        if self._app_code is not None and self._shows_failure(self._app_code, generation, code):
+            LOG.error("%s", self._app_code.fail(what))
+        elif generation is self._trial:
             if self._generation is None:
                 if code != child.APPLICATION_FAILED:
                     LOG.error("%s", what)
@@ -473,6 +491,13 @@ class Supervisor:
         elif generation is self._generation:
             LOG.error("%s", what)
             self._count_crash()
+
+    def _shows_failure(self, code: "Code", generation: Generation, exit_code: int) -> bool:
+        """The next worker stands for the application until that is changed; not for one that is not there."""
+        if code.failure:
+            return False
+        is_missing = exit_code in (child.APPLICATION_FAILED, child.WORKER_FAILED)
+        return generation is not self._trial or (self._generation is None and not is_missing)
 
     def _count_crash(self) -> None:
         """The first are replaced at once; where one follows the other, the pauses grow."""
@@ -497,7 +522,8 @@ class Supervisor:
             if now >= one.silent_at():
                 self._worker_is_silent(one, now)
             if now >= one.kill_at:
-                LOG.error("Worker %d does not end: SIGKILL%s", one.pid, what_it_served(one.row))
+                level = logging.ERROR if self._app_code is None else logging.INFO
+                LOG.log(level, "Worker %d does not end: SIGKILL%s", one.pid, what_it_served(one.row))
                 one.kill(signal.SIGKILL, "as it did not end")
                 one.kill_at = NEVER
         for generation in self._loaders.values():
@@ -525,6 +551,10 @@ class Supervisor:
             one.wears_out = one.serves_since + lifetime * random.uniform(0.9, 1.1)
         LOG.debug("Worker %d serves, %s after its start", one.pid, show_age(one.age))
         serving = sum(one.state is State.SERVING for one in self._children)
+        if self._changed_at and serving == self._wanted and self._generation is not None:
+            if self._app_code is not None and self._app_code.is_loaded:
+                LOG.info("Loaded again in %s", show_age(time.monotonic() - self._changed_at))
+            self._changed_at = 0.0
         if serving == self._wanted > 1 and not self._was_complete:
             self._was_complete = True
             LOG.info("All %d workers serve", serving)
@@ -620,11 +650,41 @@ class Supervisor:
             identity = Identity.find(settings.user, settings.group)
             self._pid_file = open_pid_file(settings.pid, identity)
         self._helpers = open_monitors(settings, self._selector)
+        self._watch_code(settings)
         self._leave_a_reader(settings)
         self._trial = self._generate(configuration)
         self._wanted = self._trial.workers
         if not self._call(self._trial, "on_starting"):
             raise ConfigError("the hook on_starting has failed")
+
+    def _watch_code(self, settings: Settings) -> None:
+        """With --reload: have a process that looks whether files have changed."""
+        if not settings.reload:
+            return
+        from fastwsgi.dev import Terminal
+        from fastwsgi.reloader import Code, Watcher, check_engine
+
+        check_engine(settings)
+        self._former_terminal = Terminal()
+        self._app_code = Code()
+        here = place_of(settings, self._origin).directory
+        paths = [path for path in (settings.pythonpath or "").split(",") if path]
+        roots = [here, *(os.path.join(here, path) for path in paths)]
+        self._helpers.append(Watcher(settings, roots, self._app_code, self._lines.notice_fd))
+
+    def _code_has_changed(self, code: "Code", name: str, more: int) -> None:
+        """Have workers import it anew; clients wait in the kernel's queue until the former ones have left."""
+        if self._stage is not Stage.NONE:
+            return
+        code.change()
+        others = f" and {plural(more, 'other file')}" if more else ""
+        LOG.info("%s%s changed: loading again", name, others)
+        self._changed_at = time.monotonic()
+        self._crashes, self._pause, self._start_after = 0, 0.0, 0.0
+        for one in self._children:
+            if one.state is not State.LEAVING:
+                one.marked = one.makes_room = True
+                self._retire(one)
 
     def _leave_a_reader(self, settings: Settings) -> None:
         """Before root's rights are given up: fork a process that keeps them, to read certificates."""
@@ -662,6 +722,8 @@ class Supervisor:
             origin=self._origin,
             is_first=self._generation is None,
             reader=self._reader,
+            former=self._generation.renewal if self._generation is not None else None,
+            code=self._app_code,
         )
         self._listeners += [listener for listener in generation.listeners if listener not in self._listeners]
         return generation
@@ -747,6 +809,8 @@ class Supervisor:
         else:
             self._start_error = ""
             self._listen_to(one.output)
+            if self._app_code is not None and self._wanted > 1:
+                self._app_code.is_told = True
 
     def _start_loader(self, generation: Generation) -> None:
         try:
@@ -789,6 +853,10 @@ class Supervisor:
         if former is None:
             self._call(generation, "when_ready")
             self._manager.ready()
+            if generation.settings.open:
+                from fastwsgi.dev import open_browser
+
+                self._browser = open_browser(listener.url for listener in self._listeners)
             if self._launch is not None:
                 warn_of_lost_messages(generation.settings)
                 leave_terminal(generation.settings, generation.work.access_log)
@@ -834,7 +902,15 @@ class Supervisor:
             for text in generation.renewal.descriptions():
                 LOG.info("%s", text)
         self._announce_limits(generation)
+        self._announce_development(generation)
         LOG.info("Process %d; Ctrl-C or TERM stops it, HUP reloads it", os.getpid())
+
+    def _announce_development(self, generation: Generation) -> None:
+        settings = generation.settings
+        if settings.reload or settings.lint or settings.tracebacks:
+            from fastwsgi.dev import describe
+
+            LOG.info("%s", describe(settings, None if self._app_code is None else self._app_code.latest()))
 
     def _announce_limits(self, generation: Generation) -> None:
         quota, memory = resources.find_cpus().quota, resources.find_memory()
@@ -867,6 +943,8 @@ class Supervisor:
 
     def _expect_end(self, one: Child) -> None:
         patience = one.generation.settings.graceful_timeout + 2 * EXIT_PATIENCE
+        if one.generation.settings.reload:
+            patience = RELOAD_PATIENCE
         one.kill_at = min(one.kill_at, time.monotonic() + patience)
 
     def _call(self, generation: Generation, hook: str, *arguments: object) -> bool:
@@ -1122,7 +1200,11 @@ class Supervisor:
         self._requests, self._finished, self._cut_off = kept.counts
         if kept.pid_file is not None:
             self._pid_file = PidFile.restored(*kept.pid_file)
-        latest = self._generation = Generation.resumed(kept, self._lines, list(self._listeners))
+        settings = kept.known_settings()
+        self._watch_code(settings)
+        latest = self._generation = Generation.resumed(
+            kept, self._lines, list(self._listeners), self._app_code
+        )
         latest.mark(self._listeners)
         self._take_reader(kept)
         set_title("supervisor", latest.settings.name)
@@ -1145,7 +1227,7 @@ class Supervisor:
             self._listen_to(Output(reader, pid))
         monitors = [Listener.restored(state) for state in kept.monitors]
         try:
-            self._helpers = open_monitors(latest.settings, self._selector, monitors)
+            self._helpers += open_monitors(latest.settings, self._selector, monitors)
         except ConfigError as error:
             LOG.error("%s; requests are served as before", error)
 
@@ -1172,7 +1254,7 @@ class Supervisor:
             self._say_it_stops()
             self._stage, self._stage_ends = Stage.DELAYED, time.monotonic() + settings.shutdown_delay
         else:
-            grace = f"finishing what runs, for at most {settings.graceful_timeout:g} s" if settings else "now"
+            grace = f"finishing what runs, for at most {grace_of(settings):g} s" if settings else "now"
             LOG.info("Stopping (%s): %s", name, grace)
             self._begin_draining()
 
@@ -1181,7 +1263,9 @@ class Supervisor:
         if self._stage in (Stage.DRAINING, Stage.CUT):
             self._cut("INT")
             return
-        LOG.info("Stopping (INT): finishing what runs, for at most %g s", INTERRUPT_GRACE)
+        generation = self._generation
+        grace = INTERRUPT_GRACE if generation is None else grace_of(generation.settings, INTERRUPT_GRACE)
+        LOG.info("Stopping (INT): finishing what runs, for at most %g s", grace)
         self._begin_draining()
         for one in self._children:
             one.send(signal.SIGUSR2)

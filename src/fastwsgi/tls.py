@@ -320,7 +320,8 @@ def load(context: ssl.SSLContext, certificate: Certificate) -> None:
         with readable(certificate.chain, certificate.key) as (chain, key):
             context.load_cert_chain(chain, key, no_password)
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+        # The latter: a key of another kind, such as RSA with a certificate for ECDSA.
+        if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
             raise ConfigError(
                 f"the key in {certificate.keyfile} is not that of the certificate in {certificate.certfile}"
             ) from None

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from fastwsgi._stats import Board, Row
     from fastwsgi.leaks import Leaks
+    from fastwsgi.reloader import Reporter
     from fastwsgi.renewal import Renewal
     from fastwsgi.tls import Tls
 
@@ -51,6 +52,12 @@ THREADS_LOST = 5
 
 # What Ctrl-C leaves to requests in progress.
 INTERRUPT_GRACE = 5.0
+
+# With --reload, what requests in progress have whenever a worker ends, and what it has itself.
+RELOAD_GRACE = 0.8
+RELOAD_PATIENCE = 1.2
+# And connections that browsers keep, for a request that is on its way.
+RELOAD_IDLE = 0.05
 
 # What the application's exit handlers and threads of its own may take after the drain.
 EXIT_PATIENCE = 5.0
@@ -72,6 +79,11 @@ SUPERVISED = (
     "statsd_prefix",
     "dogstatsd_tags",
     "capture_output",
+    "reload",
+    "reload_engine",
+    "reload_extra_file",
+    "reload_ignore",
+    "open",
 )
 
 # How long a worker that was sent TERM waits to be heard by the supervisor.
@@ -181,6 +193,7 @@ class Worker:
         guards: Guards | None = None,
         tls: "Tls | None" = None,
         renewal: "Renewal | None" = None,
+        reporter: "Reporter | None" = None,
     ) -> None:
         """Make ready; opens the access log if none is given.
 
@@ -190,6 +203,7 @@ class Worker:
 
         app: None if routes have all. mounted: the applications of routes (mounts.targets), which are
         imported now if they are not given. guards: of the routes; those that other workers shall count with.
+        reporter: with --reload, who says what is imported later.
 
         Raises ConfigError if the access log cannot be opened or has a wrong format, and AppLoadError.
         """
@@ -199,9 +213,17 @@ class Worker:
             LOG.warning(remark)
         if mounted is None:
             mounted = loader.load_all("", mounts.targets(settings))[1:]
-        self._guards = Guards(mounts.plan(settings).routes) if guards is None else guards
+        self._guards = Guards(mounts.plan(settings, app is not None).routes) if guards is None else guards
         self._post = post
         self._settings = settings
+        self._reporter = reporter
+        if reporter is not None or settings.lint or settings.tracebacks:
+            from fastwsgi.pages import around  # nobody else needs it
+
+            code = None if reporter is None else reporter.code
+            app, *mounted = (
+                None if one is None else around(one, settings, listeners, code) for one in (app, *mounted)
+            )
         if renewal is not None:
             tls = renewal.tls()
             for listener in listeners:
@@ -220,7 +242,7 @@ class Worker:
                 kick_fd,
                 log.line_start,
                 mounted,
-                self._guards.of(mounts.plan(settings).routes),
+                self._guards.of(mounts.plan(settings, app is not None).routes),
                 tls,
                 post is not None and post.has_others,
             )
@@ -250,6 +272,9 @@ class Worker:
             self._crew.beat = min(self._crew.beat or leaks.PAUSE, leaks.PAUSE)
         if self._guards.pause is not None:
             self._crew.beat = min(self._crew.beat or self._guards.pause, self._guards.pause)
+        if reporter is not None:
+            self._crew.last_idle = RELOAD_IDLE
+            self._crew.beat = min(self._crew.beat or reporter.pause, reporter.pause)
         self._renewal = renewal
         if renewal is not None:
             self._crew.beat = min(self._crew.beat or renewal.pause, renewal.pause)
@@ -284,6 +309,8 @@ class Worker:
                 self._guards.look()
                 if self._leaks is not None:
                     self._leaks.look()
+                if self._reporter is not None:
+                    self._reporter.look()
                 if self._post is not None:
                     self._look_up(self._post)
                 if self._manager is not None:
@@ -439,7 +466,7 @@ class Worker:
         def drain(*_: object) -> None:
             nonlocal has_asked
             if post.row.state == row_state_t.ROW_DRAINING or has_asked:
-                self.stop(self._settings.graceful_timeout, leave=self._leaves)
+                self.stop(grace_of(self._settings), leave=self._leaves)
             else:
                 # From somebody else, perhaps to the whole group: nobody would serve what this one leaves.
                 # The supervisor sends it again when it is time; so does one that cannot write to this row.
@@ -448,7 +475,8 @@ class Worker:
                 post.tell("asked")
 
         def quit_soon(number: int, _: object) -> None:
-            self.stop(INTERRUPT_GRACE if number == signal.SIGUSR2 else 0, leave=self._leaves)
+            grace = grace_of(self._settings, INTERRUPT_GRACE) if number == signal.SIGUSR2 else 0
+            self.stop(grace, leave=self._leaves)
             quits()
 
         handlers: dict[int, Handler] = {
@@ -523,7 +551,7 @@ class Server:
         except BaseException:
             self._close()
             raise
-        self._settings = settings
+        self.settings = settings
         self._state = "new"
         self._change = threading.Condition()
         self._serving_thread: int | None = None
@@ -562,7 +590,7 @@ class Server:
                 self._state = "stopped"
             if self._state != "serving":
                 return
-            self._worker.stop(self._settings.graceful_timeout if grace is None else grace)
+            self._worker.stop(self.settings.graceful_timeout if grace is None else grace)
             if self._serving_thread != threading.get_ident():
                 self._change.wait_for(lambda: self._state == "ended")
 
@@ -617,6 +645,12 @@ def crew_class(settings: Settings) -> type[Crew]:
 def runners(settings: Settings) -> str:
     """What runs the requests of a worker, in words."""
     return plural(settings.concurrency, "greenlet" if settings.gevent else "thread")
+
+
+def grace_of(settings: Settings, most: float | None = None) -> float:
+    """What requests in progress have when a worker ends; `most`: because of Ctrl-C."""
+    grace = settings.graceful_timeout if most is None else most
+    return min(grace, RELOAD_GRACE) if settings.reload else grace
 
 
 def leave_if_lost(worker: Worker) -> None:

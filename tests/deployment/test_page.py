@@ -14,38 +14,25 @@ import pytest
 
 from deployment.files import DEPLOY, ROOT, settings_of
 from deployment.test_containers import application, daemon_is_missing, wheel_for
+from docs.pages import blocks, text_of
 from process.test_proxies import needs
 from subprocesses import PYTHONPATH
 
-TEXT = (ROOT / "docs" / "deployment.md").read_text()
-
-
-def blocks():
-    """Each fenced block: heading, language, text."""
-    found, heading = [], ""
-    for title, language, text in re.findall(
-        r"^## ([^\n]+)$|^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL
-    ):
-        heading = title or heading
-        if language:
-            found.append((heading, language, text))
-    return found
-
-
-BLOCKS = blocks()
+PAGE = "docs/deployment.md"
+TEXT = text_of(PAGE)
 # What is run here, by the heading it stands under; a block that nobody runs fails the first test.
 RUN = ("systemd", "systemd", "Docker", "Kubernetes", "Kubernetes", "HAProxy", "nginx")
 
 
 def commands(heading, number=0):
-    return [text for title, language, text in BLOCKS if (title, language) == (heading, "sh")][number]
+    return [block.text for block in blocks(PAGE, "sh") if block.heading == heading][number]
 
 
 def test_every_block_has_its_test():
-    assert tuple(title for title, language, _ in BLOCKS if language == "sh") == RUN
+    assert tuple(block.heading for block in blocks(PAGE, "sh")) == RUN
     files = [file.read_text() for file in DEPLOY.rglob("*") if file.is_file()]
-    for _, language, text in BLOCKS:
-        assert language == "sh" or any(text in file for file in files), text
+    for block in blocks(PAGE):
+        assert block.language == "sh" or any(block.text in file for file in files), block
 
 
 def test_every_file_is_on_the_page():

@@ -191,6 +191,7 @@ def test_waiting_for_the_gil(crewed):
     assert "'waiting for the GIL', 'GET /waits'" in seen
 
 
+@of_threads
 def test_readers_never_see_a_mixture(crewed):
     """Lines and ids that belong together, of exchanges that take turns as fast as they can."""
     crew = crewed(text(), keep_alive_requests=1 << 30)

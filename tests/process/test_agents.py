@@ -1,12 +1,7 @@
 """What watches applications has threads and queues of its own, which have to be those of the worker."""
 
-import gzip
-import json
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import brotli
 import pytest
 
 from process.family import stop, wait_for_workers
@@ -89,44 +84,6 @@ def test_opentelemetry_begun_in_post_fork_has_every_request(start, tmp_path, opt
     assert {name for _, name in lines} == {f"/{asked}" for asked in range(1, number + 1)}
 
 
-class Collector(ThreadingHTTPServer):
-    """Takes what an agent sends; `events` are the texts of the exceptions."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), CollectorHandler)
-        self.events = []
-
-
-class CollectorHandler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        content = self.rfile.read(int(self.headers["Content-Length"]))
-        # Sentry takes what is installed.
-        coding = self.headers["Content-Encoding"]
-        if coding is not None:
-            content = {"gzip": gzip.decompress, "br": brotli.decompress}[coding](content)
-        for line in content.splitlines():
-            event = json.loads(line)
-            for exception in event.get("exception", {}).get("values", ()):
-                self.server.events.append((exception["type"], exception["value"]))
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def collector():
-    with Collector() as collector:
-        thread = threading.Thread(target=collector.serve_forever)
-        thread.start()
-        yield collector
-        collector.shutdown()
-        thread.join()
-
-
 @WAYS
 def test_sentry_hears_of_failures_in_every_worker(start, tmp_path, collector, options):
     (tmp_path / "failing.py").write_text(SENTRY)
@@ -136,12 +93,12 @@ def test_sentry_hears_of_failures_in_every_worker(start, tmp_path, collector, op
     )
     server.wait_said("workers serve")
     asked = 0
-    while len(set(collector.events)) < 2 and asked < 400:
+    while len(set(collector.exceptions)) < 2 and asked < 400:
         asked += 1
         assert server.ask().status == 500
-    wait_until(lambda: len(collector.events) == asked, lambda: f"{collector.events}: {server.stderr}")
+    wait_until(lambda: len(collector.exceptions) == asked, lambda: f"{collector.exceptions}: {server.stderr}")
     pids = {f"in {pid}" for pid in wait_for_workers(server, 2 + bool(options))}
-    assert {kind for kind, _ in collector.events} == {"ZeroDivisionError"}
-    assert len({value for _, value in collector.events}) == 2
-    assert {value for _, value in collector.events} <= pids
+    assert {kind for kind, _ in collector.exceptions} == {"ZeroDivisionError"}
+    assert len({value for _, value in collector.exceptions}) == 2
+    assert {value for _, value in collector.exceptions} <= pids
     stop(server)

@@ -147,12 +147,12 @@ def test_variables_for_the_application(start, tmp_path):
 
 
 def test_gunicorns_command_line_is_read_with_a_notice(serve_alone):
-    server = serve_alone("apps:hello", GUNICORN_CMD_ARGS="-b 127.0.0.1:0 --threads 2 -k gthread --reload")
+    server = serve_alone("apps:hello", GUNICORN_CMD_ARGS="-b 127.0.0.1:0 --threads 2 -k gthread --spew")
     assert server.ask().text == "hello"
     assert "2 threads" in server.stderr
     assert server.lines[:2] == [
-        "fastwsgi: GUNICORN_CMD_ARGS is heeded: -b, --threads, -k, --reload",
-        "fastwsgi: GUNICORN_CMD_ARGS has what fastwsgi cannot honour: --reload (no reloader yet: send HUP)",
+        "fastwsgi: GUNICORN_CMD_ARGS is heeded: -b, --threads, -k, --spew",
+        "fastwsgi: GUNICORN_CMD_ARGS has what fastwsgi cannot honour: --spew (a debugger does that)",
     ]
     server.stop()
 

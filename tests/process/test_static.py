@@ -516,8 +516,13 @@ def test_an_application_hands_over(handing, tree, tmp_path):
 def test_what_cannot_be_handed_over(handing, tree, tmp_path):
     port = handing.ports[0]
     assert ask(port, f"/X-Sendfile{tmp_path}/secret.txt").status == 404
-    handing.wait_said("the application names a file that cannot be served")
+    handing.wait_said(f"{tmp_path}/secret.txt: this is beneath no --sendfile-root, or no regular file")
     assert ask(port, f"/X-Sendfile{tree}/../secret.txt").status == 404
+    assert ask(port, f"/X-Sendfile{tree}/nothing").status == 404
+    handing.wait_said(f"a file that cannot be served (client 127.0.0.1, GET /X-Sendfile{tree}/nothing")
+    handing.wait_said(f"{tree}/nothing: No such file or directory")
+    assert ask(port, "/X-Accel-Redirect/kept/empty").status == 404
+    handing.wait_said("/kept/empty: this is a directory")
     assert ask(port, "/X-Accel-Redirect/elsewhere").status == 404
     handing.wait_said("X-Accel-Redirect names what no route with static= has")
     assert ask(port, "/X-Accel-Redirect/kept/%252e%252e/secret.txt").status == 404

@@ -252,6 +252,9 @@ def test_a_reload_reads_them_too(start, tls_site):
     write(f"{tls_site.directory}/missing.pem")
     server.signal(signal.SIGHUP)
     server.wait_said(f"go on as before: cannot read {tls_site.directory}/missing.pem")
+    write(",".join(tls_site.issue("localhost", stem="ended", days=-0.5)))
+    server.signal(signal.SIGHUP)
+    server.wait_said(f"go on as before: the certificate in {tls_site.directory}/ended.pem has ended")
     # What is watched is what serves.
     tls_site.issue("localhost", "renewed.example", stem="other")
     server.wait_said("Renewed: ")
@@ -435,6 +438,12 @@ def test_what_cannot_be_served(start, tmp_path, arguments, message, way):
 def test_settings_are_shown(start, tls_site):
     server = start(*tls_site.flags, "--check-config", HELLO, started=False)
     assert server.wait() == 0
+    assert "certificate" not in server.stderr
+    tls_site.issue("localhost", days=-0.5)
+    server = start(*tls_site.flags, "--check-config", HELLO, started=False)
+    assert server.wait() == 0
+    assert f"No client takes it: the certificate in {tls_site.directory}/site.pem has ended" in server.stderr
+    tls_site.issue("localhost")
     server = start(*tls_site.flags, "--cert-reqs", "0", "--print-config", HELLO, started=False)
     assert server.wait() == 0
     assert f'certfile = "{tls_site.directory}/site.pem"  # --certfile' in server.stdout
@@ -472,7 +481,7 @@ def test_dev(start, tmp_path):
     url = f"https://localhost:{server.ports[0]}/"
     said = json.loads(subprocess.check_output(["curl", "-sS", "--cacert", str(file), url]))
     assert said["scheme"] == "https"
-    wait_until(lambda: "GET / HTTP/1.1" in server.stdout, lambda: server.stdout)
+    wait_until(lambda: " 200 GET /  " in server.stdout, lambda: server.stdout)
     stop(server)
 
 

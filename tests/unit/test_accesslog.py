@@ -446,3 +446,45 @@ def test_the_id_of_a_request() -> None:
     assert line("%(id)s %({x-request-id}i)s", sent) == "theirs theirs"
     assert line("%(id)s %({x-request-id}i)s", sent, request_id=b"ours") == "ours ours"
     assert line("%(id)s %({x-request-id}i)s", None, request_id=b"ours") == "ours -"
+
+
+# The short format.
+
+
+@pytest.mark.parametrize(
+    ("status", "size", "duration_ns", "shown"),
+    [
+        (200, 0, 0, "200 GET /x?y=%22  0.0ms 0B"),
+        (204, 999, 999_400_000, "204 GET /x?y=%22  999.4ms 999B"),
+        (500, 1000, 1_000_000_000, "500 GET /x?y=%22  1.00s 1.0kB"),
+        (0, 5_600_000, 61_234_000_000, "--- GET /x?y=%22  61.23s 5.6MB"),
+    ],
+)
+def test_the_short_format(status, size, duration_ns, shown):
+    line = LogFormat("short").line(
+        b"GET /x?y=%22 HTTP/1.1\r\nHost: x\r\n\r\n",
+        status=status,
+        content_bytes=size,
+        duration_ns=duration_ns,
+        wall_ns=1_700_000_000 * 10**9,
+    )
+    clock, _, rest = line.decode().partition(" ")
+    assert clock == time.strftime("%H:%M:%S", time.localtime(1_700_000_000))
+    assert rest == shown + "\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "colour"), [(200, 32), (304, 36), (404, 33), (499, 90), (503, 31), (599, 31)]
+)
+def test_the_short_format_in_colours(status, colour):
+    line = LogFormat("short", has_colours=True).line(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", status=status)
+    assert f" \x1b[{colour}m{status}\x1b[0m GET /  ".encode() in line
+
+
+def test_the_short_format_without_a_request():
+    assert LogFormat("short", has_colours=True).line(status=0).split(b" ", 1)[1] == b"--- - -  0.0ms 0B\n"
+
+
+def test_the_short_format_as_json():
+    short = LogFormat("short", is_json=True).line(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", status=200)
+    assert short == LogFormat(is_json=True).line(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", status=200)

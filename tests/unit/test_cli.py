@@ -143,8 +143,8 @@ def test_exit_codes(tmp_path):
     assert done.stderr.startswith("fastwsgi: cannot listen at 8000: ")
 
 
-def test_the_readme_has_the_help():
-    assert help_text() in (Path(__file__).parents[2] / "README.md").read_text()
+def test_the_documentation_has_the_help():
+    assert help_text() in (Path(__file__).parents[2] / "docs" / "options.md").read_text()
 
 
 @pytest.mark.parametrize("argument", ["-hx", "--help=1", "-vv", "--version=2"])

@@ -42,6 +42,8 @@ TYPED = [
     (["stats", "--"], {"--json", "--control-socket"}, "--threads"),
     (["stop", "--"], {"--now"}, "--json"),
     (["completion", ""], set(SHELLS), "stats"),
+    (["doctor", "--for"], {"--format", "--forwarded-allow-ips"}, "--json"),
+    (["doctor", "--format", ""], {"text", "json"}, "auto"),
     (["--chdir", "fo"], {"folder"}, "found.txt"),
     (["--config", "fou"], {"found.txt"}, "folder"),
     (["--threads", ""], set(), "stats"),

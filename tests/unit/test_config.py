@@ -77,7 +77,7 @@ def test_media_types():
 
 
 @pytest.mark.parametrize(
-    "value", ["text/html; charset=utf-8", "text/ html", "*/*", "t\xe9xt/html", 5, ["x" * 128]]
+    "value", ["text/html; charset=utf-8", "text/ html", "*/*", "html", "t\xe9xt/html", 5, ["x" * 128]]
 )
 def test_wrong_media_types(value):
     with pytest.raises(ConfigError, match=r"^compress_types: .* is not a list of media types"):
@@ -238,6 +238,19 @@ def test_users_and_groups():
 def test_switches(value, is_on):
     assert Settings(reuse_port=value).reuse_port is is_on
     assert Settings(preload=value).preload == ("on" if is_on else "off")
+
+
+def test_a_time_that_may_be_on_or_off():
+    for value, seconds in (
+        (True, 730 * 86400),
+        ("on", 730 * 86400),
+        ("30d", 30 * 86400),
+        (False, 0),
+        ("off", 0),
+    ):
+        assert Settings(certfile="c", hsts=value).hsts == seconds
+    with pytest.raises(ConfigError, match=r"^hsts: 'x' is not on, off or a time such as"):
+        Settings(hsts="x")
 
 
 def test_wrong_switches():

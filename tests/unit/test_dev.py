@@ -1,8 +1,10 @@
 """`fastwsgi dev`: what it stands for, and its certificate."""
 
+import os
 import ssl
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -10,21 +12,84 @@ from certificates import AUTHORITY, Meeting
 from fastwsgi.arguments import parse
 from fastwsgi.cli import main
 from fastwsgi.config import Settings
-from fastwsgi.dev import certificate_file, command_line
+from fastwsgi.dev import Terminal, certificate_file, command_line, describe
 from fastwsgi.errors import ConfigError
+from fastwsgi.reloader import Report
 from fastwsgi.tls import Policy, Tls
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("FLASK_DEBUG", "1")  # or it would be set for the tests that follow
     return tmp_path / "cache/fastwsgi/localhost.pem"
 
 
 def test_what_it_stands_for():
     arguments = parse(command_line(["app:app", "--workers", "2"]))
     assert arguments.application == "app:app"
-    assert arguments.settings == {"workers": 2, "access_logfile": "-"}
+    assert arguments.settings == {
+        "workers": 2,
+        "preload": "off",
+        "reuse_port": False,
+        "daemon": False,
+        "reload": True,
+        "lint": True,
+        "tracebacks": True,
+        "access_logfile": "-",
+        "access_logformat": "short",
+        "timeout": 0,
+        "log_slow": 0,
+    }
+
+
+def test_what_does_not_go_with_reload():
+    with pytest.raises(ConfigError, match=r"reload and preload: .* give --no-preload"):
+        Settings(reload=True, preload=True)
+    with pytest.raises(ConfigError, match=r"reload and reuse_port: .* give --no-reuse-port"):
+        Settings(reload=True, reuse_port=True)
+
+
+def test_flask_is_told(monkeypatch):
+    monkeypatch.delenv("FLASK_DEBUG", raising=False)
+    command_line([])
+    assert os.environ["FLASK_DEBUG"] == "1"
+    monkeypatch.setenv("FLASK_DEBUG", "0")
+    command_line([])
+    assert os.environ["FLASK_DEBUG"] == "0"
+
+
+def test_what_is_not_for_production(cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = Report(0, 0, 0, False, [], str(tmp_path / "shop/app.py"), ["DEBUG of Django"])
+    settings = Settings(reload=True, lint=True, tracebacks=True, certfile=str(cache))
+    python = "Python {}.{}.{}".format(*sys.version_info)
+    assert describe(settings, report) == (
+        f"{python}, shop/app.py; not for production: --reload, --lint, --tracebacks, "
+        "a self-signed certificate, DEBUG of Django"
+    )
+    report.entry = "/srv/elsewhere.py"
+    assert describe(Settings(reload=True), report).startswith(f"{python}, /srv/elsewhere.py; ")
+    assert describe(Settings(lint=True), None) == f"{python}; not for production: --lint"
+
+
+def test_the_terminal_gets_its_settings_back():
+    controller, terminal = os.openpty()
+    try:
+        kept = Terminal(terminal)
+        before = termios.tcgetattr(terminal)
+        kept.restore()
+        assert termios.tcgetattr(terminal) == before
+        changed = termios.tcgetattr(terminal)
+        changed[3] &= ~(termios.ECHO | termios.ICANON)
+        termios.tcsetattr(terminal, termios.TCSANOW, changed)
+        kept.restore()
+        assert termios.tcgetattr(terminal) == before
+    finally:
+        os.close(controller)
+        os.close(terminal)
+    with open(os.devnull) as nothing:
+        Terminal(nothing.fileno()).restore()
 
 
 def test_with_tls(cache, capsys):

@@ -56,6 +56,9 @@ def write(tmp_path):
         ({"src/app.py": APP}, "app:app", "app in src/app.py"),
         ({"manage.py": "from flask_script import Manager\n", "app.py": APP}, "app:app", "app in app.py"),
         ({"app.py": APP, "src/main.py": APP}, "app:app", "app in app.py"),
+        ({"app.py": f"{APP}def broken(:\n    pass\n"}, "app:app", "app in app.py"),
+        ({"app.py": "def app(environ, start_response):\n    x = (\n"}, "app:app", "app in app.py"),
+        ({"app.py": "def app(environ, start_response):\n  if x:\n   = 1\n"}, "app:app", "app in app.py"),
     ],
 )
 def test_found(write, files, application, how):

@@ -157,7 +157,6 @@ def test_settings_that_are_ours(tmp_path):
     ("given", "remark"),
     [
         ({"ssl_version": "TLSv1_2"}, "ssl_version = 'TLSv1_2' (see --tls-protocol-min)"),
-        ({"reload": True}, "reload (no reloader yet: send HUP)"),
         ({"tmp_upload_dir": "/spool"}, "tmp_upload_dir = '/spool' (set TMPDIR in the environment)"),
         (
             {"worker_class": "tornado"},
@@ -237,13 +236,27 @@ def test_flags_that_both_have():
     assert parse(["--proxy-protocol", "app"]).settings == {"proxy_protocol": "auto"}
 
 
+def test_reloading():
+    given = {"reload": True, "reload_engine": "inotify", "reload_extra_files": ["shop.yaml"]}
+    translation = translate(given, "conf.py")
+    assert translation.remarks == []
+    settings = Settings(**{name: value for name, (value, _) in translation.settings.items()})
+    assert settings == Settings(reload=True, reload_engine="auto", reload_extra_file=("shop.yaml",))
+    words = "--reload --reload-engine poll --reload-extra-file a --reload-extra-file b app"
+    assert parse(words.split()).settings == {
+        "reload": True,
+        "reload_engine": "poll",
+        "reload_extra_file": ("a", "b"),
+    }
+
+
 def test_flags_of_gunicorn_alone(tmp_path):
-    words = "-k tornado --reload --worker-tmp-dir /dev/shm --no-sendfile -R --logger-class=x.Y app"
+    words = "-k tornado --spew --worker-tmp-dir /dev/shm --no-sendfile -R --logger-class=x.Y app"
     arguments = parse(words.split())
     assert arguments.application == "app"
     assert arguments.foreign == {
         "worker_class": "tornado",
-        "reload": True,
+        "spew": True,
         "worker_tmp_dir": "/dev/shm",
         "sendfile": False,
         "enable_stdio_inheritance": True,
@@ -253,7 +266,7 @@ def test_flags_of_gunicorn_alone(tmp_path):
     assert notice == (
         "the command line has what fastwsgi cannot honour: "
         "-k = 'tornado' (workers have threads: see --threads and --gevent); "
-        "--reload (no reloader yet: send HUP); "
+        "--spew (a debugger does that); "
         "--worker-tmp-dir = '/dev/shm' (signs of life are in shared memory); "
         "--no-sendfile (files are always sent by sendfile); "
         "-R (output of a daemon is left out); "
@@ -264,9 +277,9 @@ def test_flags_of_gunicorn_alone(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--reload=yes app", "--reload takes no value"),
+        ("--spew=yes app", "--spew takes no value"),
         ("app -k", "-k needs a value: -k VALUE"),
-        ("app -k --reload", "-k needs a value: -k VALUE"),
+        ("app -k --spew", "-k needs a value: -k VALUE"),
     ],
 )
 def test_wrong_flags_of_gunicorn(words, message):
@@ -352,7 +365,7 @@ def test_the_settings_as_hooks_see_them():
         Settings(threads=2, preload="on", env=["A=b=c"], keep_alive=5), {"worker_tmp_dir": "x", "other": 1}, 3
     )
     assert (config.workers, config.threads, config.preload_app, config.keepalive) == (3, 2, True, 5)
-    assert (config.env, config.worker_tmp_dir, config.reload) == ({"A": "b=c"}, "x", None)
+    assert (config.env, config.worker_tmp_dir, config.reload) == ({"A": "b=c"}, "x", False)
     assert (config.bind, config.proc_name, config.worker_class_str) == (("127.0.0.1:8000",), None, "gthread")
     with pytest.raises(AttributeError, match="gunicorn has no setting 'other'"):
         _ = config.other

@@ -8,7 +8,7 @@ from fastwsgi import mounts
 from fastwsgi.commands import print_config
 from fastwsgi.config import OPTIONS, Settings
 from fastwsgi.errors import ConfigError
-from fastwsgi.mounts import KEYS, parse, plan, plans, targets
+from fastwsgi.mounts import KEYS, missing_directories, parse, plan, plans, targets
 from fastwsgi.rewrite import rewritten
 from fastwsgi.sources import gather
 
@@ -94,6 +94,13 @@ def test_forms(given, text):
             "/x: rewrite: '( /' is not a regular expression: missing ), unterminated subpattern ",
         ),
         ("/x rewrite='a /$1'", "/x: rewrite: 'a /$1' is not an expression with so many groups: it has 0"),
+        (
+            "/x static=b fallback=/x",
+            "/x: fallback: '/x' is not app or the path of a file as it is in that dir",
+        ),
+        ("/x static=b index=a,../x", "/x: index: 'a,../x' is not the path of a file as it is in that dir"),
+        ({"pat": "/x"}, "/: unknown key pat; did you mean path?"),
+        ("https://a.org/ app=a", "'https:' is not a host: routes are by host and path, whatever the scheme"),
         ("/x canonical-host=a/b", "/x: canonical-host: 'a/b' is not a host such as example.com"),
     ],
 )
@@ -101,6 +108,49 @@ def test_refusals(given, message):
     with pytest.raises(ConfigError) as caught:
         Settings(route=[given])
     assert str(caught.value).startswith(f"route: {message}")
+
+
+def test_a_fallback_to_no_application():
+    settings = Settings(route=["/x static=b fallback=app"])
+    assert plan(settings).routes[1].action == "static"
+    with pytest.raises(ConfigError, match="route /x: fallback=app, and there is no application"):
+        plan(settings, has_application=False)
+
+
+def test_keys_that_do_nothing_alone():
+    for given in (
+        ["/x internal=on"],
+        ["/x internal=on", "/xy static=b"],
+        ["a.org/x realm=x", "b.org/x auth=f"],
+        ["/ status=301"],
+        ["/x rate=1/s", "/y burst=2"],
+        ["/x maintenance-allow=::1"],
+    ):
+        with pytest.raises(ConfigError, match=r"route .*: .* does nothing without .*: give that, too"):
+            plan(Settings(route=given))
+    for given in (
+        ["/x internal=on", "/x/y static=b"],
+        ["/x internal=off"],
+        ["/ static=b", "/x internal=on"],
+        ["/ realm=x", "a.org/x auth=f"],
+        ["*.org/ burst=3", "a.org/x rate=1/s"],
+        ["/ auth=f", "/x realm=y"],
+    ):
+        plan(Settings(route=given))
+
+
+def test_missing_directories_are_named_with_what_names_them(tmp_path):
+    settings = Settings(
+        route=[f"/x static={tmp_path}/x", "/x/y expires=off", f"/z static={tmp_path}"],
+        acme_dir=f"{tmp_path}/acme",
+        sendfile_root=[f"{tmp_path}/send"],
+    )
+    why = "is no directory: until it is one, what is served from there is not found"
+    assert sorted(missing_directories(settings, plan(settings).routes)) == [
+        f"--acme-dir: {tmp_path}/acme {why}",
+        f"--sendfile-root: {tmp_path}/send {why}",
+        f"route /x: {tmp_path}/x {why}",
+    ]
 
 
 def test_short_forms():
@@ -304,7 +354,7 @@ def test_rewriting(rewriting, arguments, expected):
 
 
 def secure(**options):
-    return Settings(certfile="x.pem", bind="http://:80", **options)
+    return Settings(certfile="x.pem", bind=["http://:80", ":443"], **options)
 
 
 def test_plans_are_one_where_nothing_differs():

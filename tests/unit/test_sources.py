@@ -1,6 +1,7 @@
 """Where settings come from: which source wins, what is wrong in each, and what is printed and checked."""
 
 import os
+import sys
 import tomllib
 
 import pytest
@@ -102,6 +103,29 @@ def test_a_file(look, tmp_path):
     assert (settings.error_logfile, settings.preload, settings.umask) == ("errors", "on", 0o27)
     assert (settings.forwarded_allow_ips, settings.env) == (("10.0.0.0/8",), ("SHOP=open",))
     assert look().application == "app:app"
+
+
+def test_a_django_project(look, tmp_path):
+    pytest.importorskip("django")
+    (tmp_path / "fastwsgi.toml").write_text("threads = 1\nkeep-alive = 1\nlog-slow = 1\n")
+    (tmp_path / "shop.py").write_text(
+        "from pathlib import Path\n"
+        "print('whatever it prints')\n"
+        "FASTWSGI = {'threads': 2, 'bind': ':1', 'workers': 3, 'keep_alive': '2s', 'pid': Path('pid')}\n"
+    )
+    found = look(
+        *("--config", "django:shop", "--workers", "5"),
+        named=False,
+        PORT="81",
+        FASTWSGI_KEEP_ALIVE="3",
+        PYTHONPATH=os.pathsep.join(sys.path),
+    )
+    settings = found.settings
+    assert (settings.workers, settings.keep_alive, settings.bind) == (5, 3.0, (":81",))
+    assert (settings.threads, settings.pid, settings.log_slow) == (2, "pid", 1.0)
+    assert settings.env == ("DJANGO_SETTINGS_MODULE=shop",)
+    assert found.application == "django.core.wsgi:get_wsgi_application()"
+    assert found.origins["threads"] == "shop: FASTWSGI"
 
 
 def test_the_table_of_pyproject(look, tmp_path):
@@ -278,11 +302,11 @@ def test_a_command_line_in_a_variable(look):
 
 
 def test_notices_of_what_is_gunicorns(look, tmp_path):
-    (tmp_path / "gunicorn.conf.py").write_text("workers = 3\nreload = True\n")
+    (tmp_path / "gunicorn.conf.py").write_text("workers = 3\nspew = True\n")
     [notice] = look().notices
     assert notice == "gunicorn.conf.py is not read; give --config gunicorn.conf.py if it should be"
     [notice] = look("-c", "gunicorn.conf.py").notices
-    assert notice == "gunicorn.conf.py has what fastwsgi cannot honour: reload (no reloader yet: send HUP)"
+    assert notice == "gunicorn.conf.py has what fastwsgi cannot honour: spew (a debugger does that)"
     first, second, _ = look("--spew", "-c", "gunicorn.conf.py", GUNICORN_CMD_ARGS="--threads 2").notices
     assert first == "GUNICORN_CMD_ARGS is heeded: --threads"
     assert second == "the command line has what fastwsgi cannot honour: --spew (a debugger does that)"

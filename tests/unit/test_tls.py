@@ -173,6 +173,7 @@ def test_wrong_files(issue, tmp_path):
     broken = tmp_path / "broken.pem"
     broken.write_text(f"{'-' * 5}BEGIN CERTIFICATE{'-' * 5}\nMIIB\n{'-' * 5}END CERTIFICATE{'-' * 5}\n")
     purpose = issue("client", "client.example", is_client=True)
+    _, other_kind = issue("rsa", "rsa.example", kind="rsa")
     for pair, words in (
         (("missing.pem",), r"cannot read .*missing.pem \(--certfile, --tls-cert\): No such file"),
         ((first, f"{tmp_path}/no.key"), r"cannot read .*no.key \(--keyfile, --tls-cert\): No such file"),
@@ -180,6 +181,7 @@ def test_wrong_files(issue, tmp_path):
         ((first, str(nothing)), r"nothing.pem .*: there is no private key in it"),
         ((first,), r"a.pem \(--keyfile, --tls-cert\): there is no private key in it"),
         ((first, second_key), "the key in .*b.key is not that of the certificate in .*a.pem"),
+        ((first, other_kind), "the key in .*rsa.key is not that of the certificate in .*a.pem"),
         ((second, str(sealed)), "sealed.key: the key is encrypted"),
         ((str(broken), first_key), "the certificate in .*broken.pem .*OpenSSL says"),
         (purpose, "the certificate in .*client.pem: OpenSSL says: .*purpose"),
@@ -199,6 +201,8 @@ def test_wrong_settings():
     for options, words in (
         ({"keyfile": "k"}, "keyfile: k is the key of what"),
         ({"cert_reqs": 2}, "cert_reqs is required: give ca_certs"),
+        ({"cert_reqs": 2, "ca_certs": "ca.pem"}, "there is no TLS in which to ask for them: give certfile"),
+        ({"bind": "http://:80", "certfile": "c"}, "bind has no address with TLS, and there is a certificate"),
         ({"bind": "https://:8443"}, "cannot listen at https://:8443 without a certificate"),
         ({"tls_cert": "a,b,c"}, "is not CERT,KEY"),
         ({"tls_protocol_min": "1.1"}, "is not one of 1.2, 1.3"),

@@ -23,20 +23,24 @@ class StaticFiles(AppConfig):  # type: ignore[misc]
 
     def ready(self) -> None:
         """Announce the files."""
-        url = urlsplit(settings.STATIC_URL or "")
-        if url.netloc:
-            LOG.info("STATIC_URL is %s: somebody else serves it", settings.STATIC_URL)
-            return
-        if not url.path.strip("/"):
-            LOG.warning("STATIC_URL is %r: no static files are served", settings.STATIC_URL)
-            return
-        is_debugged = settings.DEBUG and apps.is_installed("django.contrib.staticfiles")
-        roots = list(found()) if is_debugged else [(str(settings.STATIC_ROOT or ""), "")]
-        if not any(directory for directory, _ in roots):
-            LOG.warning("STATIC_ROOT is not set: no static files are served")
-            return
-        # What is being edited is asked for each time.
-        mounts.announce("/" + url.path.strip("/"), roots, 0.0 if is_debugged else "auto")
+        announce(with_finders=settings.DEBUG and apps.is_installed("django.contrib.staticfiles"))
+
+
+def announce(*, with_finders: bool) -> None:
+    """Say where the files are: with_finders: where the finders look, else in STATIC_ROOT."""
+    url = urlsplit(settings.STATIC_URL or "")
+    if url.netloc:
+        LOG.info("STATIC_URL is %s: somebody else serves it", settings.STATIC_URL)
+        return
+    if not url.path.strip("/"):
+        LOG.warning("STATIC_URL is %r: no static files are served", settings.STATIC_URL)
+        return
+    roots = list(found()) if with_finders else [(str(settings.STATIC_ROOT or ""), "")]
+    if not any(directory for directory, _ in roots):
+        LOG.warning("STATIC_ROOT is not set: no static files are served")
+        return
+    # What is being edited is asked for each time.
+    mounts.announce("/" + url.path.strip("/"), roots, 0.0 if with_finders else "auto")
 
 
 def found() -> Iterator[tuple[str, str]]:
