@@ -16,6 +16,7 @@ serve: $(VENV)/built $(VENV)/has-examples
 
 test: $(VENV)/built $(VENV)/has-test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(if $(ARGS),,tools/test_gevent.sh $(BIN)/python)
 
 # The functional suite in greenlets: of servers, and of the tests themselves.
 test-gevent: $(VENV)/built $(VENV)/has-test

@@ -255,12 +255,9 @@ cdef class Greenlets(Crew):
     cdef int start_thread(self, int index) except -1:
         from gevent import Greenlet
 
-        cdef slot_t* slot
-        cdef int i
         crew_use_slots(self.crew, self.row, index, 1)
+        self.crew.slots[index].movers = &self.movers
         word_store(&self.crew.overdue.used, max(<uint64_t>index, word_load(&self.crew.overdue.used)))
-        for i in range(1, self.crew.ready_slots):
-            self.crew.slots[i].movers = &self.movers
         self.greenlets[index] = Greenlet(self._work, index)
         self.thread_ids[index] = self.ident
         word_add(&self.crew.alive, 1)
