@@ -9,13 +9,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard src/*.pyx src/fastwsgi/*.pxd src/platform/*.h) setup.py
 
-.PHONY: serve test build lint bench conformance index options abuse asan tsan fuzz cover annotate model package docs docs-test clean
+.PHONY: serve test test-gevent build lint bench conformance index options abuse asan tsan fuzz cover annotate model package docs docs-test clean
 
 serve: $(VENV)/built $(VENV)/has-examples
 	@$(BIN)/fastwsgi --chdir examples --preload --bind 127.0.0.1:$(PORT) 'flask_notes:create_app()'
 
 test: $(VENV)/built $(VENV)/has-test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(if $(ARGS),,tools/test_gevent.sh $(BIN)/python)
+
+# The functional suite in greenlets: of servers, and of the tests themselves.
+test-gevent: $(VENV)/built $(VENV)/has-test
+	tools/test_gevent.sh $(BIN)/python $(ARGS)
 
 build: $(VENV)/built
 

@@ -41,6 +41,12 @@ def run_runserver(application: Application, port: int) -> None:
     execute_from_command_line(["manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"])
 
 
+def run_gevent(application: Application, port: int) -> None:
+    from gevent.pywsgi import WSGIServer
+
+    WSGIServer(("127.0.0.1", port), application, backlog=2048, log=None).serve_forever()
+
+
 def run_ceiling(application: Application, port: int) -> None:
     from wsgiref.util import FileWrapper
 
@@ -73,12 +79,17 @@ SERVERS: dict[str, Callable[[Application, int], None]] = {
     "fastwsgi-pypi": run_fastwsgi_pypi,
     "wsgiref": run_wsgiref,
     "runserver": run_runserver,
+    "gevent-pywsgi": run_gevent,
     "ceiling": run_ceiling,
 }
 
 
 def main() -> None:
     server, target, port = sys.argv[1:]
+    if server == "gevent-pywsgi":
+        from gevent import monkey
+
+        monkey.patch_all()
     module, name = target.split(":")
     SERVERS[server](getattr(importlib.import_module(module), name), int(port))
 

@@ -229,6 +229,10 @@ cdef void slot_moved(slot_t* slot) noexcept nogil:
     if word_load(&slot.waits):
         pthread_mutex_lock(&slot.mutex)
         slot.progress += 1
+        if slot.movers != NULL and not slot.is_mover:
+            slot.is_mover = True
+            slot.next_mover = slot.movers[0]
+            slot.movers[0] = slot
         pthread_cond_broadcast(&slot.moved)
         pthread_mutex_unlock(&slot.mutex)
 

@@ -72,6 +72,7 @@ from fastwsgi._tls cimport Tls, tls_free, tls_step, tls_t
 from fastwsgi._trust cimport trust_set
 from fastwsgi import mounts
 from fastwsgi.errors import RequestTimeout
+from fastwsgi.greening import original
 from fastwsgi.logs import wants_colours
 from fastwsgi.rewrite import rewritten
 
@@ -84,13 +85,14 @@ cdef extern from "stdlib.h" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size) noexcept
 
 cdef enum:
+    WRITE_MS = 100              # that the reader of the access log may take for a piece
     LINES_PAUSE_US = 10000      # so that the access log is written a hundred times a second at most
     TELL_MS = 1000              # until it is said how many log records were left out
     HURRY_MS = 5                # between two looks at what is still held by a thread
 
-# Taken before any application is imported: one that lets gevent patch `threading` shall not turn ours into greenlets.
-start_new_thread = _thread.start_new_thread
-get_ident = _thread.get_ident
+# An application that lets gevent patch `threading`, before it imports us or later, shall not turn ours into greenlets.
+start_new_thread = original(_thread, "start_new_thread")
+get_ident = original(_thread, "get_ident")
 
 
 # ---- averages ----
@@ -147,12 +149,17 @@ cdef void measure_start(crew_t* crew, slot_t* slot, bint had_gil) noexcept nogil
     slot.began_cpu_ns = platform_thread_cpu_ns() if cell_is_slow(&crew.cells[slot.cell]) else 0
 
 
-cdef void measure_end(crew_t* crew, slot_t* slot) noexcept nogil:
-    cdef cell_t* cell = &crew.cells[slot.cell]
+cdef void measure_took(slot_t* slot) noexcept nogil:
+    """An exchange has ended: how long it took, with the GIL."""
     slot.ended_ns = platform_now_ns()
     slot.took_ns = slot.ended_ns - <int64_t>word_load_relaxed(&slot.shown.began_ns)
-    average(&cell.wall_ns, slot.took_ns)
     word_store_relaxed(&slot.shown.began_ns, 0)
+
+
+cdef void measure_end(crew_t* crew, slot_t* slot) noexcept nogil:
+    cdef cell_t* cell = &crew.cells[slot.cell]
+    measure_took(slot)
+    average(&cell.wall_ns, slot.took_ns)
     if slot.began_cpu_ns:
         # Those who compute side by side wait for each other's GIL: that looks as if they waited for something else.
         average(&cell.busy_ns, (platform_thread_cpu_ns() - slot.began_cpu_ns) * (1 + others_run(crew, slot)))
@@ -566,6 +573,19 @@ cdef int crew_begin(crew_t* crew, slot_t* slot, connection_t* connection) noexce
     return WORK_RUN
 
 
+cdef connection_t* crew_next(crew_t* crew) noexcept nogil:
+    """The next request for the leader itself; NULL: somebody else has taken it."""
+    cdef connection_t* connection
+    if not word_load_relaxed(&crew.loop.row.waiting):
+        return list_take(&crew.loop.ready)
+    # In order: what is in the queue came first.
+    crew_queue_ready(crew)
+    crew_lock(crew)
+    connection = locked_take_queued(crew)
+    crew_unlock(crew)
+    return connection
+
+
 cdef int crew_lead(crew_t* crew, slot_t* slot, bint has_gil) noexcept nogil:
     """Lead until there is an exchange to run, the lead is lost, or (with the GIL) there is nothing to do."""
     cdef loop_t* loop = &crew.loop
@@ -584,14 +604,7 @@ cdef int crew_lead(crew_t* crew, slot_t* slot, bint has_gil) noexcept nogil:
             crew_leave_steps(crew)
         if word_load_relaxed(&crew.loop.row.waiting) or loop.ready.first != NULL:
             if has_gil or word_replace(&crew.gil_wanted, 0, 1):
-                if word_load_relaxed(&crew.loop.row.waiting):
-                    # In order: what is in the queue came first.
-                    crew_queue_ready(crew)
-                    crew_lock(crew)
-                    connection = locked_take_queued(crew)
-                    crew_unlock(crew)
-                else:
-                    connection = list_take(&loop.ready)
+                connection = crew_next(crew)
                 if connection != NULL:
                     return crew_begin(crew, slot, connection)
                 if not has_gil:
@@ -759,11 +772,16 @@ cdef int crew_after(crew_t* crew, slot_t* slot) noexcept nogil:
 # ---- the keeper ----
 
 cdef void keeper_took(crew_t* crew, slot_t* slot) noexcept nogil:
-    """The lead was taken from the thread of a slot: send what waited there for the end of its exchange."""
+    """The lead was taken from the thread of a slot."""
+    loop_taken_over(&crew.loop)
+    crew_took(crew, slot)
+
+
+cdef void crew_took(crew_t* crew, slot_t* slot) noexcept nogil:
+    """The lead was taken from a slot: send what waited there for the end of its exchange."""
     cdef loop_t* loop = &crew.loop
     cdef connection_t* connection
     word_count(&loop.counters.taken, 1)
-    loop_taken_over(loop)
     # If the thread is at it, it will see that the lead is gone and send by itself; and then that it was missed.
     if not slot_borrow(slot):
         word_store(&slot.missed, 1)
@@ -924,7 +942,6 @@ cdef void crew_keep(crew_t* crew) noexcept nogil:
 
 cdef crew_t* crew_new(int threads, Row row) except NULL:
     cdef crew_t* crew = NULL
-    cdef int i
     if posix_memalign(<void**>&crew, 64, sizeof(crew_t)) or crew == NULL:
         raise MemoryError
     memset(crew, 0, sizeof(crew_t))
@@ -938,18 +955,30 @@ cdef crew_t* crew_new(int threads, Row row) except NULL:
     if condition_init(&crew.stepper):
         raise MemoryError
     crew.overdue.slots = crew.slots
-    word_store(&crew.overdue.used, <uint64_t>threads)
-    for i in range(crew.most + 1):
-        if slot_init(&crew.slots[i], i) < 0:
-            raise MemoryError
-        if i:
-            crew.slots[i].shown = &row.shown[i - 1]
-            crew.slots[i].measures = &row.measures[i - 1]
     crew.loop.board = row.board.board
     crew.loop.row = row.row
     crew.loop.counters = &row.row.counters
     crew.loop.measures = &row.row.measures
     return crew
+
+
+cdef int crew_use_slots(crew_t* crew, Row row, int last, int measured) except -1:
+    """Make slots ready, up to this one; all those behind the one that is measured last count in the same place."""
+    cdef slot_t* slot
+    cdef int i
+    for i in range(crew.ready_slots, last + 1):
+        slot = &crew.slots[i]
+        if slot_init(slot, i) < 0:
+            raise MemoryError
+        slot.head.takes = crew.takes
+        if i:
+            slot.shown = &row.shown[i - 1]
+            slot.measures = &row.measures[min(i, measured) - 1]
+        crew.ready_slots = i + 1
+    if <uint64_t>last > word_load(&row.row.slots):
+        word_store(&row.row.measured, <uint64_t>min(last, measured))
+        word_store(&row.row.slots, <uint64_t>last)
+    return 0
 
 
 cdef char* text_copy(bytes text) except NULL:
@@ -1040,7 +1069,7 @@ cdef class Crew:
         import tempfile
 
         from fastwsgi import __version__, compression
-        cdef int threads = settings.threads
+        cdef int threads = settings.concurrency
         cdef int i
         cdef int* fds
         cdef loop_t* loop
@@ -1073,6 +1102,7 @@ cdef class Crew:
         if self.row.board.threads < threads:
             raise ValueError(f"a row of {self.row.board.threads} threads is not enough for {threads}")
         self.crew = crew_new(threads, self.row)
+        self.use_slots()
         loop = self.context.loop = &self.crew.loop
         if loop_open(loop, settings.poller == "poll") < 0:
             raise OSError(errno, "the event loop could not be opened: no descriptors left?")
@@ -1179,15 +1209,22 @@ cdef class Crew:
             loop.files = <files_t*>calloc(1, sizeof(files_t))
             if loop.files == NULL:
                 raise MemoryError
-        for i in range(self.crew.most + 1):
+        self.crew.takes = takes
+        for i in range(self.crew.ready_slots):
             self.crew.slots[i].head.takes = takes
+        return 0
+
+    cdef int use_slots(self) except -1:
+        """Make ready what all threads need, and those that may take the places of lost ones."""
+        crew_use_slots(self.crew, self.row, self.crew.most, self.crew.most)
+        word_store(&self.crew.overdue.used, <uint64_t>self.crew.threads)
         return 0
 
     def __dealloc__(self):
         # No thread is left: each holds a reference to the crew.
         cdef int i
         if self.crew != NULL:
-            for i in range(self.crew.most + 1):
+            for i in range(self.crew.ready_slots):
                 slot_free(&self.crew.slots[i])
             if not self.is_closed:
                 loop_close(&self.crew.loop)
@@ -1232,16 +1269,13 @@ cdef class Crew:
     def start(self):
         """Start the threads."""
         cdef int i
-        monkey = sys.modules.get("gevent.monkey")
-        if monkey is not None and monkey.is_module_patched("threading"):
-            self.log.warning("gevent has patched threading: fastwsgi keeps real threads, and each request has one")
         self.is_started = True
         # The keeper leads until a thread is free: no request may hold the GIL before there is one who keeps.
         line_store(&self.crew.loop.lead.word, lead_next(0, self.crew.keeper))
         try:
             self._start_helper(self._keep)
             for i in range(1, self.crew.threads + 1):
-                self._start_thread(i)
+                self.start_thread(i)
             if self.context.tls is not None:
                 self._start_helper(self._step)
         except BaseException:
@@ -1259,7 +1293,8 @@ cdef class Crew:
             word_add(&self.crew.alive, -1)
             raise
 
-    def _start_thread(self, int index):
+    cdef int start_thread(self, int index) except -1:
+        word_store(&self.crew.overdue.used, max(<uint64_t>index, word_load(&self.crew.overdue.used)))
         self.thread_ids[index] = 0
         word_add(&self.crew.alive, 1)
         try:
@@ -1268,6 +1303,7 @@ cdef class Crew:
             del self.thread_ids[index]
             word_add(&self.crew.alive, -1)
             raise
+        return 0
 
     def _keep(self):
         """The keeper's thread."""
@@ -1385,16 +1421,14 @@ cdef class Crew:
         cdef uint64_t lost_lines = 0, lost_records = 0
         cdef size_t written
         cdef int64_t until_ns = 0
-        cdef int error = 0, wait_ms = -1
+        cdef int error = 0, wait_ms = 0
         cdef bint is_fresh = self.written == self.lines.size
         cdef bint is_calm = is_fresh and not self.has_untold and not self.write_error and not self.told_error
         cdef const char* text
         if self.is_closed:
             return []
-        if self.beat:
-            wait_ms = max(<int>(self.beat * 1000), 1)
-        if (self.has_untold or self.write_error) and not 0 <= wait_ms < TELL_MS:
-            wait_ms = TELL_MS
+        if not loop.is_inside:      # or else it was waited for before
+            wait_ms = self.patience_ms()
         with nogil:
             if wait_ms > 0:
                 until_ns = platform_now_ns() + wait_ms * <int64_t>1000000
@@ -1402,7 +1436,7 @@ cdef class Crew:
                 if not word_load(&self.crew.ended):
                     is_calm &= platform_wait_readable(loop.journal.wake.reader, self.watched_fd, wait_ms) == 1
                 is_calm &= not wake_drain(&loop.journal.wake)
-                if self.access_fd >= 0 and not word_load(&self.crew.ended):
+                if self.access_fd >= 0 and not loop.is_inside and not word_load(&self.crew.ended):
                     is_calm &= usleep(LINES_PAUSE_US) == 0
                 if is_fresh:
                     self.written = 0
@@ -1410,11 +1444,12 @@ cdef class Crew:
                                                    word_load(&self.crew.ended) != 0, &lost_lines, &lost_records)
                 if self.lines.size > self.written:
                     error = platform_write_some(self.access_fd, self.lines.data + self.written,
-                                                self.lines.size - self.written, &written)
+                                                self.lines.size - self.written, &written,
+                                                0 if loop.is_inside and not word_load(&self.crew.ended) else WRITE_MS)
                     self.written += written
                 # Nothing but lines, and all of them are written: that needs no GIL, which an exchange may have.
                 if (not is_calm or error or self.has_untold or lost_lines or self.records.size or lost_records
-                        or word_load(&self.crew.ended)):
+                        or loop.is_inside or word_load(&self.crew.ended)):
                     break
                 if until_ns:
                     wait_ms = <int>((until_ns - platform_now_ns()) // 1000000)
@@ -1447,6 +1482,13 @@ cdef class Crew:
                 self.close()
         return records
 
+    cdef int patience_ms(self) noexcept:
+        """How long the main thread may wait; -1: for ever."""
+        cdef int wait_ms = max(<int>(self.beat * 1000), 1) if self.beat else -1
+        if (self.has_untold or self.write_error) and not 0 <= wait_ms < TELL_MS:
+            wait_ms = TELL_MS
+        return wait_ms
+
     @property
     def has_lost_reader(self):
         """The access log could not be written, and not because nobody reads: perhaps nobody is there any more."""
@@ -1460,12 +1502,12 @@ cdef class Crew:
         cdef int64_t began_ns, now_ns = platform_now_ns()
         cdef int i
         word_store(&self.crew.overdue.samples, 0)
-        frames = sys._current_frames()
+        frames = self.frames()
         for i in range(1, slots_end(&self.crew.overdue)):
             slot = &self.crew.slots[i]
             number = word_load(&slot.shown.number)
             began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
-            frame = frames.get(self.thread_ids.get(i))
+            frame = frames.get(i)
             if number and began_ns and frame is not None and now_ns - began_ns >= self.crew.overdue.sample_ms * 1000000:
                 text = stack_text(frame).encode("utf-8", "backslashreplace")
                 if len(text) > STACK_SHOWN:
@@ -1476,6 +1518,20 @@ cdef class Crew:
                     shown_stack(self.row, i, number, text, <size_t>len(text))
         # Of the time, a fiftieth at most.
         word_store_relaxed(&self.crew.overdue.pause_ms, <uint64_t>((platform_now_ns() - now_ns) // 20000))
+
+    cdef dict frames(self):
+        """Where threads are, by slot."""
+        frames = sys._current_frames()
+        return {index: frames.get(ident) for index, ident in self.thread_ids.items()}
+
+    cdef int interrupt(self, int index, uint64_t number) except -1:
+        """Raise RequestTimeout in what runs in a slot, if that is still the application."""
+        cdef slot_t* slot = &self.crew.slots[index]
+        # With the GIL, so what is in the application now stays there until it sees the exception.
+        if word_load(&slot.in_application) == number:
+            slot.is_raised = True
+            PyThreadState_SetAsyncExc(self.thread_ids[index], RequestTimeout)
+        return 0
 
     cdef int _tell_of_lines(self, int error, bint is_fresh, uint64_t lost, list records) except -1:
         """Say once what is wrong with the access log, and when that is over.
@@ -1509,10 +1565,8 @@ cdef class Crew:
         for i in range(1, slots_end(&self.crew.overdue)):
             slot = &self.crew.slots[i]
             to_raise = word_load(&slot.to_raise)
-            # With the GIL, so what is in the application now stays there until it sees the exception.
-            if to_raise and word_load(&slot.in_application) == to_raise:
-                slot.is_raised = True
-                PyThreadState_SetAsyncExc(self.thread_ids[i], RequestTimeout)
+            if to_raise:
+                self.interrupt(i, to_raise)
             word_replace(&slot.to_raise, to_raise, 0)
             tells = word_load(&slot.tells)
             if tells:
@@ -1522,19 +1576,19 @@ cdef class Crew:
                 if tells & TELL_MASK == TELL_SLOW:
                     records.append((LEVEL_WARNING, f"{what} is slow: after {age:.1f} s (--log-slow) it is {where}"))
                 elif tells & TELL_MASK == TELL_ENDED:
-                    records.append((LEVEL_ERROR, f"{what} was ended by hand (fastwsgi top) and taken away from its thread, "
+                    records.append((LEVEL_ERROR, f"{what} was ended by hand (fastwsgi top) and taken away from its {self.context.noun}, "
                                     f"after {age:.1f} s, {where}"))
                 else:
                     records.append((LEVEL_ERROR, f"{what} made no progress for {self.timeout:g} s (--timeout) and was "
-                                    f"taken away from its thread, after {age:.1f} s in all, {where}"))
+                                    f"taken away from its {self.context.noun}, after {age:.1f} s in all, {where}"))
                 word_store(&slot.tells, 0)
 
     def _stack(self, int index, bint is_running):
         """Where a thread is, in words."""
-        frame = sys._current_frames().get(self.thread_ids.get(index)) if is_running else None
+        frame = self.frames().get(index) if is_running else None
         if frame is None:
             return "at its end"
-        return f"in thread fastwsgi-{index} at\n{stack_text(frame)}".rstrip()
+        return f"in {self.context.noun} fastwsgi-{index} at\n{stack_text(frame)}".rstrip()
 
     def _replace_lost(self, list records):
         """Start a thread for each that was given up, as long as there are not too many of these."""
@@ -1548,9 +1602,8 @@ cdef class Crew:
                 i = 0
             what = "there are too many of these"
             if i:
-                word_store(&self.crew.overdue.used, max(<uint64_t>i, word_load(&self.crew.overdue.used)))
                 try:
-                    self._start_thread(i)
+                    self.start_thread(i)
                     what = f"fastwsgi-{i} takes its place"
                 except RuntimeError as error:
                     what = str(error)
@@ -1558,7 +1611,7 @@ cdef class Crew:
             word_add(&self.crew.overdue.fresh, -1)
             if not i and not word_load(&self.crew.stop):
                 self.is_exhausted = True
-            who = next(given_up, "a thread does not come back from the application")
+            who = next(given_up, f"a {self.context.noun} does not come back from the application")
             records.append((LEVEL_ERROR, f"{who} and is given up; {what}"))
 
     def _given_up(self):
@@ -1567,7 +1620,7 @@ cdef class Crew:
             is_lost = line_load(&self.crew.slots[<int>one.thread].word) & SLOT_MASK == SLOT_LOST
             if is_lost and self.told_lost.get(one.thread) != one.number:
                 self.told_lost[one.thread] = one.number
-                yield (f"thread fastwsgi-{one.thread} does not come back from {one.line} for {one.client}, "
+                yield (f"{self.context.noun} fastwsgi-{one.thread} does not come back from {one.line} for {one.client}, "
                        f"after {one.age:.1f} s,")
 
     cdef int close(self) noexcept:
@@ -1602,8 +1655,10 @@ cdef class Crew:
         """Take the exchange that runs on a thread (1 to N) away from it: 503, or a reset if the head has left."""
         cdef slot_t* slot
         with cython.critical_section(self):
-            if self.is_closed or not 1 <= thread < slots_end(&self.crew.overdue):
+            if self.is_closed or not 1 <= thread < max(slots_end(&self.crew.overdue), self.crew.threads + 1):
                 raise ValueError(f"no thread {thread}")
+            if thread >= self.crew.ready_slots:
+                return      # a greenlet that there was no work for yet
             slot = &self.crew.slots[thread]
             word_store(&slot.to_revoke, line_load(&slot.word) >> 2)
             word_store(&self.crew.revokes, 1)

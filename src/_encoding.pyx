@@ -3,7 +3,7 @@
 Knows heads of requests and answers, and no connection. What compresses is Python's (compression.py).
 """
 
-from _thread import allocate_lock
+import _thread
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -17,7 +17,11 @@ from fastwsgi._parser cimport (
 )
 from fastwsgi._response cimport RESPONSE_OK, head_field, head_start, head_t
 
+from fastwsgi.greening import original
+
 cimport cython
+
+allocate_lock = original(_thread, "allocate_lock")
 
 cdef enum:
     QUALITY_MOST = 1000     # q=1, in thousandths
@@ -329,6 +333,7 @@ cdef class Encodings:
         cdef size_t i
         cdef int coding
         cdef media_type_t* kind
+        self.make_lock = allocate_lock
         self.lock = allocate_lock()
         self.least = least
         self.makers = [None] * <int>CODING_END
@@ -362,7 +367,7 @@ cdef class Encodings:
     cdef Coder coder(self, int coding, bint size_is_known, uint64_t size):
         cdef Coder coder = <Coder>Coder.__new__(Coder)
         coder.stream = self.makers[coding](size if size_is_known else None)
-        coder.lock = allocate_lock()
+        coder.lock = self.make_lock()
         coder.coding = coding
         return coder
 

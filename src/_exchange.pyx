@@ -83,6 +83,7 @@ cdef class Context:
     def __cinit__(self):
         self.templates = []
         self.dropped_names = set()
+        self.noun = "thread"
 
     cdef int warn_dropped(self, object name) except -1:
         """Say once that a field of the application is left out: an application that sends it does so every time."""
@@ -163,36 +164,58 @@ cdef inline void unseal(slot_t* slot, size_t start) noexcept:
         slot.out.size = start
 
 
-cdef transmit_t offer_patiently(loop_t* loop, slot_t* slot, const char* data, size_t size, const char* tail,
-                                size_t tail_size, size_t* taken) noexcept nogil:
-    """Give the kernel what waits and then data and tail; where all buffers are full, wait until the client has read.
+cdef transmit_t offer_once(loop_t* loop, slot_t* slot, const char* data, size_t size, const char* tail,
+                           size_t tail_size, size_t* taken, uint64_t* progress) noexcept nogil:
+    """Give the kernel what waits and then data and tail; TRANSMIT_FULL: slot_wait(), or the like, is to follow.
 
     The slot is held before and free afterwards: it must not be held by a thread that waits for the GIL, or the exchange
     could not be revoked.
     """
     cdef connection_t* connection = slot.connection
     cdef transmit_t outcome = connection_transmit(loop, connection, slot, data, size, tail, tail_size, taken)
-    cdef uint64_t progress = 0, phase = 0
     if outcome == TRANSMIT_LOST:
         connection_lost(loop, connection)
     elif outcome == TRANSMIT_FULL:
         # Before the leader can know of it: it tells of progress only if somebody waits.
         pthread_mutex_lock(&slot.mutex)
         word_add(&slot.waits, 1)
-        progress = slot.progress
+        progress[0] = slot.progress
         pthread_mutex_unlock(&slot.mutex)
     slot_release(loop, slot)
+    return outcome
+
+
+cdef void slot_wait(slot_t* slot, uint64_t progress) noexcept nogil:
+    """Wait until something has changed: the client has read, or left, or the exchange was revoked."""
+    pthread_mutex_lock(&slot.mutex)
+    while slot.progress == progress:
+        pthread_cond_wait(&slot.moved, &slot.mutex)
+    pthread_mutex_unlock(&slot.mutex)
+
+
+cdef uint64_t wait_begins(slot_t* slot) noexcept nogil:
+    """What the slot was at, for wait_ends()."""
+    cdef uint64_t phase = word_load_relaxed(&slot.shown.phase)
+    word_store_relaxed(&slot.shown.phase, PHASE_CLIENT)
+    return phase
+
+
+cdef void wait_ends(slot_t* slot, uint64_t phase) noexcept nogil:
+    word_add(&slot.waits, -1)
+    word_store_relaxed(&slot.shown.phase, phase)
+    # The client has read: that is progress, as a block is.
+    word_count(&slot.blocks, 1)
+
+
+cdef transmit_t offer_patiently(loop_t* loop, slot_t* slot, const char* data, size_t size, const char* tail,
+                                size_t tail_size, size_t* taken) noexcept nogil:
+    """The same as offer_once; where all buffers are full, wait until the client has read."""
+    cdef uint64_t progress = 0, phase
+    cdef transmit_t outcome = offer_once(loop, slot, data, size, tail, tail_size, taken, &progress)
     if outcome == TRANSMIT_FULL:
-        phase = word_load_relaxed(&slot.shown.phase)
-        word_store_relaxed(&slot.shown.phase, PHASE_CLIENT)
-        pthread_mutex_lock(&slot.mutex)
-        while slot.progress == progress:
-            pthread_cond_wait(&slot.moved, &slot.mutex)
-        word_add(&slot.waits, -1)
-        pthread_mutex_unlock(&slot.mutex)
-        word_store_relaxed(&slot.shown.phase, phase)
-        # The client has read: that is progress, as a block is.
-        word_count(&slot.blocks, 1)
+        phase = wait_begins(slot)
+        slot_wait(slot, progress)
+        wait_ends(slot, phase)
     return outcome
 
 
@@ -275,6 +298,9 @@ cdef class Exchange:
             if is_ours:
                 return slot
             # The leader sends from it at this moment, perhaps from a slow disk; or another thread of the application.
+            if self.context.greenlets is not None:
+                self.context.greenlets.rest()
+                continue
             with nogil:
                 slot_rest(slot)
         self.is_lost = True
@@ -606,8 +632,11 @@ cdef class Exchange:
                     slot_attend(self.loop, slot)
                     return 0
             else:
-                with nogil:
-                    outcome = offer_patiently(self.loop, slot, data, size, tail, tail_size, &taken)
+                if self.context.greenlets is None:
+                    with nogil:
+                        outcome = offer_patiently(self.loop, slot, data, size, tail, tail_size, &taken)
+                else:
+                    outcome = self.offer_in_greenlet(slot, data, size, tail, tail_size, &taken)
                 self.claim()
             if outcome == TRANSMIT_LOST:
                 self.is_lost = True
@@ -616,6 +645,23 @@ cdef class Exchange:
                 return 0
             data += taken
             size -= taken
+
+    cdef transmit_t offer_in_greenlet(self, slot_t* slot, const char* data, size_t size, const char* tail,
+                                      size_t tail_size, size_t* taken) except *:
+        """As offer_patiently; others run meanwhile, and may raise something here."""
+        cdef uint64_t progress = 0, phase
+        cdef transmit_t outcome
+        with nogil:
+            outcome = offer_once(self.loop, slot, data, size, tail, tail_size, taken, &progress)
+        if outcome == TRANSMIT_FULL:
+            phase = wait_begins(slot)
+            try:
+                if not self.context.greenlets.wait(slot.index, progress):
+                    with nogil:
+                        slot_wait(slot, progress)
+            finally:
+                wait_ends(slot, phase)
+        return outcome
 
     cdef int finish(self) except -1:
         """The iterable has ended: end the content as its framing says."""
@@ -977,8 +1023,8 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     except ConnectionError:
         # What it was at has been said when it was taken away.
         if not isinstance(error, RequestTimeout):
-            context.log.error("the application failed in thread fastwsgi-%d, after its exchange was taken away",
-                              slot.index, exc_info=error)
+            context.log.error("the application failed in %s fastwsgi-%d, after its exchange was taken away",
+                              context.noun, slot.index, exc_info=error)
         return 0
     try:
         connection = slot.connection
@@ -999,8 +1045,8 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     try:
         return exchange.flush()
     finally:
-        context.log.error("%s: the application failed after %.3f s, in thread fastwsgi-%d", what, took, slot.index,
-                          exc_info=error, extra={"request_id": name} if name else None)
+        context.log.error("%s: the application failed after %.3f s, in %s fastwsgi-%d", what, took, context.noun,
+                          slot.index, exc_info=error, extra={"request_id": name} if name else None)
 
 
 cdef int exchange_remarks(Context context, Exchange exchange, slot_t* slot) except -1:

@@ -596,8 +596,8 @@ cdef void free_closed(loop_t* loop) noexcept nogil:
             return
 
 
-cdef int wait_ms(loop_t* loop) noexcept nogil:
-    """How long the poller may wait: until the next deadline."""
+cdef int loop_wait_ms(loop_t* loop) noexcept nogil:
+    """How long the poller may wait: until the next deadline; -1: for ever."""
     cdef int64_t until = 0
     cdef int kind
     cdef connection_t* first
@@ -659,7 +659,8 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
         if has_found(loop):
             return TURN_READY
     # After a turn of one event another one is unlikely to be there: not worth a look with the GIL held.
-    if not may_wait and (loop.blocking.first != NULL or (loop.event_count < 2 and loop.backlog.first == NULL)):
+    if not may_wait and (loop.blocking.first != NULL or (loop.event_count < 2 and loop.backlog.first == NULL)
+                         or loop.is_inside):
         return TURN_IDLE
     if loop.blocking.first != NULL:
         if take_blocking(loop) == ADVANCE_LOST:
@@ -674,7 +675,7 @@ cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil:
         return TURN_DRAINED
     if loop.withheld:
         see_to_withheld(loop)
-    timeout = wait_ms(loop) if may_wait and loop.backlog.first == NULL else 0
+    timeout = loop_wait_ms(loop) if may_wait and loop.backlog.first == NULL and not loop.is_inside else 0
     if timeout != 0:
         # Announce the sleep, look once more, sleep: whoever pushes or calls looks at the announcement after it.
         line_store(&loop.lead.sleeping, 1)

@@ -22,7 +22,7 @@ from fastwsgi._refusals cimport refusal_info
 cimport cython
 
 cdef enum:
-    LAYOUT = 6                  # counts up when a struct of the .pxd changes
+    LAYOUT = 7                  # counts up when a struct of the .pxd changes
     LINE_BYTES = 64             # rows and threads begin on cache lines of their own
     LOOKS = 100                 # at sums that change meanwhile
 
@@ -72,10 +72,19 @@ cdef inline shown_t* row_shown(row_t* row) noexcept nogil:
     return <shown_t*>(<char*>row + in_lines(sizeof(row_t)))
 
 
+cdef inline int row_slots(board_t* board, row_t* row) noexcept nogil:
+    """How many slots there are to look at; memory that others write to leads nowhere beyond it."""
+    return <int>min(word_load_relaxed(&row.slots), <uint64_t>threads_most(<int>board.threads))
+
+
+cdef inline int row_measured(board_t* board, row_t* row) noexcept nogil:
+    return <int>min(word_load_relaxed(&row.measured), <uint64_t>threads_most(<int>board.threads))
+
+
 cdef bint row_is_busy(board_t* board, row_t* row) noexcept nogil:
     """One of its threads serves something."""
     cdef int i
-    for i in range(threads_most(<int>board.threads)):
+    for i in range(row_slots(board, row)):
         if word_load_relaxed(&row_shown(row)[i].number):
             return True
     return False
@@ -183,7 +192,7 @@ cdef void sums_add_row(sums_t* sums, Row row) noexcept:
     cdef int i
     words_add(<atomic_word_t*>&sums.counters, <atomic_word_t*>&row.row.counters, sizeof(counters_t))
     words_add(<atomic_word_t*>&sums.measures, <atomic_word_t*>&row.row.measures, sizeof(measures_t))
-    for i in range(threads_most(row.board.threads)):
+    for i in range(row_measured(row.board.board, row.row)):
         words_add(<atomic_word_t*>&sums.measures, <atomic_word_t*>&row.measures[i], sizeof(measures_t))
 
 
@@ -284,7 +293,10 @@ cdef class Row:
         if word_load(&self.row.pid):
             word_count(&board.retired.ended[state], 1)
         sums_add_row(&board.retired, self)
-        words_clear(<atomic_word_t*>self.row, worker_size(self.board.threads))
+        # Pages that nobody has written to are left alone: there may be many of them.
+        words_clear(<atomic_word_t*>self.shown, row_slots(board, self.row) * in_lines(sizeof(shown_t)))
+        words_clear(<atomic_word_t*>self.measures, row_measured(board, self.row) * sizeof(measures_t))
+        words_clear(<atomic_word_t*>self.row, in_lines(sizeof(row_t)))
         change(board)
 
     @property
@@ -378,7 +390,7 @@ cdef class Row:
         cdef counters_t* counters = &self.row.counters
         cdef int i
         cdef uint64_t requests = 0, exchanges = 0, refused = 0, expired = 0
-        for i in range(threads_most(self.board.threads)):
+        for i in range(row_slots(self.board.board, self.row)):
             requests += word_load_relaxed(&self.shown[i].requests)
             exchanges += word_load_relaxed(&self.shown[i].number) != 0
         for i in range(REFUSAL_END):
@@ -415,7 +427,7 @@ cdef class Row:
         cdef int i
         cdef int64_t now_ns = platform_now_ns()
         found = []
-        for i in range(threads_most(self.board.threads)):
+        for i in range(row_slots(self.board.board, self.row)):
             what = served(self, i + 1, now_ns)
             if what is not None:
                 found.append(what)
@@ -448,7 +460,7 @@ cdef object totals_of(sums_t* sums, uint64_t began, list rows, uint64_t threads)
         for i in range(DEADLINE_HEAD, DEADLINES):
             connections[DEADLINE_NAMES[i]] += word_load_relaxed(&row.row.waits_for[i])
         connections["queued"] += word_load_relaxed(&row.row.waiting)
-        for i in range(threads_most(row.board.threads)):
+        for i in range(row_slots(row.board.board, row.row)):
             busy += word_load_relaxed(&row.shown[i].number) != 0
     connections["running"] = busy
     exchanges = sum(buckets_of(&measures.times[<int>TIME_ALL]))

@@ -51,7 +51,8 @@ cdef class Tls:
     def __init__(self, source, list templates):
         """source: has an ssl.SSLContext, its `context`; templates: of environ, one for each listener."""
         # Asked for in the middle of a connection it is of no use to anybody but who wants to keep us busy.
-        source.context.options |= ssl.OP_NO_RENEGOTIATION
+        if not source.context.options & ssl.OP_NO_RENEGOTIATION:        # or else one from before gevent's patch would recurse
+            source.context.options |= ssl.OP_NO_RENEGOTIATION
         self.source = source
         self.asks_client = source.context.verify_mode != ssl.CERT_NONE
         self.templates = templates

@@ -11,9 +11,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 POLLERS = ["epoll", "poll"] if sys.platform == "linux" else ["poll"]
 CREWS = [(poller, threads) for poller in POLLERS for threads in (1, 4)]
 
+# This process is one of greenlets, as `make test-gevent` starts it: servers have them, and so do the tests.
+GREENLETS = "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("threading")
+if GREENLETS:
+    import gevent
+
+    POLLERS = ["epoll"]
+    CREWS = [("epoll", 4)]
+    gevent.config.resolver = "block"  # or threads that look up addresses would be left for seconds
+    gevent.sleep(0.001)  # what the hub has open is there before the first test
+
 
 def crew_id(crew):
-    return f"{crew[0]}-{crew[1]}"
+    return f"{crew[0]}-{crew[1]}" + GREENLETS * "g"
 
 
 def with_threads(threads):
@@ -23,7 +33,11 @@ def with_threads(threads):
 
 
 # A mark for what depends neither on the poller nor on the number of threads.
-on_one_crew = pytest.mark.parametrize("serve", CREWS[1:2], ids=crew_id, indirect=True)
+on_one_crew = pytest.mark.parametrize("serve", CREWS[:2][-1:], ids=crew_id, indirect=True)
+
+
+# A mark for what real threads alone do, or what another one does while the application holds the only one.
+of_threads = pytest.mark.skipif(GREENLETS, reason="of real threads")
 
 
 def pytest_configure(config):
@@ -54,6 +68,7 @@ def serve(request):
 
 def serving(kind, poller, threads):
     """What `serve` is, with servers of a kind."""
+    from fastwsgi import config
     from support import PATIENCE, resources, wait_left_nothing
 
     before = resources()
@@ -67,6 +82,9 @@ def serving(kind, poller, threads):
             "log_slow": PATIENCE / 2,
             **options,
         }
+        if GREENLETS:
+            options["gevent"] = True
+            config.GREENLETS = options["threads"]
         servers.append(kind(app, **options))
         return servers[-1]
 

@@ -59,6 +59,11 @@ def sleep10(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return hello(environ, start_response)
 
 
+def sleep100(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    time.sleep(0.100)
+    return hello(environ, start_response)
+
+
 def mix(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     if environ["PATH_INFO"] == "/slow":
         time.sleep(0.050)

@@ -164,6 +164,7 @@ CEILINGS = ("ceiling-app", "ceiling-fixed")
 
 TLS = ("fastwsgi-tls", "nginx-gunicorn-tls", "gunicorn-tls", "granian-tls", "uwsgi-tls")
 HANDSHAKES = ("fastwsgi-tls", "nginx-tls", "gunicorn-tls", "granian-tls")
+GREEN = ("fastwsgi-gevent", "gunicorn-gevent", "gevent-pywsgi")
 FILES = ("fastwsgi-static", "nginx-file", "nginx-open-file", "granian-static", "whitenoise")
 
 GET = Request()
@@ -269,6 +270,27 @@ CASES = {
             CPU_COLUMNS,
             connections=128,
             threads=32,
+        ),
+        Case(
+            "greenhello",
+            "hello in greenlets of gevent",
+            "apps.plain:hello",
+            GET,
+            plain.HELLO,
+            GREEN,
+            measure_load,
+            CPU_COLUMNS,
+        ),
+        Case(
+            "greensleep",
+            "the application sleeps 100 ms in greenlets; 2,000 connections: 20,000 req/s are possible",
+            "apps.plain:sleep100",
+            GET,
+            plain.HELLO,
+            GREEN,
+            measure_load,
+            CPU_COLUMNS,
+            connections=2000,
         ),
         Case(
             "mix",

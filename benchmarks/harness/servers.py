@@ -166,6 +166,15 @@ def _fastwsgi_edge(start: Start) -> Commands:
     return [command]
 
 
+def _fastwsgi_gevent(start: Start) -> Commands:
+    bind = f"127.0.0.1:{start.port}"
+    options = (
+        f"--bind {bind} --workers {start.workers} --gevent --worker-connections 4000 "
+        "--keep-alive-requests 1000000000"
+    ).split()
+    return [[sys.executable, "-m", "fastwsgi", *options, start.application]]
+
+
 def _launched(name: str, python: str, start: Start) -> Commands:
     return [[python, LAUNCH, name, start.application, str(start.port)]]
 
@@ -219,6 +228,15 @@ def _gunicorn(bind: str, start: Start) -> list[str]:
 
 def _gunicorn_alone(start: Start) -> Commands:
     return [_gunicorn(f"127.0.0.1:{start.port}", start)]
+
+
+def _gunicorn_gevent(start: Start) -> Commands:
+    options = (
+        f"--worker-class gevent --workers {start.processes} --worker-connections 4000 --keep-alive 75 "
+        "--backlog 2048 --log-level error"
+    )
+    bind = f"127.0.0.1:{start.port}"
+    return [[PEER_PYTHON, "-m", "gunicorn", "--bind", bind, *options.split(), start.application]]
 
 
 def _gunicorn_tls(start: Start) -> Commands:
@@ -409,6 +427,25 @@ SERVERS = {
             # threads 1.3 times) and --http with --http-keepalive (a second process; 2.3 times).
             note="--http-socket, which closes after every answer, and says so; its two ways of keeping "
             "connections, --http11-socket and the router of --http, take more CPU time",
+        ),
+        Server(
+            "fastwsgi-gevent", "ours", _fastwsgi_gevent, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, note="--gevent"
+        ),
+        Server(
+            "gunicorn-gevent",
+            "peer",
+            _gunicorn_gevent,
+            partial(_package_version, PEER_PYTHON, "gunicorn"),
+            SETUP,
+            note="its gevent worker",
+        ),
+        Server(
+            "gevent-pywsgi",
+            "peer",
+            partial(_launched, "gevent-pywsgi", PEER_PYTHON),
+            partial(_package_version, PEER_PYTHON, "gevent"),
+            SETUP,
+            note="gevent's own",
         ),
         Server(
             "gunicorn",

@@ -102,6 +102,13 @@ def _threads_and_views(held: Held) -> Iterator[Target]:
         yield held.ratio(case, "fastwsgi", "ceiling-app", 1.10)
 
 
+def _greenlets(held: Held) -> Iterator[Target]:
+    for peer in ("gunicorn-gevent", "gevent-pywsgi"):
+        yield held.ratio("greenhello", "fastwsgi-gevent", peer, 0.2)
+    failed = held.results.figure("greensleep", "fastwsgi-gevent", "failed", "sum")
+    yield _limit("greensleep: failed requests", failed, 0, "")
+
+
 def _workers(held: Held) -> Iterator[Target]:
     for case in ("hello", "newconn", "djangoorm"):
         yield held.ratio(case, "fastwsgi-w2", "fastwsgi-w1", 1.10)
@@ -132,6 +139,7 @@ def judge(results: Results) -> list[Target]:
     return [
         *_loads(held),
         *_threads_and_views(held),
+        *_greenlets(held),
         *_workers(held),
         *_edge(held),
         *_idle(held),

@@ -217,6 +217,10 @@ cdef struct slot_t:
     pthread_mutex_t mutex       # of `progress`
     pthread_cond_t moved
     uint64_t progress
+    # With greenlets, the list of slots whose producers can go on, which slot_moved adds to; NULL: they are threads.
+    slot_t** movers
+    slot_t* next_mover
+    bint is_mover
     # The thread's own, never touched by another.
     connection_t* stepping      # the connection that it makes a TLS step for
     head_t head
@@ -368,6 +372,7 @@ cdef struct loop_t:
     atomic_word_t draining      # from the call for it on: answers say that the connection is closed
     bint tells_times            # to clients, in Server-Timing
     bint may_block              # this turn does not hold the GIL
+    bint is_inside              # another loop waits for its poller, and gives it turns: it never waits itself
     int64_t alarms[ALARMS]      # when the leader has to look again; 0: never
     int64_t nap_ms              # the longest wait; 0: any
     board_t* board              # borrowed, as all that is in it: this worker among others

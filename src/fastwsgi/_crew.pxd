@@ -1,12 +1,12 @@
 # The threads of a worker over one loop: who leads it, who is in the application, how the lead passes on.
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from fastwsgi._buffer cimport buffer_t
-from fastwsgi._connection cimport connection_list_t, loop_t, slot_t
+from fastwsgi._connection cimport connection_list_t, connection_t, loop_t, slot_t
 from fastwsgi._exchange cimport Context
 from fastwsgi._overdue cimport overdue_t
-from fastwsgi._platform cimport atomic_word_t, pthread_cond_t
+from fastwsgi._platform cimport atomic_head_t, atomic_word_t, pthread_cond_t
 from fastwsgi._router cimport router_t
 from fastwsgi._static cimport Site
 from fastwsgi._stats cimport Row
@@ -47,6 +47,8 @@ cdef struct cell_t:
 cdef struct crew_t:
     loop_t loop
     slot_t* slots               # [1] to [most]; [0] is not used, those behind overdue.used not yet
+    int ready_slots             # made ready: [0] to this one
+    uint8_t takes               # fields of the application that name a file: TAKES_
     int threads                 # of the application
     int most                    # threads and replacements of those that were lost
     uint64_t keeper             # its number in the lead word
@@ -108,3 +110,23 @@ cdef class Crew:
     cdef int thread_ends(self) noexcept
     cdef int _tell_of_lines(self, int error, bint is_fresh, uint64_t lost, list records) except -1
     cdef int close(self) noexcept
+    # What greenlets do in another way (_greenlets):
+    cdef int use_slots(self) except -1
+    cdef int start_thread(self, int index) except -1
+    cdef dict frames(self)
+    cdef int interrupt(self, int index, uint64_t number) except -1
+    cdef int patience_ms(self) noexcept
+
+
+cdef int crew_use_slots(crew_t* crew, Row row, int last, int measured) except -1
+cdef void crew_queue_ready(crew_t* crew) noexcept nogil
+cdef void crew_sift_queue(crew_t* crew) noexcept nogil
+cdef void crew_look(crew_t* crew) noexcept nogil
+cdef connection_t* crew_next(crew_t* crew) noexcept nogil
+cdef int crew_begin(crew_t* crew, slot_t* slot, connection_t* connection) noexcept nogil
+cdef int crew_after_leading(crew_t* crew, slot_t* slot) noexcept nogil
+cdef bint crew_give_back(crew_t* crew, slot_t* slot) noexcept nogil
+cdef void crew_took(crew_t* crew, slot_t* slot) noexcept nogil
+cdef void crew_end(crew_t* crew) noexcept nogil
+cdef void measure_took(slot_t* slot) noexcept nogil
+cdef void let_go(atomic_head_t* spent) noexcept

@@ -27,6 +27,7 @@ cdef class Encodings:
     # What the settings decide, made at start; never changes.
     cdef readonly uint64_t least    # content that is known to be shorter is left as it is
     cdef object lock                # held while an answer gets its coder
+    cdef object make_lock           # for those of coders
     cdef list makers                # of streams (compression.py), by coding_t; None: not among the settings
     cdef int order[<int>CODING_END]    # by coding_t
     cdef int count                  # of `order`

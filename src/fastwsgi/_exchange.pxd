@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from fastwsgi._accesslog cimport LogFormat
-from fastwsgi._connection cimport connection_t, loop_t, request_t, slot_t
+from fastwsgi._connection cimport connection_t, loop_t, request_t, slot_t, transmit_t
 from fastwsgi._encoding cimport Coder, Encodings
 from fastwsgi._response cimport framing_t, head_t
 from fastwsgi._router cimport Router
@@ -22,6 +22,8 @@ cdef class Context:
     cdef bint logs_access
     cdef bint hints_early       # --early-hints
     cdef bint is_forked         # this process was forked by the application
+    cdef str noun               # what runs an exchange, for the log
+    cdef object greenlets       # with --gevent: has wait(slot, progress), which lets others run; or None
     cdef LogFormat access
     cdef set dropped_names      # of fields that were warned about
     cdef Survivors survivors    # with --leak-report: samples what exchanges leave; or None
@@ -76,6 +78,8 @@ cdef class Exchange:
     cdef int flush(self) except -1
     cdef int add_sealed(self, slot_t* slot, size_t start, bytes block, size_t size, const char* tail,
                         size_t tail_size) except -1
+    cdef transmit_t offer_in_greenlet(self, slot_t* slot, const char* data, size_t size, const char* tail,
+                                      size_t tail_size, size_t* taken) except *
     cdef int finish(self) except -1
     cdef int send_file(self, object wrapper) except -1
 

@@ -82,7 +82,7 @@ cdef extern from "platform/platform.h" nogil:
     ssize_t platform_send_pieces(int fd, iovec* pieces, int count) noexcept
     ssize_t platform_sendfile(int socket, int file, off_t* offset, size_t size) noexcept
     int platform_write_all(int file, const char* data, size_t size, off_t offset) noexcept
-    int platform_write_some(int fd, const char* data, size_t size, size_t* written) noexcept
+    int platform_write_some(int fd, const char* data, size_t size, size_t* written, int wait_ms) noexcept
     int platform_wait_readable(int fd, int other, int timeout_ms) noexcept
     int platform_temporary_file(const char* directory) noexcept
     int platform_address_octets(const sockaddr_storage* address, uint8_t* octets, int* port) noexcept
@@ -130,6 +130,7 @@ cdef extern from "platform/poller.h" nogil:
     int poller_open(poller_t* poller, int use_poll) noexcept
     int poller_watch(poller_t* poller, int fd, int before, int after, void* item) noexcept
     bint poller_has_edges(const poller_t* poller) noexcept
+    int poller_descriptor(const poller_t* poller) noexcept
     int poller_wait(poller_t* poller, event_t* events, int most, int timeout_ms) noexcept
     void poller_wake(poller_t* poller) noexcept
     void poller_close(poller_t* poller) noexcept

@@ -157,7 +157,9 @@ cdef struct row_t:
     # What is known of leaks, whose text is behind the stacks; the main thread's.
     atomic_word_t leaks_number  # of times that it was written, twice; odd: it changes
     atomic_word_t leaks_size
-    atomic_word_t pad_more[4]
+    atomic_word_t slots         # threads that it has had, the lost and those in their place among them, so far ...
+    atomic_word_t measured      # ... and how many measures they have: greenlets have one for all
+    atomic_word_t pad_more[2]
     counters_t counters
     measures_t measures         # of what the leader does itself
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastwsgi import __version__, loader, mounts, systemd
+from fastwsgi import __version__, greening, loader, mounts, systemd
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
 from fastwsgi.guards import Guards
@@ -32,8 +32,8 @@ from fastwsgi.worker import (
     leave_terminal,
     name_of,
     open_pid_file,
-    plural,
     prepare,
+    runners,
     warn_of_lost_messages,
     watched_certificates,
     with_activated,
@@ -147,6 +147,8 @@ def serve(
         # Until the worker heeds it, TERM does what Ctrl-C does: process 1 would not be ended by it at all.
         ending = Ending()
         with heeding({signal.SIGTERM: ending}) if in_main else nullcontext():
+            if settings.gevent and command is not None:
+                greening.patch()
             application, *mounted = loader.load_all(app, mounts.targets(settings))
             # The application's logging.config may have disabled every logger that it found.
             LOG.disabled = False
@@ -183,7 +185,7 @@ def announce(
     settings: Settings,
     renewal: "Renewal | None",
 ) -> None:
-    LOG.info("fastwsgi %s serves %s with %s", __version__, name_of(app), plural(settings.threads, "thread"))
+    LOG.info("fastwsgi %s serves %s with %s", __version__, name_of(app), runners(settings))
     for listener in listeners:
         LOG.info("Listening at %s", listener.url)
     for text in renewal.descriptions() if renewal is not None else ():

@@ -132,6 +132,8 @@ def threads_at_import(imported: Imported) -> Found:
 @CHECKS.add("monkey-patched")
 def monkey_patched(imported: Imported) -> Found:
     """Threads that are none."""
+    if imported.settings.gevent:
+        return
     gevent = loaded("gevent.monkey", "is_module_patched")
     eventlet = loaded("eventlet.patcher", "is_monkey_patched")
     for name, is_patched in (("gevent", gevent), ("eventlet", eventlet)):
@@ -139,7 +141,7 @@ def monkey_patched(imported: Imported) -> Found:
             yield error(
                 f"{name} has replaced threads and sockets: requests of a worker run one after the other, "
                 "or not at all",
-                f"take out what {name} patches; --threads is for requests that wait",
+                f"--gevent, or take out what {name} patches; --threads is for requests that wait",
             )
 
 

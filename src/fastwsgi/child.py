@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from fastwsgi import loader, logs, mounts, systemd
+from fastwsgi import greening, loader, logs, mounts, systemd
 from fastwsgi.capture import Output, is_captured
 from fastwsgi.config import Settings
 from fastwsgi.errors import AppLoadError, ConfigError
@@ -189,6 +189,11 @@ def serve(
                     applications = load_or_show(work, ending, reporter, listeners)
                 elif applications is None:
                     applications = load(work, ending)
+                elif settings.gevent:
+                    # What it was forked with is the loader's.
+                    import gevent
+
+                    gevent.reinit()
                 hooked.wsgi, hooked.booted = applications[0], True
                 # So far, what fails is a failed reload, of which the log knows that is in use.
                 work.error_log.use()
@@ -243,6 +248,8 @@ def become(work: Work) -> None:
 
 def load(work: Work, ending: Ending) -> "Applications":
     try:
+        if work.settings.gevent:
+            greening.patch()
         applications = loader.load_all(work.application, mounts.targets(work.settings))
     finally:
         # The application's logging.config may have disabled every logger that it found.

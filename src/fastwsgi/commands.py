@@ -66,7 +66,7 @@ def check(configuration: Configuration) -> str:
 
     Raises ConfigError or AppLoadError for what is wrong.
     """
-    from fastwsgi import compression, loader, logs, mounts
+    from fastwsgi import compression, greening, loader, logs, mounts
     from fastwsgi._accesslog import LogFormat
     from fastwsgi.guards import Guards
     from fastwsgi.listener import parse_address
@@ -92,6 +92,8 @@ def check(configuration: Configuration) -> str:
         check_engine(settings)
     has_application = bool(configuration.application)
     Guards(mounts.plan(settings, has_application).routes)
+    if settings.gevent:
+        greening.patch()
     loader.load_all(str(configuration.application), mounts.targets(settings))
     # The application may have added some.
     for missing in mounts.missing_directories(settings, mounts.plan(settings, has_application).routes):

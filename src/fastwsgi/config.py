@@ -135,6 +135,11 @@ WRITING = "While you write it"
 ROUTES = "Hosts and paths"
 
 
+# That run at a time with --gevent: unless --worker-connections says how many, and at most.
+GREENLETS = 1000
+GREENLETS_MOST = 10000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that can be set, checked; the one object that crosses into the core.
@@ -264,6 +269,13 @@ class Settings:
     )
     threads: int = option(
         4, count(1, 1024), CREW, "threads that run the application: at most so many requests run at a time"
+    )
+    gevent: bool = option(
+        False,
+        switch(),
+        CREW,
+        "run requests in greenlets of gevent instead of threads, in an application that gevent patches "
+        "before it is imported: as many at a time as --worker-connections says, or 1000",
     )
     keep_alive: float = option(
         75.0,
@@ -712,6 +724,10 @@ class Settings:
             raise ConfigError(f"health and ready are both {self.health}; each needs a path of its own")
         given(self)
         self._check_tls()
+        if self.gevent and (self.poller == "poll" or sys.platform != "linux"):
+            raise ConfigError("gevent: its hub watches epoll, which Linux has; and poller is not to be poll")
+        if self.gevent and self.leak_report:
+            raise ConfigError("leak_report: not with gevent, whose greenlets are many in one thread")
         self._check_reload()
         if self.leak_report and "t" in sys.abiflags:
             raise ConfigError(
@@ -724,6 +740,13 @@ class Settings:
                 f"leak_report: not with Python {major}.{minor}.{micro}, where no frame may be looked at "
                 "while memory is allocated; run the server with Python 3.11.1 to 3.12 to find a leak"
             )
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests a worker runs at a time."""
+        if not self.gevent:
+            return self.threads
+        return min(self.worker_connections or GREENLETS, GREENLETS_MOST)
 
     @property
     def has_tls(self) -> bool:

@@ -13,7 +13,7 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastwsgi import child, compression, hooks, mounts, resources, upgrade
+from fastwsgi import child, compression, greening, hooks, mounts, resources, upgrade
 from fastwsgi._accesslog import LogFormat
 from fastwsgi._stats import Board, Row
 from fastwsgi.capture import Output
@@ -94,7 +94,7 @@ class Generation:
         self.pressure = Pressure.of(work.settings.memory_pressure)
         self._lines = lines
         self.is_readable = True  # the board, and not one of another version of the server
-        self.memory = memory or new_memory(workers, work.settings.threads)
+        self.memory = memory or new_memory(workers, work.settings.concurrency)
         try:
             self.board = open_board(self.memory)
         except ValueError:
@@ -136,6 +136,8 @@ class Generation:
             compression.makers(settings.compress)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        if settings.gevent:
+            greening.require()
         identity = Identity.find(settings.user, settings.group)
         workers, why = resources.count_workers(settings.workers, resources.find_cpus())
         place = place_of(settings, origin)

@@ -165,7 +165,9 @@ FOREIGN = {
     "tmp_upload_dir": foreign("set TMPDIR in the environment"),
     "uwsgi_allow_ips": foreign("nothing but HTTP is served", "--uwsgi-allow-from"),
     "websocket_max_message_size": foreign(NO_ASGI, "--websocket-max-message-size"),
-    "worker_class": foreign("workers have threads: see --threads", "-k", "--worker-class", idle=("gthread",)),
+    "worker_class": foreign(
+        "workers have threads: see --threads and --gevent", "-k", "--worker-class", idle=("gthread",)
+    ),
     "worker_tmp_dir": foreign("signs of life are in shared memory", "--worker-tmp-dir"),
 }
 
@@ -185,6 +187,15 @@ class Flag(NamedTuple):
 
 FLAGS = {
     flag: Flag(name, row.value is None, row.value) for name, row in FOREIGN.items() for flag in row.flags
+}
+
+# What workers are called elsewhere; of gunicorn's three with gevent, two have its own server in them.
+CLASSES = {
+    "SyncWorker": "sync",
+    "ThreadWorker": "gthread",
+    **dict.fromkeys(
+        ("GeventWorker", "GeventPyWSGIWorker", "PyWSGIWorker", "gevent_wsgi", "gevent_pywsgi"), "gevent"
+    ),
 }
 
 # What tells the scheme; the last is not read, but stands in gunicorn's default.
@@ -286,6 +297,9 @@ def leave(translation: Translation, name: str, value: object, label: str, origin
         if value == "sync":
             # Such an application may count on it. gunicorn itself takes threads where they are asked for.
             translation.fallbacks["threads"] = Setting(1, origin)
+        elif value == "gevent":
+            translation.settings["gevent"] = Setting(True, origin)
+            return
     elif name == "control_socket_disable" and value:
         translation.settings["control_socket"] = Setting("none", origin)
     if value in row.idle:
@@ -299,12 +313,12 @@ def leave(translation: Translation, name: str, value: object, label: str, origin
 
 
 def class_name(value: object) -> str:
-    """gevent, for "gevent", "gunicorn.workers.ggevent.GeventWorker" or the class."""
+    """gevent, for "gevent", "gunicorn.workers.ggevent.GeventWorker", the class, or one of its relatives."""
     text = value if isinstance(value, str) else str(getattr(value, "__name__", value))
     if text == "fastwsgi.contrib.gunicorn.Worker":
         return "gthread"
     name = text.rpartition(".")[2]
-    return {"SyncWorker": "sync", "ThreadWorker": "gthread"}.get(name, name)
+    return CLASSES.get(name, name)
 
 
 def unread_schemes(value: object, origin: str) -> list[str]:
@@ -343,7 +357,7 @@ class Config:
         self.workers = workers
         self.preload_app = settings.preload != "off"
         self.env = dict(one.split("=", 1) for one in settings.env)
-        self.worker_class_str = "gthread"
+        self.worker_class_str = "gevent" if settings.gevent else "gthread"
         self.is_ssl = settings.has_tls
 
     def __getattr__(self, name: str) -> Any:

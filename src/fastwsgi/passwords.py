@@ -4,6 +4,7 @@ A line is user:hash, as htpasswd has it. What is slow by intent happens without 
 credentials that were right are known again for a while, by a digest that nobody else can make.
 """
 
+import _thread
 import base64
 import binascii
 import getpass
@@ -17,7 +18,6 @@ import stat
 import sys
 import tempfile
 import time
-from _thread import allocate_lock  # as it is before an application lets gevent patch it
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from typing import Final
 
 from fastwsgi._rates import Rate, Rates
 from fastwsgi.errors import ConfigError
+from fastwsgi.greening import original
 from fastwsgi.logs import LOG
 
 USAGE = "passwd FILE USER"
@@ -64,6 +65,8 @@ WEAK = {
 BETTER = "make another one by `fastwsgi passwd` or `htpasswd -B`"
 
 Verify = Callable[[bytes], bool]
+
+allocate_lock = original(_thread, "allocate_lock")
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,10 +89,13 @@ def gather(
     if application is not None:
         strong[APP] = Value(application, "run()")
     weak: Layer = {}
+    meant: Layer = {}  # by flags of gunicorn
     for arguments in (theirs, ours, line):
         translation = gunicorn.translate(arguments.foreign, arguments.source, arguments.flags)
         weak |= layer_of(translation.fallbacks)
+        meant |= layer_of(translation.settings)
         notices += about(arguments.source or "the command line", translation.remarks)
+    strong = meant | strong
 
     hooks = NO_HOOKS
     file = text_in(strong, "config")
@@ -132,8 +135,13 @@ def gather(
                 if not any(map(mounts.action_of, routes.values())):
                     raise
                 layer[APP] = Value(mounts.NO_APPLICATION, "routes")
+    settings = merge({name: value for name, (value, _) in layer.items() if name != APP})
+    if settings.gevent and "threads" in layer:
+        notices.append(
+            "threads is ignored: with gevent there is one, and --worker-connections says how many greenlets"
+        )
     return Configuration(
-        merge({name: value for name, (value, _) in layer.items() if name != APP}),
+        settings,
         {name: layer[name].origin if name in layer else "default" for name in (APP, *OPTIONS)},
         text_in(layer, APP),
         found,

@@ -56,6 +56,7 @@ from fastwsgi.worker import (
     open_pid_file,
     plural,
     prepare,
+    runners,
     summary,
     warn_of_lost_messages,
 )
@@ -893,7 +894,7 @@ class Supervisor:
             generation.work.title,
             plural(self._wanted, "worker"),
             f" ({why})" if why else "",
-            plural(generation.settings.threads, "thread"),
+            runners(generation.settings),
         )
         for listener in self._listeners:
             LOG.info("Listening at %s", listener.url)

@@ -40,6 +40,9 @@ CIPHERS = ":".join(
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 REQUIREMENTS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
+# What ssl.SSLContext, or gevent's in its place, is a subclass of.
+IN_C: Any = ssl.SSLContext.__mro__[-2]
+
 # X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which the ssl module has no name for.
 NO_CHECK_TIME = 0x200000
 
@@ -229,7 +232,8 @@ class Tls:
         """
         context.options |= ssl.OP_NO_RENEGOTIATION  # of the hook, too
         self._former: Any = context.sni_callback
-        context.sni_callback = self._choose
+        # Where gevent has patched ssl, its setter is for contexts of sockets.
+        IN_C.sni_callback.__set__(context, self._choose)
         self.context = context
 
     def _take(self, material: Material) -> ssl.SSLContext:

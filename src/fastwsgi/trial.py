@@ -162,7 +162,7 @@ def look(scene: Scene, answer: int, stacks: int) -> NoReturn:
 
 def found_in(scene: Scene) -> dict[str, Any]:
     """Import, and look at what is there."""
-    from fastwsgi import loader, logs, worker  # noqa: F401 - a worker has it in its memory, too
+    from fastwsgi import greening, loader, logs, worker  # noqa: F401 - a worker has it in its memory, too
 
     settings, shown = scene.settings, shown_name(scene.application)
     findings: list[Finding] = []
@@ -171,6 +171,8 @@ def found_in(scene: Scene) -> dict[str, Any]:
         loader.prepare_environ(settings.env)
         loader.prepare_path(settings.chdir, settings.pythonpath)
         logs.configure(settings)
+        if settings.gevent:
+            greening.patch()
         before = time.monotonic()
         with guard:
             applications = loader.load_all(scene.application, mounts.targets(settings))

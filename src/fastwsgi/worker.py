@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
-from fastwsgi import loader, logs, mounts, process, systemd
+from fastwsgi import greening, loader, logs, mounts, process, systemd
 from fastwsgi._crew import Crew, start_new_thread
 from fastwsgi._stats import row_state_t
 from fastwsgi.capture import is_captured
@@ -207,6 +207,10 @@ class Worker:
 
         Raises ConfigError if the access log cannot be opened or has a wrong format, and AppLoadError.
         """
+        if settings.gevent:
+            greening.check_patched()
+        elif remark := greening.remark():
+            LOG.warning(remark)
         if mounted is None:
             mounted = loader.load_all("", mounts.targets(settings))[1:]
         self._guards = Guards(mounts.plan(settings, app is not None).routes) if guards is None else guards
@@ -228,7 +232,7 @@ class Worker:
         try:
             row, kick_fd = (post.row, post.kick_fd) if post is not None else (None, -1)
             log = self._access_log
-            self._crew = Crew(
+            self._crew = crew_class(settings)(
                 app,
                 listeners,
                 settings,
@@ -410,6 +414,11 @@ class Worker:
     def lost_threads(self) -> int:
         """After `run`: the threads that did not come back from the application in time."""
         return self._crew.lost_threads
+
+    @property
+    def noun(self) -> str:
+        """What runs a request."""
+        return "greenlet" if self._settings.gevent else "thread"
 
     @property
     def is_exhausted(self) -> bool:
@@ -624,6 +633,20 @@ def make_server(host: str, port: int, app: "WSGIApplication | None", **options: 
     return Server(app, merge(options, {"bind": bind}))
 
 
+def crew_class(settings: Settings) -> type[Crew]:
+    """What runs the requests of a worker."""
+    if not settings.gevent:
+        return Crew
+    from fastwsgi._greenlets import Greenlets  # nobody else needs it
+
+    return Greenlets
+
+
+def runners(settings: Settings) -> str:
+    """What runs the requests of a worker, in words."""
+    return plural(settings.concurrency, "greenlet" if settings.gevent else "thread")
+
+
 def grace_of(settings: Settings, most: float | None = None) -> float:
     """What requests in progress have when a worker ends; `most`: because of Ctrl-C."""
     grace = settings.graceful_timeout if most is None else most
@@ -633,7 +656,7 @@ def grace_of(settings: Settings, most: float | None = None) -> float:
 def leave_if_lost(worker: Worker) -> None:
     """End the process here if threads are left in the application: they would hold it."""
     if worker.lost_threads:
-        LOG.warning("%s did not come back from the application", plural(worker.lost_threads, "thread"))
+        LOG.warning("%s did not come back from the application", plural(worker.lost_threads, worker.noun))
     if worker.lost_threads or worker.is_exhausted:
         leave(THREADS_LOST if worker.is_exhausted else 0)
 

@@ -316,12 +316,12 @@ static inline size_t platform_piece(const char *data, size_t size, int is_datagr
 
 /* What fd takes of data, which is lines: 0 when all is written, or an errno (EINTR: see to the signal first; ETIMEDOUT:
    nobody has read for a while, or it takes long). *written counts what went out. */
-static inline int platform_write_some(int fd, const char *data, size_t size, size_t *written) {
+static inline int platform_write_some(int fd, const char *data, size_t size, size_t *written, int wait_ms) {
     struct stat status;
     int known = fstat(fd, &status) == 0;
     int is_file = known && S_ISREG(status.st_mode), is_socket = known && S_ISSOCK(status.st_mode), type = 0;
     socklen_t room = sizeof type;
-    int64_t until = platform_now_ns() + 200 * 1000000;
+    int64_t until = platform_now_ns() + 2 * wait_ms * (int64_t)1000000;
     if (is_socket) getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &room);
     *written = 0;
     while (*written < size) {
@@ -329,9 +329,9 @@ static inline int platform_write_some(int fd, const char *data, size_t size, siz
         ssize_t n;
         if (!is_file) {
             struct pollfd one = {fd, POLLOUT, 0};
-            int ready = poll(&one, 1, 100);
+            int ready = poll(&one, 1, wait_ms);
             if (ready < 0) return errno;
-            if (ready == 0 || platform_now_ns() > until) return ETIMEDOUT;
+            if (ready == 0 || (wait_ms && platform_now_ns() > until)) return ETIMEDOUT;
             piece = platform_piece(data + *written, piece, type == SOCK_DGRAM);
         }
         if (is_socket) {

@@ -76,6 +76,16 @@ static inline int poller_wait(poller_t *poller, event_t *events, int most, int t
 /* End the wait of the leader, or its next one; any thread. */
 static inline void poller_wake(poller_t *poller) { wake_write(&poller->wake); }
 
+/* A descriptor that is readable while there are events; -1: there is none. */
+static inline int poller_descriptor(const poller_t *poller) {
+#if defined(__linux__)
+    return poller->epoll;
+#else
+    (void)poller;
+    return -1;
+#endif
+}
+
 static inline void poller_close(poller_t *poller) {
 #if defined(__linux__)
     if (poller->epoll >= 0) close(poller->epoll);

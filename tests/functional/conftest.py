@@ -8,10 +8,11 @@ import threading
 
 import pytest
 
-from fastwsgi import Settings
-from fastwsgi._crew import Crew
+from conftest import GREENLETS
+from fastwsgi import Settings, config
 from fastwsgi._stats import Board
 from fastwsgi.listener import Listener
+from fastwsgi.worker import crew_class
 from support import PATIENCE, Client, Gate
 
 
@@ -23,12 +24,15 @@ class Crewed:
             name: options.pop(name) for name in ("beat", "watched_fd", "max_requests") if name in options
         }
         settings = Settings(**options)
-        self.board = Board(mmap.mmap(-1, Board.size(2, settings.threads)), 2, settings.threads)
+        threads = settings.concurrency
+        self.board = Board(mmap.mmap(-1, Board.size(2, threads)), 2, threads)
         self.row = self.board.row(0)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         listeners = [Listener(self.listener, "here")]
-        self.crew = Crew(application, listeners, settings, logging.getLogger("fastwsgi"), row=self.row)
+        self.crew = crew_class(settings)(
+            application, listeners, settings, logging.getLogger("fastwsgi"), row=self.row
+        )
         for name, value in self.attributes.items():
             setattr(self.crew, name, value)
         self.returns = 0
@@ -63,7 +67,9 @@ def crewed(serve, request):
     made = []
 
     def make(application, **options):
-        made.append(Crewed(application, poller=poller, threads=threads, **options))
+        options = {"poller": poller, "threads": threads, "gevent": GREENLETS, **options}
+        config.GREENLETS = options["threads"] if GREENLETS else config.GREENLETS
+        made.append(Crewed(application, **options))
         made[-1].row.pid = os.getpid()
         return made[-1]
 

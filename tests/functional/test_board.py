@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import with_threads
+from conftest import of_threads, with_threads
 from fastwsgi import Settings
 from fastwsgi._crew import Crew
 from fastwsgi._stats import Board, wants_t
@@ -140,6 +140,7 @@ def test_taken_away(crewed):
         wait_until(lambda: crew.row.running() == [], "the thread has come back")
 
 
+@of_threads
 @with_threads(4)
 def test_waiting_for_the_gil(crewed):
     """Another process sees what this one cannot show itself: that its threads wait for the GIL."""
@@ -190,6 +191,7 @@ def test_waiting_for_the_gil(crewed):
     assert "'waiting for the GIL', 'GET /waits'" in seen
 
 
+@of_threads
 def test_readers_never_see_a_mixture(crewed):
     """Lines and ids that belong together, of exchanges that take turns as fast as they can."""
     crew = crewed(text(), keep_alive_requests=1 << 30)

@@ -9,6 +9,7 @@ import weakref
 import pytest
 
 import fastwsgi
+from conftest import of_threads
 from support import PATIENCE, TEXT, Client, Incomplete, request, text, wait_until
 
 
@@ -129,6 +130,7 @@ def test_close_that_raises_leaves_a_complete_answer_complete(serve):
         assert len(client.ask(version="1.0").content) == 2_000_000
 
 
+@of_threads
 def test_an_application_that_keeps_start_response_is_freed():
     class Application:
         def __call__(self, environ, start_response):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import of_threads
 from support import TEXT, request, text, wait_until
 
 CONTENT = random.Random(1).randbytes(300_000)
@@ -167,6 +168,7 @@ def test_bytesio_at_an_offset(serve):
     assert serve(wrapping(make), validate=False).ask().content == CONTENT[1000:]
 
 
+@of_threads
 @both_ways
 def test_a_pipe(serve, validate):
     def make():

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import fastwsgi
-from conftest import with_threads
+from conftest import of_threads, with_threads
 from support import TEXT, Body, Client, Gate, Incomplete, request, text, wait_until
 
 FOREVER = 60
@@ -233,6 +233,7 @@ def test_slow_requests_are_logged_with_their_stack(serve):
 
 # It may be raised in what the garbage collector calls back, where Python drops it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@of_threads
 @with_threads(4)
 def test_at_the_very_moment(serve):
     """Exchanges that last about as long as they may: 200 or 503, and the exception only in those."""

@@ -140,7 +140,7 @@ def test_threads_that_gevent_has_patched_are_said(start, tmp_path, patched):
     server = start("patching:hello")
     assert server.ask().text == "hello"
     server.stop()
-    assert server.stderr.count("gevent") == patched
+    assert server.stderr.count("has patched threading with gevent") == patched
 
 
 # What it cannot do: an exit code and one line.

@@ -158,7 +158,10 @@ def test_settings_that_are_ours(tmp_path):
     [
         ({"ssl_version": "TLSv1_2"}, "ssl_version = 'TLSv1_2' (see --tls-protocol-min)"),
         ({"tmp_upload_dir": "/spool"}, "tmp_upload_dir = '/spool' (set TMPDIR in the environment)"),
-        ({"worker_class": "gevent"}, "worker_class = 'gevent' (workers have threads: see --threads)"),
+        (
+            {"worker_class": "tornado"},
+            "worker_class = 'tornado' (workers have threads: see --threads and --gevent)",
+        ),
         ({"sendfile": False}, "sendfile (files are always sent by sendfile)"),
         ({"limit_request_line": 0}, "limit_request_line = 0 (1m is the most)"),
         ({"print_config": True}, "print_config (give --print-config)"),
@@ -248,11 +251,11 @@ def test_reloading():
 
 
 def test_flags_of_gunicorn_alone(tmp_path):
-    words = "-k gevent --spew --worker-tmp-dir /dev/shm --no-sendfile -R --logger-class=x.Y app"
+    words = "-k tornado --spew --worker-tmp-dir /dev/shm --no-sendfile -R --logger-class=x.Y app"
     arguments = parse(words.split())
     assert arguments.application == "app"
     assert arguments.foreign == {
-        "worker_class": "gevent",
+        "worker_class": "tornado",
         "spew": True,
         "worker_tmp_dir": "/dev/shm",
         "sendfile": False,
@@ -262,7 +265,7 @@ def test_flags_of_gunicorn_alone(tmp_path):
     [notice] = gather(words.split(), {}, str(tmp_path)).notices
     assert notice == (
         "the command line has what fastwsgi cannot honour: "
-        "-k = 'gevent' (workers have threads: see --threads); "
+        "-k = 'tornado' (workers have threads: see --threads and --gevent); "
         "--spew (a debugger does that); "
         "--worker-tmp-dir = '/dev/shm' (signs of life are in shared memory); "
         "--no-sendfile (files are always sent by sendfile); "
@@ -366,3 +369,18 @@ def test_the_settings_as_hooks_see_them():
     assert (config.bind, config.proc_name, config.worker_class_str) == (("127.0.0.1:8000",), None, "gthread")
     with pytest.raises(AttributeError, match="gunicorn has no setting 'other'"):
         _ = config.other
+
+
+@pytest.mark.parametrize("words", ["-k gevent", "--worker-class gunicorn.workers.ggevent.GeventWorker"])
+def test_greenlets(tmp_path, words):
+    found = gather([*words.split(), "--worker-connections", "50", "app"], {}, str(tmp_path))
+    assert found.settings.gevent
+    assert found.settings.concurrency == 50
+    assert not found.notices
+
+
+def test_threads_beside_greenlets_are_ignored_with_one_line(tmp_path):
+    found = gather(["-k", "gevent", "--threads", "8", "app"], {}, str(tmp_path))
+    assert found.settings.concurrency == 1000
+    [notice] = found.notices
+    assert notice.startswith("threads is ignored")
