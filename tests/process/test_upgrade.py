@@ -88,6 +88,7 @@ def test_a_configuration_that_cannot_be_read_then(configured, site, tmp_path):
     """It was changed once more, after the trial start."""
     server = configured.start()
     server.wait_started()
+    server.wait_said("workers serve")  # a child that imports would be taken for the trial start
     before = workers_of(server)
     # The trial start is the one that imports the application outside of a worker.
     site.write(
