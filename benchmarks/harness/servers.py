@@ -160,9 +160,9 @@ def _fastwsgi_edge(start: Start) -> Commands:
     for route in EDGE_ROUTES:
         options += ["--route", route]
     command = [*command[:-1], *options, command[-1]]
-    # The same address, and plain: TLS is there for others.
+    # The same address, and plain: TLS is there for others, at an address of its own.
     at = command.index("--bind") + 1
-    command[at] = f"http://{command[at]}"
+    command[at : at + 1] = [f"http://{command[at]}", "--bind", "127.0.0.1:0"]
     return [command]
 
 
