@@ -164,8 +164,8 @@ cdef void see(slot_t* slot, uint64_t number, int64_t now_ms) noexcept nogil:
     cdef uint64_t blocks = word_load_relaxed(&slot.blocks)
     cdef int64_t began_ms
     if number != slot.watched_number:
-        # Its thread may still wait for the GIL.
-        began_ms = <int64_t>word_load_relaxed(&slot.shown.began_ns) // 1000000
+        # Its thread may still wait for the GIL. Rounded up, as now_ms is rounded down: nothing ends before its time.
+        began_ms = (<int64_t>word_load_relaxed(&slot.shown.began_ns) + 999999) // 1000000
         slot.watched_number = number
         slot.watched_since_ms = slot.progress_ms = began_ms if began_ms else now_ms
     elif blocks != slot.watched_blocks or word_load(&slot.waits):

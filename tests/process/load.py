@@ -89,6 +89,7 @@ class LoadClient(threading.Thread):
         self.habit = getattr(self, habit)
         self.client = None
         self.answers = 0  # on this connection
+        self.asked = 0  # how often it has ended asking, with answers or without
         self.is_sent_away = False
 
     def run(self):
@@ -145,6 +146,7 @@ class LoadClient(threading.Thread):
             except (AssertionError, OSError) as error:
                 self.lose(waiting, error)
                 waiting.clear()
+        self.asked += 1
 
     def connect(self):
         """A connection that is open as far as can be known; none if the server has ended listening."""
@@ -354,6 +356,11 @@ class Load:
         """Wait for so many more answers."""
         wanted = self.report.requests + count
         self.wait(lambda: self.report.requests >= wanted, f"{count} answers")
+
+    def wait_everybody(self):
+        """Wait until no client has anything to do with what was before: not a request, nor its connection."""
+        wanted = [(client, client.asked + 2) for client in self.clients]
+        self.wait(lambda: all(client.asked >= count for client, count in wanted), "everybody")
 
     def wait_workers(self, *pids):
         """Wait until each of these has answered from now on."""

@@ -180,7 +180,7 @@ def test_workers_of_another_layout_stop_with_the_server(configured, taken):
         running.may_fail = True
         os.kill(min(before), signal.SIGKILL)
         wait_for_workers(server, 2, without=[min(before)])
-        running.wait_answers()
+        running.wait_everybody()
         lost = len(running.report.failures)
         running.listening_ends()
         server.terminate()
