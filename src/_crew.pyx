@@ -11,7 +11,6 @@ import os
 import resource
 import sys
 import threading
-import traceback
 from contextlib import suppress
 
 from libc.errno cimport EINTR, ETIMEDOUT, errno
@@ -71,6 +70,7 @@ from fastwsgi._stats cimport (
 from fastwsgi._tls cimport Tls, tls_free, tls_step, tls_t
 from fastwsgi._trust cimport trust_set
 from fastwsgi import mounts
+from fastwsgi._stacks import stack_text, stacks
 from fastwsgi.errors import RequestTimeout
 from fastwsgi.greening import original
 from fastwsgi.logs import wants_colours
@@ -1006,14 +1006,6 @@ cdef int open_most() except -1:
 cdef bytes CUT = b"  ...\n"
 
 
-cdef str stack_text(object frame):
-    """Where a thread is, outermost frame first."""
-    try:
-        return "".join(traceback.format_stack(frame))
-    except Exception as error:      # of a loader of the application, asked for a source line
-        return f"  the stack cannot be shown: {error!r}\n"
-
-
 cdef str why_not_written(int error):
     return "nobody reads it fast enough" if error in (0, EINTR, ETIMEDOUT) else os.strerror(error)
 
@@ -1502,14 +1494,14 @@ cdef class Crew:
         cdef int64_t began_ns, now_ns = platform_now_ns()
         cdef int i
         word_store(&self.crew.overdue.samples, 0)
-        frames = self.frames()
+        found = self.stacks()
         for i in range(1, slots_end(&self.crew.overdue)):
             slot = &self.crew.slots[i]
             number = word_load(&slot.shown.number)
             began_ns = <int64_t>word_load_relaxed(&slot.shown.began_ns)
-            frame = frames.get(i)
-            if number and began_ns and frame is not None and now_ns - began_ns >= self.crew.overdue.sample_ms * 1000000:
-                text = stack_text(frame).encode("utf-8", "backslashreplace")
+            stack = found.get(i)
+            if number and began_ns and stack is not None and now_ns - began_ns >= self.crew.overdue.sample_ms * 1000000:
+                text = stack_text(stack).encode("utf-8", "backslashreplace")
                 if len(text) > STACK_SHOWN:
                     # The innermost frames say most.
                     text = CUT + text[text.find(b"\n", len(text) - STACK_SHOWN + len(CUT)) + 1:]
@@ -1519,18 +1511,20 @@ cdef class Crew:
         # Of the time, a fiftieth at most.
         word_store_relaxed(&self.crew.overdue.pause_ms, <uint64_t>((platform_now_ns() - now_ns) // 20000))
 
-    cdef dict frames(self):
-        """Where threads are, by slot."""
-        frames = sys._current_frames()
-        return {index: frames.get(ident) for index, ident in self.thread_ids.items()}
+    cdef dict stacks(self):
+        """Where threads are, by slot, as stacks() has it."""
+        found = stacks()
+        # A copy: without a GIL a thread may end meanwhile.
+        return {index: found.get(ident) for index, ident in self.thread_ids.copy().items()}
 
     cdef int interrupt(self, int index, uint64_t number) except -1:
         """Raise RequestTimeout in what runs in a slot, if that is still the application."""
         cdef slot_t* slot = &self.crew.slots[index]
-        # With the GIL, so what is in the application now stays there until it sees the exception.
-        if word_load(&slot.in_application) == number:
+        # What is in the application now stays there until it finds its number again: an exchange after it cannot be hit.
+        if word_replace(&slot.in_application, number, number + 1):
             slot.is_raised = True
-            PyThreadState_SetAsyncExc(self.thread_ids[index], RequestTimeout)
+            PyThreadState_SetAsyncExc(<unsigned long>word_load_relaxed(&slot.shown.ident), RequestTimeout)
+            word_store(&slot.in_application, number)
         return 0
 
     cdef int _tell_of_lines(self, int error, bint is_fresh, uint64_t lost, list records) except -1:
@@ -1585,10 +1579,10 @@ cdef class Crew:
 
     def _stack(self, int index, bint is_running):
         """Where a thread is, in words."""
-        frame = self.frames().get(index) if is_running else None
-        if frame is None:
+        stack = self.stacks().get(index) if is_running else None
+        if stack is None:
             return "at its end"
-        return f"in {self.context.noun} fastwsgi-{index} at\n{stack_text(frame)}".rstrip()
+        return f"in {self.context.noun} fastwsgi-{index} at\n{stack_text(stack)}".rstrip()
 
     def _replace_lost(self, list records):
         """Start a thread for each that was given up, as long as there are not too many of these."""

@@ -18,7 +18,7 @@ from libc.math cimport ceil
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memset
-from posix.unistd cimport close
+from posix.unistd cimport close, usleep
 
 from fastwsgi._accesslog cimport accesslog_values
 from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_t
@@ -38,7 +38,7 @@ from fastwsgi._parser cimport METHOD_HEAD, parser_t
 from fastwsgi._platform cimport (
     dup_cloexec, line_load, platform_now_ns, platform_wall_seconds, pthread_cond_wait,
     pthread_mutex_lock, pthread_mutex_unlock, word_add, word_count, word_load,
-    word_load_relaxed, word_store_relaxed,
+    word_load_relaxed, word_replace, word_store_relaxed,
 )
 from fastwsgi._refusals cimport (
     REFUSAL_APPLICATION_ERROR, REFUSAL_GUESSING, REFUSAL_VERIFYING, REFUSAL_WRONG_CREDENTIALS, refusal_info,
@@ -74,6 +74,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     SEAL_PIECE = 128 * 1024     # of a large block, at a time
+    INTERRUPTED_US = 10         # between two looks whether an exception has been raised in us
 
 cdef tuple BUFFERED = (io.BufferedReader, io.BufferedRandom)
 
@@ -85,9 +86,11 @@ cdef class Context:
         self.dropped_names = set()
         self.noun = "thread"
 
-    cdef int warn_dropped(self, object name) except -1:
+    cdef int warn_dropped(self, list names) except -1:
         """Say once that a field of the application is left out: an application that sends it does so every time."""
-        if name.lower() not in self.dropped_names:
+        for name in names:
+            if name.lower() in ("connection", "content-length") or name.lower() in self.dropped_names:
+                continue
             self.dropped_names.add(name.lower())
             self.log.warning("the application sends %s, a hop-by-hop field: it is left out, "
                              "because such fields are the server's (PEP 3333)", name)
@@ -107,6 +110,19 @@ cdef inline int latin1(PyObject* text, str what, const char** data, Py_ssize_t* 
     data[0] = <const char*>PyUnicode_1BYTE_DATA(text)
     size[0] = PyUnicode_GET_LENGTH(text)
     return 0
+
+
+cdef list field_left_out(int result, tuple item, list left_out):
+    """A field is not sent: because it must not be, or because it cannot be. Nothing of the application runs here."""
+    name, value = item
+    if result == RESPONSE_TAKEN:
+        return left_out
+    if result < 0:
+        head_failed(result, f"the value of {name}", name if result == RESPONSE_BAD_NAME else value)
+    if left_out is None:
+        left_out = []
+    left_out.append(name)
+    return left_out
 
 
 cdef int head_failed(int result, str what, object text) except -1:
@@ -249,8 +265,23 @@ cdef class Exchange:
             raise AssertionError("start_response was called a second time without exc_info")
         self.is_started = self.is_judged = False
         self.coder = None
-        self.set_head(status, headers)
+        left_out = self.set_head(status, headers)
         self.is_started = True
+        # A log may let others run: the exchange can be over when it comes back.
+        if left_out is not None:
+            self.context.warn_dropped(left_out)
+        return 0
+
+    cdef Coder current_coder(self):
+        """A reference of its own: start_response, in another thread, may let go of it at this moment."""
+        cdef Coder coder
+        with cython.critical_section(self):
+            coder = self.coder
+        return coder
+
+    cdef int let_go_of_coder(self) except -1:
+        with cython.critical_section(self):
+            self.coder = None
         return 0
 
     def is_set(self):
@@ -298,7 +329,7 @@ cdef class Exchange:
             if is_ours:
                 return slot
             # The leader sends from it at this moment, perhaps from a slow disk; or another thread of the application.
-            if self.context.greenlets is not None:
+            if self.is_green:
                 self.context.greenlets.rest()
                 continue
             with nogil:
@@ -320,8 +351,8 @@ cdef class Exchange:
                 with nogil:
                     slot_make_up(self.loop, slot)
 
-    cdef int set_head(self, object status, object headers) except -1:
-        """Check status and fields and write their lines (nothing is sent yet)."""
+    cdef list set_head(self, object status, object headers):
+        """Check status and fields and write their lines (nothing is sent yet); returns as set_fields."""
         cdef slot_t* slot = self.slot
         cdef const char* value = NULL
         cdef Py_ssize_t value_size = 0
@@ -332,39 +363,31 @@ cdef class Exchange:
             head_failed(result, "the status", status)
         return self.set_fields(&slot.head, headers)
 
-    cdef int set_fields(self, head_t* head, object headers) except -1:
-        """Check fields and write their lines."""
+    cdef list set_fields(self, head_t* head, object headers):
+        """Check fields and write their lines; returns the names of those that are left out, or None."""
         cdef const char* name = NULL
         cdef const char* value = NULL
         cdef Py_ssize_t name_size = 0, value_size = 0
         cdef Py_ssize_t i = 0
         cdef PyObject* item
+        cdef list left_out = None
         cdef int result
         if not isinstance(headers, (list, tuple)):
             raise TypeError(f"the fields must be a list of tuples, not {type(headers).__name__}")
-        # Borrowed items: nothing in this loop runs code of the application, but for what raises.
-        while i < PySequence_Fast_GET_SIZE(headers):
-            item = PySequence_Fast_GET_ITEM(headers, i)
-            i += 1
-            if not PyTuple_Check(item) or PyTuple_GET_SIZE(item) != 2:
-                raise TypeError(f"a field must be a tuple of name and value, not {<object>item!r}")
-            latin1(PyTuple_GET_ITEM(item, 0), "a field name", &name, &name_size)
-            latin1(PyTuple_GET_ITEM(item, 1), "a field value", &value, &value_size)
-            result = head_field(head, name, <size_t>name_size, value, <size_t>value_size)
-            if result != RESPONSE_OK:
-                self.field_left_out(result, <tuple><object>item)
-        return 0
-
-    cdef int field_left_out(self, int result, tuple item) except -1:
-        """A field is not sent: because it must not be, or because it cannot be."""
-        name, value = item
-        if result == RESPONSE_TAKEN:
-            return 0
-        if result < 0:
-            head_failed(result, f"the value of {name}", name if result == RESPONSE_BAD_NAME else value)
-        elif name.lower() not in ("connection", "content-length"):
-            self.context.warn_dropped(name)
-        return 0
+        # Borrowed items: nothing in this loop runs code of the application, but for what raises; and no other thread
+        # of it can change the list meanwhile.
+        with cython.critical_section(headers):
+            while i < PySequence_Fast_GET_SIZE(headers):
+                item = PySequence_Fast_GET_ITEM(headers, i)
+                i += 1
+                if not PyTuple_Check(item) or PyTuple_GET_SIZE(item) != 2:
+                    raise TypeError(f"a field must be a tuple of name and value, not {<object>item!r}")
+                latin1(PyTuple_GET_ITEM(item, 0), "a field name", &name, &name_size)
+                latin1(PyTuple_GET_ITEM(item, 1), "a field value", &value, &value_size)
+                result = head_field(head, name, <size_t>name_size, value, <size_t>value_size)
+                if result != RESPONSE_OK:
+                    left_out = field_left_out(result, <tuple><object>item, left_out)
+        return left_out
 
     cdef int commit_head(self, slot_t* slot, connection_t* connection, bint size_is_known, uint64_t size) except -1:
         """Decide the framing and put the head into the slot; with the slot held."""
@@ -405,36 +428,45 @@ cdef class Exchange:
 
     cdef int judge(self, bint size_is_known, uint64_t size) except -1:
         """Decide whether the content leaves in a coding, before the head does; size is that of the content."""
-        cdef slot_t* slot = self.slot
+        cdef slot_t* slot
         cdef connection_t* connection
+        cdef Coder coder
         cdef int coding
-        if slot == NULL or not self.is_started:
-            return 0
-        if slot.head.has_content_length:
-            size_is_known = True
-            size = slot.head.content_length
-        if slot.head.hands or (size_is_known and size < self.encodings.least) or not self.encodings.can_code(&slot.head):
-            self.is_judged = True
-            return 0
+        cdef bint is_counted
+        with cython.critical_section(self):
+            slot = self.slot
+            if slot == NULL or not self.is_started:
+                return 0
+            is_counted = slot.head.has_content_length
+            if is_counted:
+                size_is_known = True
+                size = slot.head.content_length
+            if slot.head.hands or (size_is_known and size < self.encodings.least) or not self.encodings.can_code(
+                    &slot.head):
+                self.is_judged = True
+                return 0
         self.claim()
         try:
             connection = slot.connection
             coding = self.encodings.choose(&connection.request.parser,
                                            connection.request.buffer.data + connection.request.start)
             # With the slot held, as an application may write from several threads.
-            if not self.is_judged and (coding == CODING_NONE or self.is_head_request):
-                self.is_judged = True
-                if head_encode(&slot.head, coding) < 0:
-                    raise MemoryError
+            with cython.critical_section(self):
+                if not self.is_judged and (coding == CODING_NONE or self.is_head_request):
+                    self.is_judged = True
+                    if head_encode(&slot.head, coding) < 0:
+                        raise MemoryError
         finally:
             self.release()
         if not self.is_judged:
             with self.encodings.lock:
                 if not self.is_judged:
-                    self.coder = self.encodings.coder(coding, size_is_known, size)
-                    self.coder.is_counted = slot.head.has_content_length
-                    self.coder.left = size
-                    self.is_judged = True
+                    coder = self.encodings.coder(coding, size_is_known, size)
+                    coder.is_counted = is_counted
+                    coder.left = size
+                    with cython.critical_section(self):
+                        self.coder = coder
+                        self.is_judged = True
         return 0
 
     cdef int hand_over(self, slot_t* slot, request_t* request) except -1:
@@ -469,16 +501,17 @@ cdef class Exchange:
 
     cdef int add(self, bytes block, bint is_whole) except -1:
         """Send a block that is not empty; is_whole: it is all the content there will be."""
+        cdef Coder coder
         if self.encodings is not None:
             if not self.is_judged:
                 self.judge(is_whole, <uint64_t>PyBytes_GET_SIZE(block))
-            if self.coder is not None:
-                return self.add_coded(block, is_whole)
+            coder = self.current_coder()
+            if coder is not None:
+                return self.add_coded(coder, block, is_whole)
         return self.put(block, is_whole)
 
-    cdef int add_coded(self, bytes block, bint is_whole) except -1:
+    cdef int add_coded(self, Coder coder, bytes block, bint is_whole) except -1:
         """The same for content that leaves in a coding. What it announced is counted here, in octets of its own."""
-        cdef Coder coder = self.coder
         cdef bytes coded
         with coder.lock:
             if coder.is_counted:
@@ -495,16 +528,15 @@ cdef class Exchange:
             coded = coder.whole(block) if is_whole else coder.block(block)
             if is_whole and len(coded) >= len(block):
                 # It was in one already, as a picture is, whatever its type says.
-                self.coder = None
+                self.let_go_of_coder()
                 self.head_coded(CODING_NONE)
                 return self.put(block, True)
             self.head_coded(coder.coding)
             coder.is_begun = True
             return self.put(coded, is_whole) if coded else 0
 
-    cdef int end_coded(self) except -1:
+    cdef int end_coded(self, Coder coder) except -1:
         """The iterable has ended: send what the coder has kept, and the end of its content if all of it was given."""
-        cdef Coder coder = self.coder
         cdef bytes coded
         with coder.lock:
             coded = coder.end()
@@ -517,7 +549,9 @@ cdef class Exchange:
     cdef int head_coded(self, int coding) except -1:
         """Let the head say what the content is in."""
         cdef slot_t* slot = self.claim()
-        cdef int result = head_encode(&slot.head, coding)
+        cdef int result
+        with cython.critical_section(self):
+            result = head_encode(&slot.head, coding)
         self.release()
         if result < 0:
             raise MemoryError
@@ -534,7 +568,8 @@ cdef class Exchange:
         cdef size_t start = slot.out.size       # with TLS, what is behind it is to be sealed
         try:
             if not slot.head_sent:
-                self.commit_head(slot, slot.connection, is_whole, size)
+                with cython.critical_section(self):     # against start_response, which does not hold the slot
+                    self.commit_head(slot, slot.connection, is_whole, size)
             if self.drops_content:
                 return seal(slot, start)
             if self.framing == FRAMING_LENGTH:
@@ -632,7 +667,7 @@ cdef class Exchange:
                     slot_attend(self.loop, slot)
                     return 0
             else:
-                if self.context.greenlets is None:
+                if not self.is_green:
                     with nogil:
                         outcome = offer_patiently(self.loop, slot, data, size, tail, tail_size, &taken)
                 else:
@@ -666,20 +701,23 @@ cdef class Exchange:
     cdef int finish(self) except -1:
         """The iterable has ended: end the content as its framing says."""
         cdef slot_t* slot
+        cdef Coder coder
         self.has_ended = True
         if self.is_finished:
             return 0
         if self.encodings is not None:
             if not self.is_judged:
                 self.judge(not self.is_head_request, 0)
-            if self.coder is not None:
-                self.end_coded()
+            coder = self.current_coder()
+            if coder is not None:
+                self.end_coded(coder)
         slot = self.claim()
         cdef size_t start = slot.out.size
         try:
             if not slot.head_sent:
                 # Something is left here where a coder was given less than was announced.
-                self.commit_head(slot, slot.connection, not self.left, 0)
+                with cython.critical_section(self):
+                    self.commit_head(slot, slot.connection, not self.left, 0)
             if self.left and not self.drops_content:
                 slot.connection.closes = True
             elif self.framing == FRAMING_CHUNKED and buffer_append(&slot.out, b"0\r\n\r\n", 5) < 0:
@@ -705,7 +743,9 @@ cdef class Exchange:
                     return 0
                 if head_hint(&head) < 0:
                     raise MemoryError
-                self.set_fields(&head, headers)
+                left_out = self.set_fields(&head, headers)
+                if left_out is not None:
+                    self.context.warn_dropped(left_out)
             with suppress(ConnectionError, RuntimeError):       # RuntimeError: in another thread it has ended just now
                 slot = self.claim()
                 try:
@@ -725,6 +765,7 @@ cdef class Exchange:
     cdef int send_file(self, object wrapper) except -1:
         """Send a real file by sendfile(2); 0 when this one has to be read instead, 1 when done."""
         cdef slot_t* slot = self.slot
+        cdef Coder coder
         cdef connection_t* connection
         cdef int fd, copy, outcome
         cdef int64_t offset, size, began_ns
@@ -737,8 +778,9 @@ cdef class Exchange:
         if self.encodings is not None:
             if not self.is_judged:
                 self.judge(True, <uint64_t>size)
-            if self.coder is not None:
-                self.coder.is_patient = True
+            coder = self.current_coder()
+            if coder is not None:
+                coder.is_patient = True
                 return 0
         # A copy of the descriptor, so that close() can run before the client has read everything.
         copy = dup_cloexec(fd)
@@ -756,7 +798,8 @@ cdef class Exchange:
                 if connection.outbox == NULL:
                     raise MemoryError
             waiting = slot.out.size
-            self.commit_head(slot, connection, True, <uint64_t>size)
+            with cython.critical_section(self):
+                self.commit_head(slot, connection, True, <uint64_t>size)
             seal(slot, waiting)
             length = min(<uint64_t>size, self.left)
             if self.drops_content or not length:
@@ -836,7 +879,7 @@ cdef class FileWrapper:
     cdef readonly object filelike
     cdef readonly object blksize
 
-    def __init__(self, filelike, blksize=8192):
+    def __cinit__(self, filelike, blksize=8192):
         self.filelike = filelike
         self.blksize = blksize
 
@@ -960,8 +1003,9 @@ cdef int exchange_refuse(Exchange exchange, slot_t* slot, int reason, bint keep_
     told.keep_alive = keep_alive
     told.version_minor = exchange.version_minor
     told.retry_after = <uint32_t>ceil(retry_after)
-    slot.head_sent = slot.has_ended = True
-    slot.head.lines.size = 0
+    with cython.critical_section(exchange):
+        slot.head_sent = slot.has_ended = True
+        slot.head.lines.size = 0
     slot.status = refusal_info(reason).status
     if not keep_alive:
         connection.closes = True
@@ -1169,7 +1213,11 @@ cdef int exchange_call(Context context, Exchange exchange, slot_t* slot, list en
 
 cdef int leave_application(slot_t* slot) except -1:
     """From here on RequestTimeout is not raised any more; nor is one that has not been seen yet."""
-    word_store_relaxed(&slot.in_application, 0)
+    if word_load_relaxed(&slot.in_application):
+        while not word_replace(&slot.in_application, slot.number, 0):
+            # Without a GIL: it is raised at this very moment, and the number comes back.
+            with nogil:
+                usleep(INTERRUPTED_US)
     if slot.is_raised:
         slot.is_raised = False
         PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), NULL)
@@ -1201,6 +1249,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
     cdef Exchange exchange = Exchange.__new__(Exchange)
     cdef list environs = [] if context.logs_access and context.access.format.needs_environ else None
     exchange.context = context
+    exchange.is_green = context.greenlets is not None
     exchange.encodings = context.encodings
     exchange.loop = context.loop
     exchange.slot = slot

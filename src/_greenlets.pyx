@@ -31,6 +31,7 @@ from fastwsgi._platform cimport (
 from fastwsgi._tls cimport tls_step
 
 from fastwsgi._crew import get_ident
+from fastwsgi._stacks import stack_of
 from fastwsgi.errors import RequestTimeout
 
 cdef enum:
@@ -360,8 +361,9 @@ cdef class Greenlets(Crew):
                 self.waiting.pop(index, None)
         return True
 
-    cdef dict frames(self):
-        return {index: greenlet.gr_frame for index, greenlet in enumerate(self.greenlets) if greenlet is not None}
+    cdef dict stacks(self):
+        return {index: stack_of(greenlet.gr_frame) for index, greenlet in enumerate(self.greenlets)
+                if greenlet is not None and greenlet.gr_frame is not None}
 
     # ---- the main greenlet ----
 

@@ -242,8 +242,8 @@ cdef struct slot_t:
     shown_t* shown              # what others see of it, in the row of the worker; NULL for the loop's own
     measures_t* measures        # there, too; the row's for the loop's own
     atomic_word_t blocks        # given by applications, and waits for clients that ended, so far
-    atomic_word_t in_application    # the number of the exchange while code of the application runs; changed with the GIL
-    bint is_raised              # RequestTimeout was raised in it; touched with the GIL
+    atomic_word_t in_application    # the number of the exchange while code of the application runs
+    bint is_raised              # RequestTimeout was raised in it; written by who has put another number there meanwhile
     cpu_clock_t clock           # CPU time of this thread; written before it leads or is free for the first time
     # The keeper's: what it last saw of the exchange.
     uint64_t seen_number

@@ -113,7 +113,7 @@ cdef class Crew:
     # What greenlets do in another way (_greenlets):
     cdef int use_slots(self) except -1
     cdef int start_thread(self, int index) except -1
-    cdef dict frames(self)
+    cdef dict stacks(self)
     cdef int interrupt(self, int index, uint64_t number) except -1
     cdef int patience_ms(self) noexcept
 

@@ -29,7 +29,7 @@ cdef class Context:
     cdef Survivors survivors    # with --leak-report: samples what exchanges leave; or None
     cdef Encodings encodings    # with --compress; or None
 
-    cdef int warn_dropped(self, object name) except -1
+    cdef int warn_dropped(self, list names) except -1
 
 
 cdef class Exchange:
@@ -45,6 +45,7 @@ cdef class Exchange:
     cdef bint is_judged         # whether the content leaves in a coding; says nothing without `encodings`
     cdef bint is_head_request
     cdef bint is_tls
+    cdef bint is_green          # it runs in a greenlet
     cdef bint is_lost           # the client left, or the exchange was revoked
     cdef bint is_gone           # the client has left, or ended its side: what is_set() has seen
     cdef bint is_revoked        # the slot is not to be touched any more
@@ -56,17 +57,18 @@ cdef class Exchange:
     cdef int version_minor
 
     cdef int begin(self, object status, object headers, object exc_info) except -1
+    cdef Coder current_coder(self)
+    cdef int let_go_of_coder(self) except -1
     cdef bint has_slot(self) noexcept
-    cdef int set_head(self, object status, object headers) except -1
-    cdef int set_fields(self, head_t* head, object headers) except -1
-    cdef int field_left_out(self, int result, tuple item) except -1
+    cdef list set_head(self, object status, object headers)
+    cdef list set_fields(self, head_t* head, object headers)
     cdef int commit_head(self, slot_t* slot, connection_t* connection, bint size_is_known, uint64_t size) except -1
     cdef int hand_over(self, slot_t* slot, request_t* request) except -1
     cdef int hand_back(self) except -1
     cdef int judge(self, bint size_is_known, uint64_t size) except -1
     cdef int add(self, bytes block, bint is_whole) except -1
-    cdef int add_coded(self, bytes block, bint is_whole) except -1
-    cdef int end_coded(self) except -1
+    cdef int add_coded(self, Coder coder, bytes block, bint is_whole) except -1
+    cdef int end_coded(self, Coder coder) except -1
     cdef int head_coded(self, int coding) except -1
     cdef int put(self, bytes block, bint is_whole) except -1
     cdef int hint(self, object headers) except -1

@@ -18,8 +18,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
+
+from fastwsgi._stacks import stacks
+
+if TYPE_CHECKING:
+    from fastwsgi._stacks import Stack
 
 OURS = os.path.join(os.path.dirname(__file__), "")
 STANDARD_LIBRARY = os.path.join(os.path.dirname(os.__file__), "")
@@ -43,7 +48,7 @@ class ForkGuard:
 
     def __enter__(self) -> Self:
         global _watching, _has_hook
-        self._threads_before = set(sys._current_frames())
+        self._threads_before = set(stacks())
         self._sockets_before = set(open_sockets().values())
         self._wrap_thread_start()
         if not _has_hook:
@@ -96,18 +101,18 @@ class ForkGuard:
 
     def _threads(self) -> Iterator[str]:
         threads = {thread.ident: thread for thread in threading.enumerate()}
-        for ident, frame in sys._current_frames().items():
+        for ident, stack in stacks().items():
             if ident in self._threads_before:
                 continue
             thread = threads.get(ident)
             text = f"thread {thread.name!r}" if thread is not None else "a thread"
-            if any(one.f_code.co_name == "run_forever" for one in frames(frame)):
+            if any(code.co_name == "run_forever" for code, _, _ in stack):
                 text += " with an event loop"
             begun = None if thread is None else self._places.get(thread)
-            yield f"{text}, started at {begun}" if begun else f"{text}, in {show_function(frame)}"
+            yield f"{text}, started at {begun}" if begun else f"{text}, in {show_function(stack)}"
 
     def _sockets(self) -> Iterator[str]:
-        made = {sock.fileno(): sock for sock in list(self._places) if isinstance(sock, socket.socket)}
+        made = {sock.fileno(): sock for sock in self._sockets_made()}
         told = set(self._sockets_before)
         for fd, identity in open_sockets().items():
             if identity not in told:
@@ -115,6 +120,11 @@ class ForkGuard:
                 sock = made.get(fd)
                 if text := describe_socket(fd, "" if sock is None else self._peers.get(sock, "")):
                     yield f"{text}, made " + ("by C code" if sock is None else f"at {self._places[sock]}")
+
+    def _sockets_made(self) -> list[socket.socket]:
+        # A thread that the import has started may make more of them meanwhile.
+        made = [reference() for reference in self._places.keyrefs()]
+        return [thing for thing in made if isinstance(thing, socket.socket)]
 
     def _open_databases(self) -> Iterator[str]:
         sqlite3 = sys.modules.get("sqlite3")
@@ -176,11 +186,11 @@ def is_of_python(file: str) -> bool:
     return file.startswith(STANDARD_LIBRARY) and INSTALLED.isdisjoint(Path(file).parts)
 
 
-def show_function(frame: FrameType) -> str:
+def show_function(stack: "Stack") -> str:
     """What a thread runs: the outermost function that is not of Python."""
-    every = list(frames(frame))
-    ours = [one for one in every if not is_of_python(one.f_code.co_filename)]
-    code = (ours or every)[-1].f_code
+    every = [code for code, _, _ in stack]
+    ours = [code for code in every if not is_of_python(code.co_filename)]
+    code = (ours or every)[-1]
     return f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})"
 
 

@@ -16,7 +16,6 @@ import sys
 import termios
 import threading
 import time
-import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
 from fastwsgi import greening, loader, logs, mounts, process, systemd
 from fastwsgi._crew import Crew, start_new_thread
+from fastwsgi._stacks import stack_text, stacks
 from fastwsgi._stats import row_state_t
 from fastwsgi.capture import is_captured
 from fastwsgi.config import Settings, merge
@@ -875,9 +875,8 @@ def all_stacks() -> str:
     """Where every thread of this process is."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     parts = [f"Stacks of process {os.getpid()}:"]
-    for ident, frame in sys._current_frames().items():
-        stack = "".join(traceback.format_stack(frame)).rstrip()
-        parts.append(f"thread {names.get(ident, ident)} at\n{stack}")
+    for ident, stack in stacks().items():
+        parts.append(f"thread {names.get(ident, ident)} at\n{stack_text(stack).rstrip()}")
     return "\n".join(parts)
 
 
