@@ -79,7 +79,7 @@ $(BIN)/python:
 	python=$(PYTHON) && $$python -m venv $(VENV)
 
 $(VENV)/has-%: pyproject.toml tools/requirements.py | $(BIN)/python
-	$(BIN)/python tools/requirements.py $* | $(BIN)/pip install -q --disable-pip-version-check -r /dev/stdin
+	$(BIN)/python tools/requirements.py $* | $(BIN)/pip install -q --disable-pip-version-check --prefer-binary -r /dev/stdin
 	@touch $@
 
 # The first time pip builds and installs in one go; from then on the installation is this tree.

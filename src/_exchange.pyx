@@ -879,7 +879,7 @@ cdef class FileWrapper:
     cdef readonly object filelike
     cdef readonly object blksize
 
-    def __cinit__(self, filelike, blksize=8192):
+    def __init__(self, filelike, blksize=8192):
         self.filelike = filelike
         self.blksize = blksize
 

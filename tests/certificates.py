@@ -4,6 +4,10 @@ import contextlib
 import datetime
 import ssl
 
+import pytest
+
+pytest.importorskip("cryptography")
+
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa

@@ -5,8 +5,9 @@ import sys
 import zlib
 from importlib import import_module
 
-import brotli
+import pytest
 
+brotli = pytest.importorskip("brotli")
 zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
 DECODE = {"gzip": gzip.decompress, "br": brotli.decompress, "zstd": zstd.decompress}

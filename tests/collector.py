@@ -5,7 +5,9 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import brotli
+import pytest
+
+brotli = pytest.importorskip("brotli")
 
 
 class Collector(ThreadingHTTPServer):

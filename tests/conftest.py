@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,29 @@ on_one_crew = pytest.mark.parametrize("serve", CREWS[:2][-1:], ids=crew_id, indi
 of_threads = pytest.mark.skipif(GREENLETS, reason="of real threads")
 
 
+def has_gil():
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+HAD_GIL = has_gil()
+
+# A mark for what threads do that wait for the GIL.
+of_the_gil = pytest.mark.skipif(not HAD_GIL, reason="of the GIL")
+
+
+def pytest_runtest_teardown(item):
+    """With a GIL a free-threaded Python shows nothing of races: it was for an extension that wants one."""
+    if has_gil() and not HAD_GIL:
+        pytest.fail(
+            "the GIL is enabled: this or a former test has imported an extension that needs it", False
+        )
+
+
 def pytest_configure(config):
+    # The thread sanitizer has a thread of its own as soon as there is another one: that is none of a test's.
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
     # An iterable that was never closed shows itself only in __del__: wsgiref.validate asserts there.
     config.addinivalue_line("filterwarnings", "error::pytest.PytestUnraisableExceptionWarning")
     config.addinivalue_line("filterwarnings", "error::pytest.PytestUnhandledThreadExceptionWarning")

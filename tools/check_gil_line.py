@@ -36,7 +36,17 @@ BELOW = {
     "_trust",
     "_types",
 }
-ABOVE = {"_crew", "_encoding", "_environ", "_exchange", "_greenlets", "_process", "_stacks", "_survivors", "_tls"}
+ABOVE = {
+    "_crew",
+    "_encoding",
+    "_environ",
+    "_exchange",
+    "_greenlets",
+    "_process",
+    "_stacks",
+    "_survivors",
+    "_tls",
+}
 
 GENERATED = Path("build/plain/src")
 TAKES_GIL = re.compile(r"__Pyx_ErrOccurredWithGIL|PyGILState_Ensure")

@@ -14,17 +14,14 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Self
+from types import CodeType, FrameType
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from fastwsgi._stacks import stacks
-
-if TYPE_CHECKING:
-    from fastwsgi._stacks import Stack
 
 OURS = os.path.join(os.path.dirname(__file__), "")
 STANDARD_LIBRARY = os.path.join(os.path.dirname(os.__file__), "")
@@ -186,7 +183,7 @@ def is_of_python(file: str) -> bool:
     return file.startswith(STANDARD_LIBRARY) and INSTALLED.isdisjoint(Path(file).parts)
 
 
-def show_function(stack: "Stack") -> str:
+def show_function(stack: Sequence[tuple[CodeType, int, object]]) -> str:
     """What a thread runs: the outermost function that is not of Python."""
     every = [code for code, _, _ in stack]
     ours = [code for code in every if not is_of_python(code.co_filename)]

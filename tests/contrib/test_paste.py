@@ -6,6 +6,8 @@ import pytest
 
 from support import wait_until
 
+pytest.importorskip("pyramid")
+
 APP = """
 from pyramid.config import Configurator
 

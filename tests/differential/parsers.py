@@ -3,9 +3,11 @@
 from typing import NamedTuple
 
 import h11
-import httptools
+import pytest
 
 from parsing import converse
+
+httptools = pytest.importorskip("httptools")
 
 METHOD_OF_TUNNELS = "CONNECT"
 

@@ -2,6 +2,9 @@
 
 import httpx
 import pytest
+
+pytest.importorskip("pyramid")
+
 from pyramid_app import main
 
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import of_threads, with_threads
+from conftest import of_the_gil, of_threads, with_threads
 from fastwsgi import Settings
 from fastwsgi._crew import Crew
 from fastwsgi._stats import Board, wants_t
@@ -140,6 +140,7 @@ def test_taken_away(crewed):
         wait_until(lambda: crew.row.running() == [], "the thread has come back")
 
 
+@of_the_gil
 @of_threads
 @with_threads(4)
 def test_waiting_for_the_gil(crewed):

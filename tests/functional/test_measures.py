@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import of_threads, with_threads
+from conftest import of_the_gil, of_threads, with_threads
 from fastwsgi._stats import totals
 from support import PATIENCE, TEXT, Client, Gate, answering, request, wait_until
 
@@ -136,6 +136,7 @@ def test_time_of_head_and_content(crewed):
     assert seconds(counted(crew, 2))["head"] == times["head"]
 
 
+@of_the_gil
 @of_threads
 def test_the_wait_for_the_gil(crewed):
     """The request comes while this thread computes, and does not let go of the GIL."""

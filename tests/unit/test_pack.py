@@ -3,13 +3,14 @@
 import gzip
 import os
 
-import brotli
 import pytest
 from backports import zstd
 
 from fastwsgi import pack
 from fastwsgi.cli import main
 from fastwsgi.errors import ConfigError
+
+brotli = pytest.importorskip("brotli")
 
 TEXT = b"body { color: red }\n" * 100
 
