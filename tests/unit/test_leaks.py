@@ -168,6 +168,7 @@ def test_before_there_are_samples():
 
 def test_it_is_refused_where_there_is_no_gil(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 12, 0, "final", 0))
+    monkeypatch.setattr(sys, "abiflags", "")
     assert Settings(leak_report=True).leak_report
     monkeypatch.setattr(sys, "abiflags", "t")
     with pytest.raises(ConfigError, match="leak_report: not with a free-threaded Python"):
@@ -178,6 +179,7 @@ def test_it_is_refused_where_there_is_no_gil(monkeypatch):
 @pytest.mark.parametrize("version", [(3, 11, 0, "final", 0), (3, 13, 0, "final", 0), (3, 14, 2, "final", 0)])
 def test_it_is_refused_where_frames_cannot_be_looked_at(monkeypatch, version):
     monkeypatch.setattr(sys, "version_info", version)
+    monkeypatch.setattr(sys, "abiflags", "")
     with pytest.raises(ConfigError, match=r"leak_report: not with Python 3\.1\d\.\d, .* 3\.11\.1 to 3\.12 "):
         Settings(leak_report=True)
     assert not Settings().leak_report
