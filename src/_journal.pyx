@@ -24,10 +24,26 @@ cdef int journal_open(journal_t* journal) noexcept nogil:
     memset(journal, 0, sizeof(journal_t))
     if wake_open_pipe(&journal.wake) < 0:
         return -1
+    journal.users = 1
     return -1 if pthread_mutex_init(&journal.mutex, NULL) else 0
 
 
+cdef void journal_share(journal_t* journal) noexcept nogil:
+    """One more loop of this process has it."""
+    pthread_mutex_lock(&journal.mutex)
+    journal.users += 1
+    pthread_mutex_unlock(&journal.mutex)
+
+
 cdef void journal_close(journal_t* journal) noexcept nogil:
+    """A loop does not want it any more; the last one ends it."""
+    cdef int users
+    pthread_mutex_lock(&journal.mutex)
+    journal.users -= 1
+    users = journal.users
+    pthread_mutex_unlock(&journal.mutex)
+    if users:
+        return
     wake_close(&journal.wake)
     pthread_mutex_destroy(&journal.mutex)
     buffer_free(&journal.lines)

@@ -46,6 +46,7 @@ cdef struct cell_t:
 
 cdef struct crew_t:
     loop_t loop
+    crew_t* first               # of its worker's crews; itself, where there is just one
     slot_t* slots               # [1] to [most]; [0] is not used, those behind overdue.used not yet
     int ready_slots             # made ready: [0] to this one
     uint8_t takes               # fields of the application that name a file: TAKES_
@@ -71,7 +72,8 @@ cdef struct crew_t:
     atomic_word_t stop          # STOP_: drain, within the grace
     atomic_word_t grace_ms
     atomic_word_t revokes       # a slot has to_revoke
-    atomic_word_t handed        # to the application; only counted with max_requests
+    atomic_word_t handed        # to the application, by all crews, counted by the first; only with max_requests
+    atomic_word_t going         # crews that have not ended; the first's
     atomic_word_t held          # the keeper leads and holds free threads back
     int64_t grace_ends_ms       # the leader's
     bint grace_is_over
@@ -81,11 +83,14 @@ cdef struct crew_t:
 
 cdef class Crew:
     cdef crew_t* crew           # owned
+    cdef Crew first             # that speaks for this one, too; None if it is this one
+    cdef list others            # the first's: of the worker's other loops
     cdef Context context
     cdef list routers           # none without routes; those for TLS and for others, where they differ
     cdef Site sendfile_site     # of --sendfile-root; None without
-    cdef readonly Row row       # what others see of this worker
+    cdef readonly Row row       # what others see of this worker, or of this loop of it
     cdef list listeners
+    cdef int kick_fd            # owned, where no other worker has one; or -1
     cdef object log
     cdef int access_fd
     cdef buffer_t lines         # of the main thread, in exchange for the journal's
@@ -99,15 +104,17 @@ cdef class Crew:
     cdef public int watched_fd      # and when this is readable or has ended; -1: none
     cdef bint is_started
     cdef bint is_closed
-    cdef readonly int lost_threads
-    cdef readonly bint is_exhausted
+    cdef int lost               # threads, after the end
+    cdef bint is_short          # of threads: too many were lost
     cdef double timeout         # seconds, as the log says it
     cdef dict thread_ids        # of the threads that have not ended, by slot; 0: not running yet
     cdef dict told_lost         # of threads that were given up: the exchange that this was said of, by slot
 
     cdef const router_t* _route(self, object plan, object guards) except? NULL
     cdef int serve_files(self, settings) except -1
+    cdef bint is_over(self) noexcept
     cdef int thread_ends(self) noexcept
+    cdef int look_after(self, list records) except -1
     cdef int _tell_of_lines(self, int error, bint is_fresh, uint64_t lost, list records) except -1
     cdef int close(self) noexcept
     # What greenlets do in another way (_greenlets):
