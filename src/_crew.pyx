@@ -41,7 +41,7 @@ from fastwsgi._encoding cimport Encodings
 from fastwsgi._exchange cimport Context, exchange_run
 from fastwsgi._exchange import FileWrapper
 from fastwsgi._guard cimport Guard
-from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_is_full, journal_take
+from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_end, journal_is_full, journal_open, journal_take
 from fastwsgi._lead cimport LEAD_AWAY, lead_call, lead_leave, lead_next, lead_owner, lead_return
 from fastwsgi._local cimport local_answer
 from fastwsgi._loop cimport (
@@ -360,12 +360,12 @@ cdef void locked_give_lead(crew_t* crew, bint to_keeper_too) noexcept nogil:
 
 cdef void crew_has_ended(crew_t* crew) noexcept nogil:
     if word_replace(&crew.ended, 0, 1):
-        word_add(&crew.first.going, -1)
+        word_add(&crew.common.going, -1)
 
 
 cdef inline bint all_have_ended(crew_t* crew) noexcept nogil:
     """All crews of the worker have."""
-    return not word_load(&crew.first.going)
+    return not word_load(&crew.common.going)
 
 
 cdef void crew_end(crew_t* crew) noexcept nogil:
@@ -533,9 +533,9 @@ cdef void show(slot_t* slot, connection_t* connection) noexcept nogil:
 
 cdef void count_request(crew_t* crew) noexcept nogil:
     """One more was handed to the application: say once when that is enough."""
-    word_add(&crew.first.handed, 1)
-    if word_load(&crew.first.handed) >= crew.max_requests and word_replace(
-            &crew.first.loop.row.wants, <int>WANTS_NOTHING, <int>WANTS_REQUESTS):
+    word_add(&crew.common.handed, 1)
+    if word_load(&crew.common.handed) >= crew.max_requests and word_replace(
+            &crew.common.row.wants, <int>WANTS_NOTHING, <int>WANTS_REQUESTS):
         wake_write(&crew.loop.journal.wake)
 
 
@@ -1057,6 +1057,18 @@ def server_name(listener):
     return "localhost", "80"
 
 
+@cython.final
+cdef class Common:
+    """What all crews of a worker have together; the journal ends with the last loop that has it."""
+
+    def __cinit__(self):
+        if journal_open(&self.common.journal) < 0:
+            raise OSError(errno, "the event loop could not be opened: no descriptors left?")
+
+    def __dealloc__(self):
+        journal_end(&self.common.journal)
+
+
 @cython.no_gc_clear      # the row has to be there until the end: the core writes to it
 cdef class Crew:
     """The threads of a worker over one loop: the one class of the core that the Python side starts."""
@@ -1069,7 +1081,7 @@ cdef class Crew:
 
     def __init__(self, app, listeners, settings, log, int access_fd=-1, Row row=None, int kick_fd=-1,
                  bytes line_start=b"", mounted=(), guards=(), tls=None, bint has_others=False, int loops=1,
-                 Crew first=None):
+                 Common common=None):
         """Make ready to serve an application at listeners (listener.py); line_start: of each access log line.
 
         mounted: the applications of routes, in the order of mounts.targets; app is None if these have all. guards: what
@@ -1080,7 +1092,7 @@ cdef class Crew:
         each hear when another one does not accept any more. has_others: what wsgi.multiprocess says.
 
         loops: of this worker. Each has a crew with its part of the threads; this one is the first and speaks for all, or
-        it is made by the first.
+        it is made by the first, which gives it what they have in common.
         """
         import tempfile
 
@@ -1088,9 +1100,9 @@ cdef class Crew:
         cdef int threads, i
         cdef int* fds
         cdef loop_t* loop
+        cdef bint is_first = common is None
         if self.crew != NULL:
             raise RuntimeError("a crew is made once")
-        self.first = first
         self.others = []
         self.listeners = [listener.socket for listener in listeners]
         self.log = log
@@ -1124,11 +1136,15 @@ cdef class Crew:
         self.crew = crew_new(threads, self.row)
         self.use_slots()
         loop = self.context.loop = &self.crew.loop
-        self.crew.first = self.crew if first is None else first.crew
-        if loop_open(loop, settings.poller == "poll", NULL if first is None else &first.crew.loop) < 0:
+        self.common = Common() if is_first else common
+        self.crew.common = &self.common.common
+        loop.journal = &self.common.common.journal
+        if is_first:
+            self.common.common.row = self.row.row
+        if loop_open(loop, settings.poller == "poll") < 0:
             raise OSError(errno, "the event loop could not be opened: no descriptors left?")
         self.is_closed = False
-        word_add(&self.crew.first.going, 1)
+        word_add(&self.common.common.going, 1)
         loop.answer = local_answer
         loop.deadlines[<int>DEADLINE_IDLE].duration_ms = <int64_t>(settings.keep_alive * 1000)
         loop.deadlines[<int>DEADLINE_HEAD].duration_ms = <int64_t>(settings.header_timeout * 1000)
@@ -1151,7 +1167,7 @@ cdef class Crew:
         if plain_plan is not plan:
             # The same routes but for their fields, or none that has a guard.
             loop.plain_router = self._route(plain_plan, guards if settings.tls_redirect == "off" else ())
-        self.serve_files(settings)
+        self.serve_files(settings, is_first)
         id_source_set(&loop.ids, settings.request_id)
         loop.limits.request_line = settings.limit_request_line
         loop.limits.fields = settings.limit_request_fields
@@ -1203,10 +1219,10 @@ cdef class Crew:
             loop.listeners[i].is_own = listener.is_own
             loop.listeners[i].is_borrowed = listener.is_borrowed
             loop.listeners[i].is_tls = tls is not None and listener.is_tls
-        if first is None:
+        if is_first:
             for i in range(1, loops):
                 self.others.append(Crew(app, listeners, settings, log, access_fd, self.row.of_loop(i), kick_fd, line_start,
-                                        mounted, guards, tls, has_others, loops, self))
+                                        mounted, guards, tls, has_others, loops, self.common))
 
     cdef const router_t* _route(self, object plan, object guards) except? NULL:
         """The table of a plan's routes, as long as this lives; NULL if there are none."""
@@ -1217,7 +1233,7 @@ cdef class Crew:
         self.routers.append(router)
         return &router.router
 
-    cdef int serve_files(self, settings) except -1:
+    cdef int serve_files(self, settings, bint is_first) except -1:
         """What files take: memory of them, and fields of the application that name one."""
         cdef loop_t* loop = &self.crew.loop
         cdef uint8_t takes = 0
@@ -1228,7 +1244,7 @@ cdef class Crew:
         for router in self.routers:
             routes += router.routes
             has_sites |= len(router.sites) > 0
-        for missing in mounts.missing_directories(settings, routes) if self.first is None else ():
+        for missing in mounts.missing_directories(settings, routes) if is_first else ():
             self.log.warning("%s", missing)
         if settings.sendfile_root:
             self.sendfile_site = Site(mounts.sendfile_roots(settings.sendfile_root), indexes=(), expires="off")
@@ -1263,6 +1279,8 @@ cdef class Crew:
             pthread_cond_destroy(&self.crew.stepper)
             free(self.crew.slots)
             free(self.crew)
+        if self.kick_fd >= 0:
+            close(self.kick_fd)
         buffer_free(&self.lines)
         buffer_free(&self.records)
 

@@ -21,7 +21,7 @@ from fastwsgi._connection cimport (
     loop_t, request_t, slot_free, slot_init,
 )
 from fastwsgi._buffer cimport buffer_free
-from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journal_open, journal_share
+from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_leave, journal_share
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
     EVENT_GONE, SHUT_RDWR, SHUT_WR, WATCH_EDGE, WATCH_EXCLUSIVE, WATCH_READ, WATCH_WRITE, condition_init, event_t,
@@ -60,11 +60,8 @@ cdef enum:
     ANYWAY_TURNS_NAP = 1
 
 
-cdef int loop_open(loop_t* loop, bint use_poll, loop_t* first) noexcept nogil:
-    """Make it ready; 0, or -1 with errno. The memory is the caller's, zeroed but for what is borrowed.
-
-    first: the loop of this process whose journal this one shall have, too; or NULL.
-    """
+cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil:
+    """Make it ready; 0, or -1 with errno. The memory is the caller's, zeroed but for what is borrowed."""
     loop_look_at_clock(loop)
     limits_default(&loop.limits)
     loop.last_call_ms = DRAIN_ACCEPT_LOCAL_MS
@@ -73,14 +70,9 @@ cdef int loop_open(loop_t* loop, bint use_poll, loop_t* first) noexcept nogil:
     if pthread_mutex_init(&loop.lead.mutex, NULL) or condition_init(&loop.lead.keeper) or slot_init(&loop.own, 0):
         return -1
     loop.own.measures = loop.measures
-    loop.journal = &loop.own_journal if first == NULL else first.journal
-    if first != NULL:
-        journal_share(loop.journal)
-    elif journal_open(loop.journal) < 0:
-        return -1
     if poller_open(&loop.poller, use_poll) < 0:
-        journal_close(loop.journal)
         return -1
+    journal_share(loop.journal)
     return 0
 
 
@@ -140,7 +132,7 @@ cdef void loop_close(loop_t* loop) noexcept nogil:
         free(request)
     poller_close(&loop.poller)
     slot_free(&loop.own)
-    journal_close(loop.journal)
+    journal_leave(loop.journal)
     pthread_cond_destroy(&loop.lead.keeper)
     pthread_mutex_destroy(&loop.lead.mutex)
     trust_free(&loop.trust)

@@ -369,8 +369,7 @@ cdef struct loop_t:
     probe_t health_probe        # answered by the loop itself: this process lives
     probe_t ready_probe         # and wants more requests
     log_format_t* access        # borrowed; NULL: no access log
-    journal_t* journal          # its own, or that of another loop in this process
-    journal_t own_journal
+    journal_t* journal          # borrowed; all loops of this process have one
     slot_t own                  # for answers of the loop itself
     atomic_word_t draining      # from the call for it on: answers say that the connection is closed
     bint tells_times            # to clients, in Server-Timing

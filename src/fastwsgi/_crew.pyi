@@ -1,6 +1,7 @@
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from typing import final
 
 from _typeshed.wsgi import WSGIApplication
 from typing_extensions import disjoint_base
@@ -20,6 +21,10 @@ def server_name(listener: socket.socket) -> tuple[str, str]:
 
 def secure_port(listeners: Sequence[Listener]) -> int:
     """The port of the first listener that has TLS; 443 if none of them has a port."""
+
+@final
+class Common:
+    """What all crews of a worker have together."""
 
 @disjoint_base
 class Crew:
@@ -67,7 +72,7 @@ class Crew:
         tls: Tls | None = None,
         has_others: bool = False,
         loops: int = 1,
-        first: Crew | None = None,
+        common: Common | None = None,
     ) -> None:
         """Make ready to serve an application at listeners; line_start: of each access log line.
 
@@ -80,7 +85,7 @@ class Crew:
         for all of them that is never read, lets each hear when another one does not accept any more.
 
         loops: of this worker. Each has a crew with its part of the threads; this one is the first and speaks for
-        all, or it is made by the first.
+        all, or it is made by the first, which gives it what they have in common.
         """
 
     def adopt(self, sock: socket.socket) -> None:

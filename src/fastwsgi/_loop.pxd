@@ -22,7 +22,7 @@ cdef enum:
     DRAIN_LINGER_MS = 1000
 
 
-cdef int loop_open(loop_t* loop, bint use_poll, loop_t* first) noexcept nogil
+cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil
 cdef int loop_listen(loop_t* loop, const int* fds, int count, int peers_begin, int peers_end,
                      int kick_fd) noexcept nogil
 cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil

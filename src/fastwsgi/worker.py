@@ -308,7 +308,8 @@ class Worker:
             has_started()
             if self._post is not None:
                 self._tell_of_gil(self._post)
-                self._post.row.state = row_state_t.ROW_SERVING
+            self._crew.row.state = row_state_t.ROW_SERVING
+            if self._post is not None:
                 self._post.tell("serves")
             while not self._crew.finished:
                 self._attend()
