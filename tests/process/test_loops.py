@@ -65,7 +65,7 @@ def test_requests_of_all_loops_count_for_max_requests(start_site):
 
 def test_one_worker_is_shown(start_site):
     server = start_site("--loops", "2", workers=1)
-    clients = [server.connect() for _ in range(6)]
+    clients = [server.connect() for _ in range(12)]
     for client in clients:
         client.send(request("/7?sleep=1"))
     wait_until(lambda: len(stats_of(server)["requests"]) == 4, lambda: f"four run: {stats_of(server)}")
@@ -73,11 +73,11 @@ def test_one_worker_is_shown(start_site):
     [worker] = found["workers"]
     assert {one["worker"] for one in found["requests"]} == {worker["pid"]}
     assert sorted(one["thread"] for one in found["requests"]) == [1, 2, 3, 4]
-    assert worker["connections"] == 6
-    assert worker["waiting"] == 2
+    assert worker["connections"] == 12
+    assert worker["waiting"] == 8
     for client in clients:
         assert client.read_response().status == 200
-    assert stats_of(server)["workers"][0]["requests"] == 6
+    assert stats_of(server)["workers"][0]["requests"] == 12
     stop(server)
 
 
