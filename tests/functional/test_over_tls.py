@@ -69,4 +69,4 @@ CREWS = [(POLLERS[0], 4), (POLLERS[-1], 1)]
 @pytest.fixture(params=CREWS, ids=crew_id)
 def serve(request):
     """As `serve` everywhere, with servers that speak TLS."""
-    yield from serving(SecureServer, *request.param)
+    yield from serving(request, SecureServer, *request.param)
