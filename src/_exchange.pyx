@@ -263,7 +263,8 @@ cdef class Exchange:
                     exc_info = None
         elif self.is_started:
             raise AssertionError("start_response was called a second time without exc_info")
-        self.is_started = self.is_judged = False
+        self.is_started = False
+        word_store_relaxed(&self.is_judged, False)
         self.coder = None
         left_out = self.set_head(status, headers)
         self.is_started = True
@@ -290,15 +291,15 @@ cdef class Exchange:
         As environ["fastwsgi.client_gone"]; from any thread, and after the exchange too.
         """
         cdef slot_t* slot
-        if not self.is_lost and self.has_slot():
+        if not word_load_relaxed(&self.is_lost) and self.has_slot():
             try:
                 slot = self.claim()
             except (ConnectionError, RuntimeError):
-                return self.is_lost
+                return word_load_relaxed(&self.is_lost) != 0
             if word_load_relaxed(&slot.connection.gone):
-                self.is_gone = True
+                word_store_relaxed(&self.is_gone, True)
             self.release()
-        return self.is_lost or self.is_gone
+        return word_load_relaxed(&self.is_lost) != 0 or word_load_relaxed(&self.is_gone) != 0
 
     def leave_unlogged(self):
         """Have no line of this exchange in the access log."""
@@ -320,7 +321,8 @@ cdef class Exchange:
             with cython.critical_section(self):
                 slot = self.slot
                 if slot != NULL:
-                    is_taken = self.is_revoked or line_load(&slot.word) & SLOT_MASK >= SLOT_REVOKED
+                    is_taken = (word_load_relaxed(&self.is_revoked)
+                                or line_load(&slot.word) & SLOT_MASK >= SLOT_REVOKED)
                     is_ours = not is_taken and slot_borrow(slot)
             if slot == NULL:
                 raise RuntimeError("the exchange has ended")
@@ -334,8 +336,8 @@ cdef class Exchange:
                 continue
             with nogil:
                 slot_rest(slot)
-        self.is_lost = True
-        self.is_revoked = True
+        word_store_relaxed(&self.is_lost, True)
+        word_store_relaxed(&self.is_revoked, True)
         raise ConnectionError("the exchange was taken away from this thread")
 
     cdef void release(self) noexcept:
@@ -343,7 +345,7 @@ cdef class Exchange:
         cdef slot_t* slot
         with cython.critical_section(self):
             slot = self.slot
-        if not self.is_revoked and slot != NULL:
+        if not word_load_relaxed(&self.is_revoked) and slot != NULL:
             slot_attend(self.loop, slot)
             slot_quiet(slot)
             if word_load(&slot.missed):
@@ -443,7 +445,7 @@ cdef class Exchange:
                 size = slot.head.content_length
             if slot.head.hands or (size_is_known and size < self.encodings.least) or not self.encodings.can_code(
                     &slot.head):
-                self.is_judged = True
+                word_store_relaxed(&self.is_judged, True)
                 return 0
         self.claim()
         try:
@@ -452,21 +454,21 @@ cdef class Exchange:
                                            connection.request.buffer.data + connection.request.start)
             # With the slot held, as an application may write from several threads.
             with cython.critical_section(self):
-                if not self.is_judged and (coding == CODING_NONE or self.is_head_request):
-                    self.is_judged = True
+                if not word_load_relaxed(&self.is_judged) and (coding == CODING_NONE or self.is_head_request):
+                    word_store_relaxed(&self.is_judged, True)
                     if head_encode(&slot.head, coding) < 0:
                         raise MemoryError
         finally:
             self.release()
-        if not self.is_judged:
+        if not word_load_relaxed(&self.is_judged):
             with self.encodings.lock:
-                if not self.is_judged:
+                if not word_load_relaxed(&self.is_judged):
                     coder = self.encodings.coder(coding, size_is_known, size)
                     coder.is_counted = is_counted
                     coder.left = size
                     with cython.critical_section(self):
                         self.coder = coder
-                        self.is_judged = True
+                        word_store_relaxed(&self.is_judged, True)
         return 0
 
     cdef int hand_over(self, slot_t* slot, request_t* request) except -1:
@@ -503,7 +505,7 @@ cdef class Exchange:
         """Send a block that is not empty; is_whole: it is all the content there will be."""
         cdef Coder coder
         if self.encodings is not None:
-            if not self.is_judged:
+            if not word_load_relaxed(&self.is_judged):
                 self.judge(is_whole, <uint64_t>PyBytes_GET_SIZE(block))
             coder = self.current_coder()
             if coder is not None:
@@ -674,7 +676,7 @@ cdef class Exchange:
                     outcome = self.offer_in_greenlet(slot, data, size, tail, tail_size, &taken)
                 self.claim()
             if outcome == TRANSMIT_LOST:
-                self.is_lost = True
+                word_store_relaxed(&self.is_lost, True)
                 raise ConnectionError("the client is gone")
             if outcome == TRANSMIT_DONE:
                 return 0
@@ -702,11 +704,11 @@ cdef class Exchange:
         """The iterable has ended: end the content as its framing says."""
         cdef slot_t* slot
         cdef Coder coder
-        self.has_ended = True
+        word_store_relaxed(&self.has_ended, True)
         if self.is_finished:
             return 0
         if self.encodings is not None:
-            if not self.is_judged:
+            if not word_load_relaxed(&self.is_judged):
                 self.judge(not self.is_head_request, 0)
             coder = self.current_coder()
             if coder is not None:
@@ -776,7 +778,7 @@ cdef class Exchange:
             return 0
         fd, offset, size = place
         if self.encodings is not None:
-            if not self.is_judged:
+            if not word_load_relaxed(&self.is_judged):
                 self.judge(True, <uint64_t>size)
             coder = self.current_coder()
             if coder is not None:
@@ -828,7 +830,7 @@ cdef class Exchange:
             slot.sending_ns += platform_now_ns() - began_ns
             self.claim()
             if outcome < 0:
-                self.is_lost = True
+                word_store_relaxed(&self.is_lost, True)
                 if outcome == OUTBOX_LOST:
                     word_add(&self.loop.counters.lost_clients, 1)
                     raise ConnectionError("the client is gone")
@@ -850,7 +852,7 @@ cdef class Write:
         """Send data before the iterable's blocks; raises ConnectionError when the client is gone."""
         cdef bint is_over
         with cython.critical_section(self.exchange):
-            is_over = self.exchange.slot == NULL or self.exchange.has_ended
+            is_over = self.exchange.slot == NULL or word_load_relaxed(&self.exchange.has_ended)
             if not is_over:
                 word_count(&self.exchange.slot.blocks, 1)
         if is_over:
@@ -1060,7 +1062,7 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
     cdef connection_t* connection
     cdef double took = (platform_now_ns() - <int64_t>word_load_relaxed(&slot.shown.began_ns)) / 1e9
     exchange.has_failed = True
-    if exchange.is_lost and isinstance(error, ConnectionError):
+    if word_load_relaxed(&exchange.is_lost) and isinstance(error, ConnectionError):
         return 0
     try:
         exchange.claim()
@@ -1079,7 +1081,7 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
         connection.lingers = True
         if slot.head_sent:
             # Without its end the client can tell; content that ends with the connection needs the reset.
-            if exchange.framing == FRAMING_CLOSE and not exchange.has_ended:
+            if exchange.framing == FRAMING_CLOSE and not word_load_relaxed(&exchange.has_ended):
                 connection.wants_reset = True
         else:
             exchange_refuse(exchange, slot, REFUSAL_APPLICATION_ERROR, False)
@@ -1095,7 +1097,7 @@ cdef int exchange_failed(Context context, Exchange exchange, object error) excep
 
 cdef int exchange_remarks(Context context, Exchange exchange, slot_t* slot) except -1:
     """Say what the application did wrong without failing."""
-    if exchange.is_lost or exchange.has_failed:
+    if word_load_relaxed(&exchange.is_lost) or exchange.has_failed:
         return 0
     exchange.claim()
     what = request_text(slot.connection)
@@ -1268,24 +1270,24 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
             leave_application(slot)
             if context.is_forked:
                 # A child of the application's iterable has no client to send to.
-                leave_child(context, None if exchange.is_lost else error)
+                leave_child(context, None if word_load_relaxed(&exchange.is_lost) else error)
             try:
                 exchange_failed(context, exchange, error)
             except ConnectionError:
-                if not exchange.is_lost:    # the client left before its 500
+                if not word_load_relaxed(&exchange.is_lost):    # the client left before its 500
                     raise
         try:
             if exchange.is_overrun or exchange.left:
                 exchange_remarks(context, exchange, slot)
-            if exchange.is_tls and not exchange.is_lost:
+            if exchange.is_tls and not word_load_relaxed(&exchange.is_lost):
                 say_end(exchange)
             if environs:
                 accesslog_values(&context.access.format, environs[0], &slot.values)
         except ConnectionError:
-            if not exchange.is_revoked:     # it was at its end: the leader has said so
+            if not word_load_relaxed(&exchange.is_revoked):     # it was at its end: the leader has said so
                 raise
     finally:
-        slot.is_lost = exchange.is_lost
+        slot.is_lost = word_load_relaxed(&exchange.is_lost) != 0
         with cython.critical_section(exchange):
             exchange.slot = NULL
         exchange.context = None

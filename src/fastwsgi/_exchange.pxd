@@ -5,6 +5,7 @@ from libc.stdint cimport uint64_t
 from fastwsgi._accesslog cimport LogFormat
 from fastwsgi._connection cimport connection_t, loop_t, request_t, slot_t, transmit_t
 from fastwsgi._encoding cimport Coder, Encodings
+from fastwsgi._platform cimport atomic_word_t
 from fastwsgi._response cimport framing_t, head_t
 from fastwsgi._router cimport Router
 from fastwsgi._survivors cimport Survivors
@@ -33,7 +34,8 @@ cdef class Context:
 
 
 cdef class Exchange:
-    # Lives for one request; the application holds it as start_response and may keep it.
+    # Lives for one request; the application holds it as start_response and may keep it. Words are what its threads may
+    # look at while another one changes them; the others belong to who holds the slot, or to a critical section.
     cdef Context context
     cdef loop_t* loop           # borrowed from the context
     cdef slot_t* slot           # borrowed; NULL once the exchange is over
@@ -42,15 +44,15 @@ cdef class Exchange:
     cdef Coder coder            # of content that leaves in a coding; or None
     cdef framing_t framing
     cdef bint is_started        # start_response was called
-    cdef bint is_judged         # whether the content leaves in a coding; says nothing without `encodings`
+    cdef atomic_word_t is_judged       # whether the content leaves in a coding; says nothing without `encodings`
     cdef bint is_head_request
     cdef bint is_tls
     cdef bint is_green          # it runs in a greenlet
-    cdef bint is_lost           # the client left, or the exchange was revoked
-    cdef bint is_gone           # the client has left, or ended its side: what is_set() has seen
-    cdef bint is_revoked        # the slot is not to be touched any more
+    cdef atomic_word_t is_lost         # the client left, or the exchange was revoked
+    cdef atomic_word_t is_gone         # the client has left, or ended its side: what is_set() has seen
+    cdef atomic_word_t is_revoked      # the slot is not to be touched any more
     cdef bint is_finished       # all of the content was given in one block
-    cdef bint has_ended         # the iterable has given all its blocks
+    cdef atomic_word_t has_ended       # the iterable has given all its blocks
     cdef bint has_failed        # the application raised
     cdef bint is_overrun        # more content than announced
     cdef bint drops_content

@@ -522,7 +522,8 @@ def test_maintenance(guarded, tmp_path, monkeypatch):
         health="/healthz",
     )
     assert server.ask().status == 200
-    page.write_text("<p>closed</p>")
+    (tmp_path / "new").write_text("<p>closed</p>")
+    (tmp_path / "new").rename(page)  # at once with its text
     began = time.monotonic()
     wait_until(lambda: server.ask().status == 503, "closed")
     assert time.monotonic() - began < 5
