@@ -1148,7 +1148,8 @@ cdef class Crew:
         # Where somebody sees them.
         self.crew.overdue.sample_ms = 0 if row is None else SAMPLE_MS
         self.crew.queue_ms = <int64_t>(settings.queue_timeout * 1000)
-        loop.open_most = settings.worker_connections or open_most()
+        # Of the worker, and so a part of that.
+        loop.open_most = ((settings.worker_connections or open_most()) - 1) // loops + 1
         loop.content_rate = settings.body_min_rate
         loop.keep_alive_requests = settings.keep_alive_requests
         trust_set(&loop.trust, settings)

@@ -251,3 +251,13 @@ def test_more_loops_than_threads():
 def test_loops_with_greenlets():
     with pytest.raises(ConfigError, match="loops is 2: greenlets are all in one thread"):
         Settings(loops=2, gevent=True)
+
+
+@two_loops
+def test_worker_connections_are_those_of_all_loops(serve, clients):
+    """Whoever has as many as it may closes those that are idle for new ones."""
+    server = serve(target_of, loops=2, worker_connections=20)
+    for _ in range(60):
+        clients.append(server.connect())
+        assert clients[-1].ask().status == 200
+    wait_until(lambda: server.count("connections") <= 20, server.server.counters)
