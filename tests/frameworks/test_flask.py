@@ -178,6 +178,7 @@ def test_under_a_prefix(serve):
 
 
 def test_compressed(serve):
+    pytest.importorskip("brotli")
     server = serve(app, validate=False, compress="br,gzip", compress_min_length=1)
     with httpx.Client(base_url=server.url, trust_env=False, headers={"Accept-Encoding": "gzip"}) as client:
         page = client.get("/path/" + "x" * 99)
