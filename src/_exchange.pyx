@@ -112,19 +112,6 @@ cdef inline int latin1(PyObject* text, str what, const char** data, Py_ssize_t* 
     return 0
 
 
-cdef list field_left_out(int result, tuple item, list left_out):
-    """A field is not sent: because it must not be, or because it cannot be. Nothing of the application runs here."""
-    name, value = item
-    if result == RESPONSE_TAKEN:
-        return left_out
-    if result < 0:
-        head_failed(result, f"the value of {name}", name if result == RESPONSE_BAD_NAME else value)
-    if left_out is None:
-        left_out = []
-    left_out.append(name)
-    return left_out
-
-
 cdef int head_failed(int result, str what, object text) except -1:
     if result == RESPONSE_NO_MEMORY:
         raise MemoryError
@@ -266,12 +253,17 @@ cdef class Exchange:
         self.is_started = False
         word_store_relaxed(&self.is_judged, False)
         self.coder = None
-        left_out = self.set_head(status, headers)
+        self.set_head(status, headers)
         self.is_started = True
-        # A log may let others run: the exchange can be over when it comes back.
-        if left_out is not None:
-            self.context.warn_dropped(left_out)
+        if self.left_out is not None:
+            self.warn_left_out()
         return 0
+
+    cdef int warn_left_out(self) except -1:
+        """A log may let others run: the exchange can be over when it comes back."""
+        cdef list names = self.left_out
+        self.left_out = None
+        return self.context.warn_dropped(names)
 
     cdef Coder current_coder(self):
         """A reference of its own: start_response, in another thread, may let go of it at this moment."""
@@ -353,8 +345,8 @@ cdef class Exchange:
                 with nogil:
                     slot_make_up(self.loop, slot)
 
-    cdef list set_head(self, object status, object headers):
-        """Check status and fields and write their lines (nothing is sent yet); returns as set_fields."""
+    cdef int set_head(self, object status, object headers) except -1:
+        """Check status and fields and write their lines (nothing is sent yet)."""
         cdef slot_t* slot = self.slot
         cdef const char* value = NULL
         cdef Py_ssize_t value_size = 0
@@ -365,14 +357,13 @@ cdef class Exchange:
             head_failed(result, "the status", status)
         return self.set_fields(&slot.head, headers)
 
-    cdef list set_fields(self, head_t* head, object headers):
-        """Check fields and write their lines; returns the names of those that are left out, or None."""
+    cdef int set_fields(self, head_t* head, object headers) except -1:
+        """Check fields and write their lines, but for those in `left_out`."""
         cdef const char* name = NULL
         cdef const char* value = NULL
         cdef Py_ssize_t name_size = 0, value_size = 0
         cdef Py_ssize_t i = 0
         cdef PyObject* item
-        cdef list left_out = None
         cdef int result
         if not isinstance(headers, (list, tuple)):
             raise TypeError(f"the fields must be a list of tuples, not {type(headers).__name__}")
@@ -388,8 +379,20 @@ cdef class Exchange:
                 latin1(PyTuple_GET_ITEM(item, 1), "a field value", &value, &value_size)
                 result = head_field(head, name, <size_t>name_size, value, <size_t>value_size)
                 if result != RESPONSE_OK:
-                    left_out = field_left_out(result, <tuple><object>item, left_out)
-        return left_out
+                    self.field_left_out(result, <tuple><object>item)
+        return 0
+
+    cdef int field_left_out(self, int result, tuple item) except -1:
+        """A field is not sent: because it must not be, or because it cannot be. Nothing of the application runs here."""
+        name, value = item
+        if result == RESPONSE_TAKEN:
+            return 0
+        if result < 0:
+            head_failed(result, f"the value of {name}", name if result == RESPONSE_BAD_NAME else value)
+        if self.left_out is None:
+            self.left_out = []
+        self.left_out.append(name)
+        return 0
 
     cdef int commit_head(self, slot_t* slot, connection_t* connection, bint size_is_known, uint64_t size) except -1:
         """Decide the framing and put the head into the slot; with the slot held."""
@@ -745,9 +748,9 @@ cdef class Exchange:
                     return 0
                 if head_hint(&head) < 0:
                     raise MemoryError
-                left_out = self.set_fields(&head, headers)
-                if left_out is not None:
-                    self.context.warn_dropped(left_out)
+                self.set_fields(&head, headers)
+                if self.left_out is not None:
+                    self.warn_left_out()
             with suppress(ConnectionError, RuntimeError):       # RuntimeError: in another thread it has ended just now
                 slot = self.claim()
                 try:

@@ -42,6 +42,7 @@ cdef class Exchange:
     cdef uint64_t left          # of the announced Content-Length
     cdef Encodings encodings    # with --compress; or None
     cdef Coder coder            # of content that leaves in a coding; or None
+    cdef list left_out          # names of fields that are not sent, until that was said; None
     cdef framing_t framing
     cdef bint is_started        # start_response was called
     cdef atomic_word_t is_judged       # whether the content leaves in a coding; says nothing without `encodings`
@@ -62,8 +63,10 @@ cdef class Exchange:
     cdef Coder current_coder(self)
     cdef int let_go_of_coder(self) except -1
     cdef bint has_slot(self) noexcept
-    cdef list set_head(self, object status, object headers)
-    cdef list set_fields(self, head_t* head, object headers)
+    cdef int warn_left_out(self) except -1
+    cdef int set_head(self, object status, object headers) except -1
+    cdef int set_fields(self, head_t* head, object headers) except -1
+    cdef int field_left_out(self, int result, tuple item) except -1
     cdef int commit_head(self, slot_t* slot, connection_t* connection, bint size_is_known, uint64_t size) except -1
     cdef int hand_over(self, slot_t* slot, request_t* request) except -1
     cdef int hand_back(self) except -1
