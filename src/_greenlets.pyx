@@ -274,6 +274,8 @@ cdef class Greenlets(Crew):
         cdef uint64_t word = line_load(&loop.lead.word)
         if lead_owner(word) == <uint64_t>index:
             line_store(&loop.lead.word, lead_next(word, self.crew.keeper))
+        if word_load(&self.crew.ended):
+            return False        # given up as lost, it comes back when nobody is there to send it home
         self.free.append(index)
         if not self.turns:
             self.call()
