@@ -236,7 +236,7 @@ def serve(
 
 
 def become(work: Work) -> None:
-    """Take the user, the directory and the Python path, before anything of the application is imported."""
+    """Take the user, the directory, the Python path and greenlets, before the application is imported."""
     if work.identity is not None:
         work.identity.take()
     for name in systemd.VARIABLES:
@@ -244,12 +244,12 @@ def become(work: Work) -> None:
     loader.prepare_environ(work.settings.env)
     work.place.enter()
     loader.prepare_path(None, work.settings.pythonpath)
+    if work.settings.gevent:
+        greening.patch()
 
 
 def load(work: Work, ending: Ending) -> "Applications":
     try:
-        if work.settings.gevent:
-            greening.patch()
         applications = loader.load_all(work.application, mounts.targets(work.settings))
     finally:
         # The application's logging.config may have disabled every logger that it found.

@@ -766,8 +766,11 @@ def leave(code: int) -> NoReturn:
 
 
 def start_timer(function: Callable[[], None]) -> None:
+    # Of a process that gevent has patched, too: its sleep would want a hub for this thread, amid the end.
+    sleep = greening.original(time, "sleep")
+
     def wait() -> None:
-        time.sleep(EXIT_PATIENCE)
+        sleep(EXIT_PATIENCE)
         function()
 
     # Not with threading, which waits until the thread runs: where memory is out, that may be for ever.
