@@ -209,8 +209,8 @@ class Worker:
         """
         if settings.gevent:
             greening.check_patched()
-        elif remark := greening.remark():
-            LOG.warning(remark)
+        elif (post is None or post.row.index == 0) and (remark := greening.remark()):
+            LOG.warning(remark)  # once, not in each worker
         if mounted is None:
             mounted = loader.load_all("", mounts.targets(settings))[1:]
         self._guards = Guards(mounts.plan(settings, app is not None).routes) if guards is None else guards
@@ -562,8 +562,11 @@ class Server:
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Serve until `shutdown`; raise RuntimeError if it has been shut down after serving once.
 
-        `poll_interval` is what `socketserver` has; nothing is polled here.
+        `poll_interval` is what `socketserver` has; nothing is polled here. Raises ConfigError in a greenlet,
+        without gevent=True.
         """
+        if not self.settings.gevent:
+            greening.check_may_block()
         with self._change:
             if self._state in ("serving", "ended"):
                 raise RuntimeError("this server serves already or has ended; make another with make_server()")

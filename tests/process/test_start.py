@@ -137,7 +137,8 @@ def test_threads_that_gevent_has_patched_are_said(start, tmp_path, patched):
         f"monkey.is_module_patched = lambda name: name == 'threading' and {patched}\n"
         "from apps import hello\n"
     )
-    server = start("patching:hello")
+    server = start("--workers", "2", "patching:hello")
+    server.wait_said("All 2 workers serve")
     assert server.ask().text == "hello"
     server.stop()
     assert server.stderr.count("has patched threading with gevent") == patched
