@@ -60,8 +60,8 @@ def check_may_block() -> None:
 
     if getcurrent().parent is not None:
         raise ConfigError(
-            "gevent: threads are greenlets here, and one that serves would stop all others; give gevent=True, "
-            "or call serve_forever() in the main one"
+            "gevent: threads are greenlets here, and one that serves would stop all others; "
+            "give gevent=True, or call serve_forever() in the main one"
         )
 
 

@@ -1,4 +1,4 @@
-"""Servers with --gevent that are reloaded, upgraded and developed, under a load whose every answer is checked."""
+"""Servers with --gevent that are reloaded, upgraded and developed, under a load that is checked."""
 
 import signal
 import subprocess
@@ -8,6 +8,7 @@ import pytest
 
 from process.family import WAYS, stop, workers_of
 from process.load import load
+from subprocesses import PYTHONPATH
 from support import wait_until
 
 pytest.importorskip("gevent")
@@ -134,10 +135,21 @@ def test_what_cannot_be_imported_is_shown(start, site, before):
     server.stop()
 
 
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
+def test_hooks_are_called_in_a_process_that_is_patched(start, tmp_path, options):
+    (tmp_path / "gunicorn.conf.py").write_text(
+        "def post_fork(server, worker):\n"
+        "    from gevent.monkey import is_module_patched\n"
+        "    worker.log.warning('patched: %s', is_module_patched('threading'))\n"
+    )
+    server = start("--gevent", *options, "--config", "gunicorn.conf.py", "apps:hello")
+    assert server.ask().text == "hello"
+    server.stop()
+    assert "patched: True" in server.stderr
+
+
 @pytest.mark.parametrize("options", [(), ("gevent",)], ids=["", "gevent"])
 def test_a_program_that_serves_in_a_greenlet_says_so(options):
-    from subprocesses import PYTHONPATH
-
     done = subprocess.run(
         [sys.executable, "-c", EMBEDDING, *options],
         env={"PYTHONPATH": PYTHONPATH},
