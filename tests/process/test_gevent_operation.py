@@ -146,6 +146,20 @@ def test_hooks_are_called_in_a_process_that_is_patched(start, tmp_path, options)
     assert "patched: True" in server.stderr
 
 
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
+def test_without_the_option_an_application_that_patches_is_told_in_one_line(start, tmp_path, options):
+    (tmp_path / "patching.py").write_text(
+        "from gevent import monkey\n\nmonkey.patch_all()\nfrom apps import hello\n"
+    )
+    server = start("--workers", "2", *options, "patching:hello")
+    server.wait_said("All 2 workers serve")
+    assert server.ask().text == "hello"
+    server.stop()
+    [line] = [line for line in server.lines if "WARNING" in line or "ERROR" in line]
+    assert "has patched threading with gevent" in line
+    assert "--gevent runs them in greenlets" in line
+
+
 @pytest.mark.parametrize("options", [(), ("gevent",)], ids=["", "gevent"])
 def test_a_program_that_serves_in_a_greenlet_says_so(options):
     done = subprocess.run(
