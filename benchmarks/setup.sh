@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what run.py compares with, beneath benchmarks/.venv, and builds the ceilings into benchmarks/build.
 # Call it again at will: what is there stays. A peer that cannot be built is named at the end, and run.py
-# reports it as missing. PYTHON chooses the interpreter; take the one that will run run.py.
+# reports it as missing. PYTHON chooses the interpreter; take the one that will run run.py. FREE_PYTHON, if set, is a
+# free-threaded one, for the cases that begin with "free".
 set -u
 python=$(command -v "${PYTHON:-python3}") || { echo "benchmarks: no ${PYTHON:-python3}" >&2; exit 1; }
 # Not resolved further: an interpreter is its environment's by the name it is called by.
@@ -29,7 +30,7 @@ fi
 [ -x $venv/bin/python ] || "$python" -m venv $venv || exit 1
 
 # One by one, so that a peer that does not build takes no other with it.
-while read -r name; do
+while read -r name _; do
     case $name in '' | '#'*) continue ;; esac
     [ -e "$venv/installed/$name" ] && continue
     if $venv/bin/python -m pip install -q --disable-pip-version-check "$name"; then
@@ -58,6 +59,16 @@ if [ ! -e $venv/installed/fastwsgi-pypi ]; then
     else
         missing+=(fastwsgi-pypi)
     fi
+fi
+
+if [ -n "${FREE_PYTHON:-}" ]; then
+    free=$venv/free/bin/python
+    [ -x $free ] || "$FREE_PYTHON" -m venv $venv/free
+    $free -m pip install -q --disable-pip-version-check cython setuptools \
+        && $free -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .. \
+        || missing+=("fastwsgi for $FREE_PYTHON")
+    # The newest that has a wheel for it.
+    $free -m pip install -q --disable-pip-version-check --only-binary granian granian || missing+=("granian for $FREE_PYTHON")
 fi
 
 make --no-print-directory -s -C ceiling PYTHON="../$venv/bin/python" || missing+=(ceilings)

@@ -146,7 +146,7 @@ cdef void loop_say(loop_t* loop, int level, const char* text, connection_t* conn
             snprintf(name, sizeof(name), b", request id %.*s", <int>record.id_size, record.id)
         snprintf(line, sizeof(line), b"%s (client %.*s%s%s, while %s)%s%s", text, <int>record.peer_size, record.peer,
                  what, name, state_text[connection.state], colon, detail)
-    journal_record(&loop.journal, level, line)
+    journal_record(loop.journal, level, line)
 
 
 # ---- slots: who may touch the connection of an exchange ----
@@ -255,7 +255,7 @@ cdef void slot_log(loop_t* loop, slot_t* slot, record_t* record, int64_t at_ns) 
     while True:
         size = accesslog_line(loop.access, record, &slot.stamp, slot.line.data, slot.line.capacity)
         if size >= 0:
-            journal_line(&loop.journal, slot.line.data, <size_t>size)
+            journal_line(loop.journal, slot.line.data, <size_t>size)
             return
         if buffer_reserve(&slot.line, slot.line.capacity * 2) < 0:
             return

@@ -3,6 +3,7 @@
 Exactly one of the application threads and the keeper leads: it waits, accepts, receives, parses, sends and expires
 for all, and, if it is an application thread, runs complete requests itself, there and then. When it stays away for a
 tick, the keeper takes the lead and gives it to a thread that is free, or leads alone while all are in the application.
+A worker with several loops has a crew for each; they share listeners and a journal, and the first one speaks for all.
 The GIL line runs through this module: the crew_ functions are below it, the class at the end is above.
 """
 
@@ -40,7 +41,7 @@ from fastwsgi._encoding cimport Encodings
 from fastwsgi._exchange cimport Context, exchange_run
 from fastwsgi._exchange import FileWrapper
 from fastwsgi._guard cimport Guard
-from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_is_full, journal_take
+from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_end, journal_is_full, journal_open, journal_take
 from fastwsgi._lead cimport LEAD_AWAY, lead_call, lead_leave, lead_next, lead_owner, lead_return
 from fastwsgi._local cimport local_answer
 from fastwsgi._loop cimport (
@@ -357,12 +358,22 @@ cdef void locked_give_lead(crew_t* crew, bint to_keeper_too) noexcept nogil:
         pthread_cond_signal(&crew.loop.lead.keeper)
 
 
+cdef void crew_has_ended(crew_t* crew) noexcept nogil:
+    if word_replace(&crew.ended, 0, 1):
+        word_add(&crew.common.going, -1)
+
+
+cdef inline bint all_have_ended(crew_t* crew) noexcept nogil:
+    """All crews of the worker have."""
+    return not word_load(&crew.common.going)
+
+
 cdef void crew_end(crew_t* crew) noexcept nogil:
     """Everything is drained: send all threads home."""
     cdef int i
     crew_lock(crew)
     crew.has_ended = True
-    word_store(&crew.ended, 1)
+    crew_has_ended(crew)
     for i in range(1, slots_end(&crew.overdue)):
         pthread_cond_signal(&crew.slots[i].turn)
     pthread_cond_signal(&crew.loop.lead.keeper)
@@ -522,9 +533,9 @@ cdef void show(slot_t* slot, connection_t* connection) noexcept nogil:
 
 cdef void count_request(crew_t* crew) noexcept nogil:
     """One more was handed to the application: say once when that is enough."""
-    word_add(&crew.handed, 1)
-    if word_load(&crew.handed) >= crew.max_requests and word_replace(
-            &crew.loop.row.wants, <int>WANTS_NOTHING, <int>WANTS_REQUESTS):
+    word_add(&crew.common.handed, 1)
+    if word_load(&crew.common.handed) >= crew.max_requests and word_replace(
+            &crew.common.row.wants, <int>WANTS_NOTHING, <int>WANTS_REQUESTS):
         wake_write(&crew.loop.journal.wake)
 
 
@@ -1046,17 +1057,31 @@ def server_name(listener):
     return "localhost", "80"
 
 
+@cython.final
+cdef class Common:
+    """What all crews of a worker have together; the journal ends with the last loop that has it."""
+
+    def __cinit__(self):
+        if journal_open(&self.common.journal) < 0:
+            raise OSError(errno, "the event loop could not be opened: no descriptors left?")
+
+    def __dealloc__(self):
+        journal_end(&self.common.journal)
+
+
 @cython.no_gc_clear      # the row has to be there until the end: the core writes to it
 cdef class Crew:
     """The threads of a worker over one loop: the one class of the core that the Python side starts."""
 
     def __cinit__(self):
         self.is_closed = True
+        self.kick_fd = -1
         memset(&self.lines, 0, sizeof(self.lines))
         memset(&self.records, 0, sizeof(self.records))
 
     def __init__(self, app, listeners, settings, log, int access_fd=-1, Row row=None, int kick_fd=-1,
-                 bytes line_start=b"", mounted=(), guards=(), tls=None, bint has_others=False):
+                 bytes line_start=b"", mounted=(), guards=(), tls=None, bint has_others=False, int loops=1,
+                 Common common=None):
         """Make ready to serve an application at listeners (listener.py); line_start: of each access log line.
 
         mounted: the applications of routes, in the order of mounts.targets; app is None if these have all. guards: what
@@ -1065,19 +1090,27 @@ cdef class Crew:
         row: of a board that others have too, cleared; without it the worker is alone. If there are others, all have
         the same listeners (but for those that are `is_own`), and kick_fd, an eventfd for all of them that is never read, lets
         each hear when another one does not accept any more. has_others: what wsgi.multiprocess says.
+
+        loops: of this worker. Each has a crew with its part of the threads; this one is the first and speaks for all, or
+        it is made by the first, which gives it what they have in common.
         """
         import tempfile
 
         from fastwsgi import __version__, compression
-        cdef int threads = settings.concurrency
-        cdef int i
+        cdef int threads, i
         cdef int* fds
         cdef loop_t* loop
+        cdef bint is_first = common is None
         if self.crew != NULL:
             raise RuntimeError("a crew is made once")
+        self.others = []
         self.listeners = [listener.socket for listener in listeners]
         self.log = log
         self.access_fd = access_fd
+        self.row = private_row((settings.concurrency - 1) // loops + 1, loops) if row is None else row
+        threads = settings.concurrency // loops + (self.row.loop < settings.concurrency % loops)
+        if loops > 1 or self.row.board.loops > 1:
+            threads = min(threads, self.row.board.threads)
         self.thread_ids = {}
         self.told_lost = {}
         self.timeout = settings.timeout
@@ -1093,20 +1126,25 @@ cdef class Crew:
         for listener in listeners:
             name, port = server_name(listener.socket)
             self.context.templates.append(environ_template(
-                name, port, threads > 1, has_others, errors, FileWrapper, f"fastwsgi/{__version__}",
+                name, port, threads * loops > 1, has_others, errors, FileWrapper, f"fastwsgi/{__version__}",
                 tls is not None and listener.is_tls, settings.early_hints))
         self.context.hints_early = settings.early_hints
         if tls is not None:
             self.context.tls = Tls(tls, self.context.templates)
-        self.row = private_row(threads) if row is None else row
         if self.row.board.threads < threads:
             raise ValueError(f"a row of {self.row.board.threads} threads is not enough for {threads}")
         self.crew = crew_new(threads, self.row)
         self.use_slots()
         loop = self.context.loop = &self.crew.loop
+        self.common = Common() if is_first else common
+        self.crew.common = &self.common.common
+        loop.journal = &self.common.common.journal
+        if is_first:
+            self.common.common.row = self.row.row
         if loop_open(loop, settings.poller == "poll") < 0:
             raise OSError(errno, "the event loop could not be opened: no descriptors left?")
         self.is_closed = False
+        word_add(&self.common.common.going, 1)
         loop.answer = local_answer
         loop.deadlines[<int>DEADLINE_IDLE].duration_ms = <int64_t>(settings.keep_alive * 1000)
         loop.deadlines[<int>DEADLINE_HEAD].duration_ms = <int64_t>(settings.header_timeout * 1000)
@@ -1118,7 +1156,8 @@ cdef class Crew:
         # Where somebody sees them.
         self.crew.overdue.sample_ms = 0 if row is None else SAMPLE_MS
         self.crew.queue_ms = <int64_t>(settings.queue_timeout * 1000)
-        loop.open_most = settings.worker_connections or open_most()
+        # Of the worker, and so a part of that.
+        loop.open_most = ((settings.worker_connections or open_most()) - 1) // loops + 1
         loop.content_rate = settings.body_min_rate
         loop.keep_alive_requests = settings.keep_alive_requests
         trust_set(&loop.trust, settings)
@@ -1129,7 +1168,7 @@ cdef class Crew:
         if plain_plan is not plan:
             # The same routes but for their fields, or none that has a guard.
             loop.plain_router = self._route(plain_plan, guards if settings.tls_redirect == "off" else ())
-        self.serve_files(settings)
+        self.serve_files(settings, is_first)
         id_source_set(&loop.ids, settings.request_id)
         loop.limits.request_line = settings.limit_request_line
         loop.limits.fields = settings.limit_request_fields
@@ -1167,8 +1206,13 @@ cdef class Crew:
             raise MemoryError
         for i in range(len(self.listeners)):
             fds[i] = self.listeners[i].fileno()
-        shares = self.row.board.workers > 1 and not any(listener.is_own for listener in listeners)
-        i = loop_listen(loop, fds, len(self.listeners), shares, kick_fd)
+        if loops > 1 and kick_fd < 0 and hasattr(os, "eventfd"):
+            self.kick_fd = kick_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        all_loops = range(self.row.board.workers * self.row.board.loops)
+        peers = all_loops
+        if any(listener.is_own for listener in listeners):
+            peers = all_loops[self.row.index * self.row.board.loops:][:loops]
+        i = loop_listen(loop, fds, len(self.listeners), peers.start, peers.stop, kick_fd)
         free(fds)
         if i < 0:
             raise OSError(errno, "a listener could not be watched")
@@ -1176,6 +1220,10 @@ cdef class Crew:
             loop.listeners[i].is_own = listener.is_own
             loop.listeners[i].is_borrowed = listener.is_borrowed
             loop.listeners[i].is_tls = tls is not None and listener.is_tls
+        if is_first:
+            for i in range(1, loops):
+                self.others.append(Crew(app, listeners, settings, log, access_fd, self.row.of_loop(i), kick_fd, line_start,
+                                        mounted, guards, tls, has_others, loops, self.common))
 
     cdef const router_t* _route(self, object plan, object guards) except? NULL:
         """The table of a plan's routes, as long as this lives; NULL if there are none."""
@@ -1186,7 +1234,7 @@ cdef class Crew:
         self.routers.append(router)
         return &router.router
 
-    cdef int serve_files(self, settings) except -1:
+    cdef int serve_files(self, settings, bint is_first) except -1:
         """What files take: memory of them, and fields of the application that name one."""
         cdef loop_t* loop = &self.crew.loop
         cdef uint8_t takes = 0
@@ -1197,7 +1245,7 @@ cdef class Crew:
         for router in self.routers:
             routes += router.routes
             has_sites |= len(router.sites) > 0
-        for missing in mounts.missing_directories(settings, routes):
+        for missing in mounts.missing_directories(settings, routes) if is_first else ():
             self.log.warning("%s", missing)
         if settings.sendfile_root:
             self.sendfile_site = Site(mounts.sendfile_roots(settings.sendfile_root), indexes=(), expires="off")
@@ -1232,6 +1280,8 @@ cdef class Crew:
             pthread_cond_destroy(&self.crew.stepper)
             free(self.crew.slots)
             free(self.crew)
+        if self.kick_fd >= 0:
+            close(self.kick_fd)
         buffer_free(&self.lines)
         buffer_free(&self.records)
 
@@ -1278,11 +1328,12 @@ cdef class Crew:
                 self.start_thread(i)
             if self.context.tls is not None:
                 self._start_helper(self._step)
+            for other in self.others:
+                other.start()
         except BaseException:
-            if word_load(&self.crew.alive):
-                self.stop(0)
-            else:
-                word_store(&self.crew.ended, 1)
+            self.stop(0)
+            if not word_load(&self.crew.alive):
+                crew_has_ended(self.crew)
             raise
 
     def _start_helper(self, run):
@@ -1333,7 +1384,7 @@ cdef class Crew:
         cdef int work
         cdef int64_t sample = 0
         cdef bint leads = False, had_gil
-        name = f"fastwsgi-{index}"
+        name = self._name(index)
         thread = threading.current_thread()
         thread.name = name
         # Or the threads that the application starts would be daemons too, and be cut off at the end.
@@ -1393,7 +1444,7 @@ cdef class Crew:
         # Without a GIL the main thread must not close what this writes to, once it has seen that all have ended.
         with cython.critical_section(self):
             word_add(&self.crew.alive, -1)
-            if self.lost_threads:
+            if self.lost:
                 self.close()        # given up as lost, and here it is after all
             else:
                 wake_write(&self.crew.loop.journal.wake)
@@ -1401,6 +1452,13 @@ cdef class Crew:
     @property
     def finished(self):
         """Every thread has ended and every connection is closed, or the grace is over."""
+        cdef Crew other
+        for other in self.others:
+            if not other.is_over():
+                return False
+        return self.is_over()
+
+    cdef bint is_over(self) noexcept:
         cdef int i
         cdef int stuck = 0
         if not word_load(&self.crew.ended):
@@ -1425,6 +1483,7 @@ cdef class Crew:
         cdef bint is_fresh = self.written == self.lines.size
         cdef bint is_calm = is_fresh and not self.has_untold and not self.write_error and not self.told_error
         cdef const char* text
+        cdef Crew other
         if self.is_closed:
             return []
         if not loop.is_inside:      # or else it was waited for before
@@ -1433,23 +1492,23 @@ cdef class Crew:
             if wait_ms > 0:
                 until_ns = platform_now_ns() + wait_ms * <int64_t>1000000
             while True:
-                if not word_load(&self.crew.ended):
+                if not all_have_ended(self.crew):
                     is_calm &= platform_wait_readable(loop.journal.wake.reader, self.watched_fd, wait_ms) == 1
                 is_calm &= not wake_drain(&loop.journal.wake)
-                if self.access_fd >= 0 and not loop.is_inside and not word_load(&self.crew.ended):
+                if self.access_fd >= 0 and not loop.is_inside and not all_have_ended(self.crew):
                     is_calm &= usleep(LINES_PAUSE_US) == 0
                 if is_fresh:
                     self.written = 0
-                    self.has_untold = journal_take(&loop.journal, &self.lines, &self.records,
-                                                   word_load(&self.crew.ended) != 0, &lost_lines, &lost_records)
+                    self.has_untold = journal_take(loop.journal, &self.lines, &self.records,
+                                                   all_have_ended(self.crew), &lost_lines, &lost_records)
                 if self.lines.size > self.written:
                     error = platform_write_some(self.access_fd, self.lines.data + self.written,
                                                 self.lines.size - self.written, &written,
-                                                0 if loop.is_inside and not word_load(&self.crew.ended) else WRITE_MS)
+                                                0 if loop.is_inside and not all_have_ended(self.crew) else WRITE_MS)
                     self.written += written
                 # Nothing but lines, and all of them are written: that needs no GIL, which an exchange may have.
                 if (not is_calm or error or self.has_untold or lost_lines or self.records.size or lost_records
-                        or loop.is_inside or word_load(&self.crew.ended)):
+                        or loop.is_inside or all_have_ended(self.crew)):
                     break
                 if until_ns:
                     wait_ms = <int>((until_ns - platform_now_ns()) // 1000000)
@@ -1458,7 +1517,7 @@ cdef class Crew:
         # With the GIL, which shows that it can be had.
         word_store_relaxed(&loop.row.beat, <uint64_t>platform_now_ns())
         records = []
-        if error and word_load(&self.crew.ended):
+        if error and all_have_ended(self.crew):
             lost_lines += self.lines.data[self.written:self.lines.size].count(b"\n")
             self.written = self.lines.size
         elif error == EINTR or error == ETIMEDOUT or not (error or is_fresh):
@@ -1472,15 +1531,25 @@ cdef class Crew:
         self.records.size = 0
         if lost_records:
             records.append((LEVEL_WARNING, f"{lost_records} more log records were left out"))
+        self.look_after(records)
+        for other in self.others:
+            other.look_after(records)
+        if self.finished:
+            for other in self.others:
+                with cython.critical_section(other):
+                    other.close()
+            with cython.critical_section(self):
+                self.close()
+        return records
+
+    cdef int look_after(self, list records) except -1:
+        """See to exchanges that take long, and to threads that were lost."""
         if word_load(&self.crew.overdue.samples):
             self._sample()
         self._tell(records)
         if word_load(&self.crew.overdue.fresh):
             self._replace_lost(records)
-        if self.finished:
-            with cython.critical_section(self):
-                self.close()
-        return records
+        return 0
 
     cdef int patience_ms(self) noexcept:
         """How long the main thread may wait; -1: for ever."""
@@ -1543,7 +1612,7 @@ cdef class Crew:
         self.lost_lines += lost
         why = why_not_written(error)
         if self.write_error and error != self.told_error and (
-                error != ETIMEDOUT or lost or journal_is_full(&self.crew.loop.journal)):
+                error != ETIMEDOUT or lost or journal_is_full(self.crew.loop.journal)):
             self.told_error = error
             records.append((LEVEL_WARNING, f"the access log cannot be written, and lines are lost when too many wait: {why}"))
         if is_fresh and not error and self.told_error:
@@ -1588,7 +1657,11 @@ cdef class Crew:
         frame = self.frames().get(index) if is_running else None
         if frame is None:
             return "at its end"
-        return f"in {self.context.noun} fastwsgi-{index} at\n{stack_text(frame)}".rstrip()
+        return f"in {self.context.noun} {self._name(index)} at\n{stack_text(frame)}".rstrip()
+
+    def _name(self, int index):
+        """What a thread is called."""
+        return f"fastwsgi-{self.row.thread_number(index)}"
 
     def _replace_lost(self, list records):
         """Start a thread for each that was given up, as long as there are not too many of these."""
@@ -1604,32 +1677,36 @@ cdef class Crew:
             if i:
                 try:
                     self.start_thread(i)
-                    what = f"fastwsgi-{i} takes its place"
+                    what = f"{self._name(i)} takes its place"
                 except RuntimeError as error:
                     what = str(error)
                     i = 0
             word_add(&self.crew.overdue.fresh, -1)
             if not i and not word_load(&self.crew.stop):
-                self.is_exhausted = True
+                self.is_short = True
             who = next(given_up, f"a {self.context.noun} does not come back from the application")
             records.append((LEVEL_ERROR, f"{who} and is given up; {what}"))
 
     def _given_up(self):
         """Of each thread that was given up, and of which that was not said yet: what it does not come back from."""
-        for one in self.row.running():
-            is_lost = line_load(&self.crew.slots[<int>one.thread].word) & SLOT_MASK == SLOT_LOST
-            if is_lost and self.told_lost.get(one.thread) != one.number:
-                self.told_lost[one.thread] = one.number
-                yield (f"{self.context.noun} fastwsgi-{one.thread} does not come back from {one.line} for {one.client}, "
+        cdef int i
+        for i in range(1, slots_end(&self.crew.overdue)):
+            one = self.row.serves(i) if line_load(&self.crew.slots[i].word) & SLOT_MASK == SLOT_LOST else None
+            if one is not None and self.told_lost.get(i) != one.number:
+                self.told_lost[i] = one.number
+                yield (f"{self.context.noun} {self._name(i)} does not come back from {one.line} for {one.client}, "
                        f"after {one.age:.1f} s,")
 
     cdef int close(self) noexcept:
         """Give back every descriptor; the memory goes with the object. In a critical section."""
-        self.lost_threads = <int>word_load(&self.crew.alive)
-        if self.lost_threads == 0 and not self.is_closed:
+        self.lost = <int>word_load(&self.crew.alive)
+        if self.lost == 0 and not self.is_closed:
             self.is_closed = True
             loop_close(&self.crew.loop)
             let_go(&self.crew.loop.spent)
+            if self.kick_fd >= 0:
+                close(self.kick_fd)
+                self.kick_fd = -1
 
     def stop(self, double grace, bint leave=False):
         """Begin to drain: accept what is queued, finish what runs within `grace` seconds.
@@ -1639,6 +1716,9 @@ cdef class Crew:
         From any thread and from signal handlers; a later call can shorten the grace, 0 means now.
         """
         cdef uint64_t grace_ms = <uint64_t>(max(grace, 0.0) * 1000)
+        cdef Crew other
+        for other in self.others:
+            other.stop(grace, leave)
         with cython.critical_section(self):
             if self.is_closed:
                 return
@@ -1649,10 +1729,19 @@ cdef class Crew:
             if self.is_started:
                 lead_call(&self.crew.loop.lead, &self.crew.loop.poller)
             else:
-                word_store(&self.crew.ended, 1)
+                crew_has_ended(self.crew)
 
     def revoke(self, int thread):
         """Take the exchange that runs on a thread (1 to N) away from it: 503, or a reset if the head has left."""
+        cdef int number = thread
+        cdef Row row = self.row.find_thread(&number)
+        if row is not None and row.loop:
+            self.others[row.loop - 1].revoke_here(number)
+        else:
+            self.revoke_here(number)
+
+    def revoke_here(self, int thread):
+        """The same for a thread of this crew alone."""
         cdef slot_t* slot
         with cython.critical_section(self):
             if self.is_closed or not 1 <= thread < max(slots_end(&self.crew.overdue), self.crew.threads + 1):
@@ -1671,7 +1760,21 @@ cdef class Crew:
 
     @max_requests.setter
     def max_requests(self, uint64_t number):
-        self.crew.max_requests = number
+        cdef Crew other
+        for other in (self, *self.others):
+            other.crew.max_requests = number
+
+    @property
+    def lost_threads(self):
+        """After the end: threads that are still in the application."""
+        cdef Crew other
+        return self.lost + sum([other.lost for other in self.others])
+
+    @property
+    def is_exhausted(self):
+        """So many threads were given up that there is no place for another one: the worker has to end."""
+        cdef Crew other
+        return self.is_short or any([other.is_short for other in self.others])
 
     @property
     def survivors(self):
@@ -1680,7 +1783,9 @@ cdef class Crew:
 
     @survivors.setter
     def survivors(self, survivors):
-        self.context.survivors = survivors
+        cdef Crew other
+        for other in (self, *self.others):
+            other.context.survivors = survivors
 
     @property
     def tick(self):
@@ -1689,7 +1794,9 @@ cdef class Crew:
 
     @tick.setter
     def tick(self, double seconds):
-        self.crew.tick_ns = <int64_t>(seconds * 1e9)
+        cdef Crew other
+        for other in (self, *self.others):
+            other.crew.tick_ns = <int64_t>(seconds * 1e9)
 
     @property
     def last_call(self):
@@ -1698,7 +1805,9 @@ cdef class Crew:
 
     @last_call.setter
     def last_call(self, double seconds):
-        self.crew.loop.last_call_ms = <int64_t>(seconds * 1000)
+        cdef Crew other
+        for other in (self, *self.others):
+            other.crew.loop.last_call_ms = <int64_t>(seconds * 1000)
 
     @property
     def last_idle(self):
@@ -1707,7 +1816,9 @@ cdef class Crew:
 
     @last_idle.setter
     def last_idle(self, double seconds):
-        self.crew.loop.last_idle_ms = <int64_t>(seconds * 1000)
+        cdef Crew other
+        for other in (self, *self.others):
+            other.crew.loop.last_idle_ms = <int64_t>(seconds * 1000)
 
     def counters(self):
         """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`), by name."""
@@ -1719,6 +1830,9 @@ cdef class Crew:
         The thread that called fork is still in the application; should it come back, the process ends.
         """
         cdef connection_t* connection = self.crew.loop.connections
+        cdef Crew other
+        for other in self.others:
+            other.after_fork_in_child()
         if self.is_closed:
             return
         self.context.is_forked = True

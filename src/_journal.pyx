@@ -24,14 +24,39 @@ cdef int journal_open(journal_t* journal) noexcept nogil:
     memset(journal, 0, sizeof(journal_t))
     if wake_open_pipe(&journal.wake) < 0:
         return -1
-    return -1 if pthread_mutex_init(&journal.mutex, NULL) else 0
+    if pthread_mutex_init(&journal.mutex, NULL):
+        wake_close(&journal.wake)
+        return -1
+    journal.is_open = True
+    return 0
 
 
-cdef void journal_close(journal_t* journal) noexcept nogil:
-    wake_close(&journal.wake)
-    pthread_mutex_destroy(&journal.mutex)
-    buffer_free(&journal.lines)
-    buffer_free(&journal.records)
+cdef void journal_end(journal_t* journal) noexcept nogil:
+    """Give back what it has, where that was not done yet; no loop has it."""
+    if journal.is_open:
+        journal.is_open = False
+        wake_close(&journal.wake)
+        pthread_mutex_destroy(&journal.mutex)
+        buffer_free(&journal.lines)
+        buffer_free(&journal.records)
+
+
+cdef void journal_share(journal_t* journal) noexcept nogil:
+    """A loop has it from now on."""
+    pthread_mutex_lock(&journal.mutex)
+    journal.users += 1
+    pthread_mutex_unlock(&journal.mutex)
+
+
+cdef void journal_leave(journal_t* journal) noexcept nogil:
+    """A loop does not have it any more; the last one ends it."""
+    cdef int users
+    pthread_mutex_lock(&journal.mutex)
+    journal.users -= 1
+    users = journal.users
+    pthread_mutex_unlock(&journal.mutex)
+    if not users:
+        journal_end(journal)
 
 
 cdef void journal_line(journal_t* journal, const char* line, size_t size) noexcept nogil:

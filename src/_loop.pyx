@@ -21,7 +21,7 @@ from fastwsgi._connection cimport (
     loop_t, request_t, slot_free, slot_init,
 )
 from fastwsgi._buffer cimport buffer_free
-from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_close, journal_open
+from fastwsgi._journal cimport LEVEL_ERROR, LEVEL_WARNING, journal_leave, journal_share
 from fastwsgi._parser cimport limits_default, parser_free
 from fastwsgi._platform cimport (
     EVENT_GONE, SHUT_RDWR, SHUT_WR, WATCH_EDGE, WATCH_EXCLUSIVE, WATCH_READ, WATCH_WRITE, condition_init, event_t,
@@ -70,16 +70,16 @@ cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil:
     if pthread_mutex_init(&loop.lead.mutex, NULL) or condition_init(&loop.lead.keeper) or slot_init(&loop.own, 0):
         return -1
     loop.own.measures = loop.measures
-    if journal_open(&loop.journal) < 0:
-        return -1
     if poller_open(&loop.poller, use_poll) < 0:
-        journal_close(&loop.journal)
         return -1
+    journal_share(loop.journal)
     return 0
 
 
-cdef int loop_listen(loop_t* loop, const int* fds, int count, bint shares, int kick_fd) noexcept nogil:
-    """Watch the listeners; shares: as other workers do; 0, or -1 with errno."""
+cdef int loop_listen(loop_t* loop, const int* fds, int count, int peers_begin, int peers_end,
+                     int kick_fd) noexcept nogil:
+    """Watch the listeners, as the loops of these rows of the board do; 0, or -1 with errno."""
+    cdef bint shares = peers_end - peers_begin > 1
     cdef int i
     cdef listener_t* kick
     loop.listeners = <listener_t*>calloc(<size_t>count + 1, sizeof(listener_t))
@@ -88,6 +88,8 @@ cdef int loop_listen(loop_t* loop, const int* fds, int count, bint shares, int k
     loop.listener_count = count
     loop.listens = True
     loop.shares = shares
+    loop.peers_begin = peers_begin
+    loop.peers_end = peers_end
     loop.accept_most = ACCEPT_SHARED if shares else ACCEPT_MOST
     loop.listener_flags = WATCH_READ | WATCH_EXCLUSIVE if shares else WATCH_READ
     for i in range(count):
@@ -130,7 +132,7 @@ cdef void loop_close(loop_t* loop) noexcept nogil:
         free(request)
     poller_close(&loop.poller)
     slot_free(&loop.own)
-    journal_close(&loop.journal)
+    journal_leave(loop.journal)
     pthread_cond_destroy(&loop.lead.keeper)
     pthread_mutex_destroy(&loop.lead.mutex)
     trust_free(&loop.trust)
@@ -206,7 +208,7 @@ cdef int64_t room_to_accept(loop_t* loop) noexcept nogil:
     cdef int64_t theirs, margin
     cdef row_t* row
     cdef int i
-    for i in range(<int>loop.board.workers):
+    for i in range(loop.peers_begin, loop.peers_end):
         row = board_row(loop.board, i)
         if (row == loop.row or word_load_relaxed(&row.state) != ROW_SERVING or not word_load(&row.accepts)
                 or word_load_relaxed(&row.waiting)):
@@ -226,7 +228,7 @@ cdef int64_t room_to_accept(loop_t* loop) noexcept nogil:
 cdef void call_for_help(loop_t* loop) noexcept nogil:
     """More came at once than one takes in a turn: who yields may do so no longer."""
     cdef int i
-    for i in range(<int>loop.board.workers):
+    for i in range(loop.peers_begin, loop.peers_end):
         if word_load_relaxed(&board_row(loop.board, i).yields):
             wake_write(&loop.kick)
             return

@@ -1,7 +1,8 @@
 """What the processes of a server know of each other, in memory that they share.
 
-A board has a row for each worker, and each row a part for each of its threads. The core writes it as it goes; anyone
-with the same memory reads it, also when the worker is dead. Knows no socket, no connection and no process.
+A board has a row for each loop of each worker, and each row a part for each of its threads. The core writes it as it
+goes; anyone with the same memory reads it, also when the worker is dead. To Python a worker is one `Row`, however many
+loops it has. Knows no socket, no connection and no process.
 """
 
 import mmap
@@ -22,7 +23,7 @@ from fastwsgi._refusals cimport refusal_info
 cimport cython
 
 cdef enum:
-    LAYOUT = 7                  # counts up when a struct of the .pxd changes
+    LAYOUT = 8                  # counts up when a struct of the .pxd changes
     LINE_BYTES = 64             # rows and threads begin on cache lines of their own
     LOOKS = 100                 # at sums that change meanwhile
 
@@ -63,7 +64,7 @@ cdef inline size_t row_size(int threads) noexcept nogil:
 
 
 cdef row_t* board_row(board_t* board, int index) noexcept nogil:
-    """The row of a worker; 0 is the first."""
+    """A row by its place: those of a worker's loops stand side by side."""
     return <row_t*>(<char*>board + in_lines(sizeof(board_t)) + <size_t>index * row_size(<int>board.threads))
 
 
@@ -170,7 +171,7 @@ cdef object served(Row row, int thread, int64_t now_ns):
     stack, stack_age = sampled(row, thread, number, now_ns)
     if word_load_relaxed(&shown.number) != number:
         return None
-    return Running(thread, what, line, client, request_id, max(now_ns - since_ns, 0) / 1e9, number,
+    return Running(row.thread_number(thread), what, line, client, request_id, max(now_ns - since_ns, 0) / 1e9, number,
                    word_load_relaxed(&shown.ident), stack, stack_age)
 
 
@@ -205,42 +206,44 @@ cdef inline void change(board_t* board) noexcept nogil:
 cdef class Board:
     """Memory with a row for each worker: a writable buffer of Board.size() octets, zeroed when it is new."""
 
-    def __init__(self, memory, int workers, int threads):
+    def __init__(self, memory, int workers, int threads, int loops=1):
         """Lay it out, or find again what was laid out in it; raise ValueError if that is something else.
 
-        `threads` is that of the settings; there is room for replacements of lost ones, too.
+        `threads` are those of each loop; there is room for replacements of lost ones, too.
         """
         cdef board_t* board
         if self.board != NULL:
             raise RuntimeError("a board is made once")
-        if workers < 1 or threads < 1:
+        if workers < 1 or threads < 1 or loops < 1:
             raise ValueError("a board has at least one worker with one thread")
         PyObject_GetBuffer(memory, &self.memory, PyBUF_CONTIG)
-        if <size_t>self.memory.len < Board.size(workers, threads) or <size_t>self.memory.buf % 8:
+        if <size_t>self.memory.len < Board.size(workers, threads, loops) or <size_t>self.memory.buf % 8:
             raise ValueError(f"a board of {workers} workers with {threads} threads needs "
-                             f"{Board.size(workers, threads)} octets, not {self.memory.len}")
+                             f"{Board.size(workers, threads, loops)} octets, not {self.memory.len}")
         board = <board_t*>self.memory.buf
         if not board.magic:
             board.magic = MAGIC
             board.layout = LAYOUT
             board.workers = <uint64_t>workers
             board.threads = <uint64_t>threads
+            board.loops = <uint64_t>loops
             word_store(&board.began, <uint64_t>platform_wall_seconds())
         elif (board.magic != MAGIC or board.layout != LAYOUT or board.workers != <uint64_t>workers
-                or board.threads != <uint64_t>threads):
+                or board.threads != <uint64_t>threads or board.loops != <uint64_t>loops):
             raise ValueError("the memory is laid out for another version of fastwsgi, or for other numbers of workers "
                              "and threads")
         self.board = board
         self.workers = workers
         self.threads = threads
+        self.loops = loops
 
     def __dealloc__(self):
         PyBuffer_Release(&self.memory)
 
     @staticmethod
-    def size(int workers, int threads):
-        """Octets that a board of so many workers takes, each with so many threads."""
-        return in_lines(sizeof(board_t)) + <size_t>workers * row_size(threads)
+    def size(int workers, int threads, int loops=1):
+        """Octets that a board of so many workers takes, each with so many loops of so many threads."""
+        return in_lines(sizeof(board_t)) + <size_t>workers * <size_t>loops * row_size(threads)
 
     @property
     def stopping(self):
@@ -256,14 +259,8 @@ cdef class Board:
         cdef Row row
         if not 0 <= index < self.workers:
             raise IndexError(f"no row {index}: there are {self.workers}")
-        row = <Row>Row.__new__(Row)
-        row.board = self
-        row.index = index
-        row.row = board_row(self.board, index)
-        row.shown = row_shown(row.row)
-        row.stacks = <atomic_word_t*>(<char*>row.row + worker_size(self.threads))
-        row.leaks_text = row.stacks + threads_most(self.threads) * (STACK_SHOWN / 8)
-        row.measures = <measures_t*>(<char*>row.shown + threads_most(self.threads) * in_lines(sizeof(shown_t)))
+        row = row_of(self, index, 0)
+        row.rest = [row_of(self, index, loop) for loop in range(1, self.loops)]
         return row
 
     def inherit(self, Board former not None):
@@ -275,6 +272,21 @@ cdef class Board:
         word_store(&self.board.began, min(word_load(&self.board.began), word_load(&former.board.began)))
         change(former.board)
         change(self.board)
+
+
+cdef Row row_of(Board board, int index, int loop):
+    """The row of one loop of a worker."""
+    cdef Row row = <Row>Row.__new__(Row)
+    row.board = board
+    row.index = index
+    row.loop = loop
+    row.rest = []
+    row.row = board_row(board.board, index * board.loops + loop)
+    row.shown = row_shown(row.row)
+    row.stacks = <atomic_word_t*>(<char*>row.row + worker_size(board.threads))
+    row.leaks_text = row.stacks + threads_most(board.threads) * (STACK_SHOWN / 8)
+    row.measures = <measures_t*>(<char*>row.shown + threads_most(board.threads) * in_lines(sizeof(shown_t)))
+    return row
 
 
 @cython.final
@@ -289,15 +301,21 @@ cdef class Row:
         """Make it ready for a new worker; the one before must be dead. The board keeps what it counted."""
         cdef board_t* board = self.board.board
         cdef uint64_t state = min(word_load(&self.row.state), <uint64_t>ROW_DRAINING)
+        cdef Row one
         change(board)
         if word_load(&self.row.pid):
             word_count(&board.retired.ended[state], 1)
-        sums_add_row(&board.retired, self)
-        # Pages that nobody has written to are left alone: there may be many of them.
-        words_clear(<atomic_word_t*>self.shown, row_slots(board, self.row) * in_lines(sizeof(shown_t)))
-        words_clear(<atomic_word_t*>self.measures, row_measured(board, self.row) * sizeof(measures_t))
-        words_clear(<atomic_word_t*>self.row, in_lines(sizeof(row_t)))
+        for one in (self, *self.rest):
+            sums_add_row(&board.retired, one)
+            # Pages that nobody has written to are left alone: there may be many of them.
+            words_clear(<atomic_word_t*>one.shown, row_slots(board, one.row) * in_lines(sizeof(shown_t)))
+            words_clear(<atomic_word_t*>one.measures, row_measured(board, one.row) * sizeof(measures_t))
+            words_clear(<atomic_word_t*>one.row, in_lines(sizeof(row_t)))
         change(board)
+
+    def of_loop(self, int loop):
+        """The row of one loop of this worker; the first is this one."""
+        return self.rest[loop - 1] if loop else self
 
     @property
     def pid(self):
@@ -322,7 +340,10 @@ cdef class Row:
 
     @state.setter
     def state(self, uint64_t value):
+        cdef Row one
         word_store_relaxed(&self.row.state, value)
+        for one in self.rest:
+            word_store_relaxed(&one.row.state, value)
 
     @property
     def beat(self):
@@ -376,48 +397,40 @@ cdef class Row:
         word_store_release(&self.row.leaks_size, <uint64_t>len(octets))
         word_store(&self.row.leaks_number, word_load(&self.row.leaks_number) + 1)
 
+    cdef Row find_thread(self, int* number):
+        """The loop whose thread is called so, and its number there; None if there is none."""
+        cdef int threads = self.board.threads
+        cdef int more = threads_most(threads) - threads
+        cdef int place = number[0] - 1
+        cdef int base = 1
+        if place >= self.board.loops * threads:
+            place -= self.board.loops * threads
+            base += threads
+            threads = more
+        if not 0 <= place < self.board.loops * threads:
+            return None
+        number[0] = base + place % threads
+        return self.of_loop(place // threads)
+
     def condemn(self, int thread, uint64_t number):
         """Have an exchange taken away from its thread, within a second; False if it does not run any more."""
-        if not 1 <= thread <= threads_most(self.board.threads) or not number:
+        cdef Row one = self.find_thread(&thread)
+        if one is None or not number or word_load(&one.shown[thread - 1].number) != number:
             return False
-        if word_load(&self.shown[thread - 1].number) != number:
-            return False
-        word_store(&self.shown[thread - 1].condemned, number)
+        word_store(&one.shown[thread - 1].condemned, number)
         return True
 
     def counters(self):
         """Counts since the start (`requests`) and of this moment (`connections`, `exchanges`, `waiting`), by name."""
-        cdef counters_t* counters = &self.row.counters
-        cdef int i
-        cdef uint64_t requests = 0, exchanges = 0, refused = 0, expired = 0
-        for i in range(row_slots(self.board.board, self.row)):
-            requests += word_load_relaxed(&self.shown[i].requests)
-            exchanges += word_load_relaxed(&self.shown[i].number) != 0
-        for i in range(REFUSAL_END):
-            refused += word_load_relaxed(&counters.refused[i])
-        for i in range(DEADLINES):
-            expired += word_load_relaxed(&counters.expired[i])
-        return {
-            "accepted": word_load_relaxed(&counters.accepted),
-            "connections": word_load_relaxed(&self.row.connections),
-            "requests": requests,
-            "exchanges": exchanges,
-            "refused": refused,
-            "lost_clients": word_load_relaxed(&counters.lost_clients),
-            "expired": expired,
-            "queued": word_load_relaxed(&counters.queued),
-            "waiting": word_load_relaxed(&self.row.waiting),
-            "lead_taken": word_load_relaxed(&counters.taken),
-            "lead_passed": word_load_relaxed(&counters.passed),
-            "revoked": word_load_relaxed(&counters.revoked),
-            "timeouts": word_load_relaxed(&counters.timeouts),
-            "lost_threads": word_load_relaxed(&counters.lost),
-            "left_queued": word_load_relaxed(&counters.left),
-            "yielded": word_load_relaxed(&counters.yielded),
-            "handshakes": word_load_relaxed(&counters.handshakes),
-            "handshakes_resumed": word_load_relaxed(&counters.handshakes_resumed),
-            "handshakes_failed": word_load_relaxed(&counters.handshakes_failed),
-        }
+        cdef Row one
+        counts = counts_of(self)
+        for one in self.rest:
+            counts = {name: count + counts[name] for name, count in counts_of(one).items()}
+        return counts
+
+    cdef object serves(self, int thread):
+        """What a thread of this loop (from 1 on) serves; None if nothing."""
+        return served(self, thread, platform_now_ns())
 
     def running(self):
         """What its threads serve: a list of `Running`.
@@ -426,12 +439,49 @@ cdef class Row:
         """
         cdef int i
         cdef int64_t now_ns = platform_now_ns()
+        cdef Row one
         found = []
-        for i in range(row_slots(self.board.board, self.row)):
-            what = served(self, i + 1, now_ns)
-            if what is not None:
-                found.append(what)
+        for one in (self, *self.rest):
+            for i in range(row_slots(one.board.board, one.row)):
+                what = served(one, i + 1, now_ns)
+                if what is not None:
+                    found.append(what)
         return found
+
+
+cdef dict counts_of(Row row):
+    """What a loop has counted, by name."""
+    cdef counters_t* counters = &row.row.counters
+    cdef int i
+    cdef uint64_t requests = 0, exchanges = 0, refused = 0, expired = 0
+    for i in range(row_slots(row.board.board, row.row)):
+        requests += word_load_relaxed(&row.shown[i].requests)
+        exchanges += word_load_relaxed(&row.shown[i].number) != 0
+    for i in range(REFUSAL_END):
+        refused += word_load_relaxed(&counters.refused[i])
+    for i in range(DEADLINES):
+        expired += word_load_relaxed(&counters.expired[i])
+    return {
+        "accepted": word_load_relaxed(&counters.accepted),
+        "connections": word_load_relaxed(&row.row.connections),
+        "requests": requests,
+        "exchanges": exchanges,
+        "refused": refused,
+        "lost_clients": word_load_relaxed(&counters.lost_clients),
+        "expired": expired,
+        "queued": word_load_relaxed(&counters.queued),
+        "waiting": word_load_relaxed(&row.row.waiting),
+        "lead_taken": word_load_relaxed(&counters.taken),
+        "lead_passed": word_load_relaxed(&counters.passed),
+        "revoked": word_load_relaxed(&counters.revoked),
+        "timeouts": word_load_relaxed(&counters.timeouts),
+        "lost_threads": word_load_relaxed(&counters.lost),
+        "left_queued": word_load_relaxed(&counters.left),
+        "yielded": word_load_relaxed(&counters.yielded),
+        "handshakes": word_load_relaxed(&counters.handshakes),
+        "handshakes_resumed": word_load_relaxed(&counters.handshakes_resumed),
+        "handshakes_failed": word_load_relaxed(&counters.handshakes_failed),
+    }
 
 
 cdef list buckets_of(histogram_t* histogram):
@@ -447,16 +497,19 @@ cdef tuple histogram_of(sums_t* sums, int time, uint64_t exchanges):
     return counts, word_load_relaxed(&sums.measures.times[time].sum_ns) / 1e9
 
 
-cdef object totals_of(sums_t* sums, uint64_t began, list rows, uint64_t threads):
+cdef object totals_of(sums_t* sums, uint64_t began, list rows):
     cdef counters_t* counters = &sums.counters
     cdef measures_t* measures = &sums.measures
     cdef Row row
     cdef int i, j
     workers = dict.fromkeys(ROW_NAMES, 0)
     connections = dict.fromkeys(("handshake", "idle", "head", "content", "queued", "running", "sending", "closing"), 0)
-    busy = 0
+    busy = threads = 0
     for row in rows:
-        workers[ROW_NAMES[min(row.state, <int>ROW_DRAINING)]] += 1
+        if not row.loop:
+            workers[ROW_NAMES[min(row.state, <int>ROW_DRAINING)]] += 1
+        if not row.loop or row_slots(row.board.board, row.row):
+            threads += row.board.threads
         for i in range(DEADLINE_HEAD, DEADLINES):
             connections[DEADLINE_NAMES[i]] += word_load_relaxed(&row.row.waits_for[i])
         connections["queued"] += word_load_relaxed(&row.row.waiting)
@@ -510,8 +563,7 @@ def totals(boards):
     """
     cdef sums_t sums
     cdef Board board
-    cdef Row row
-    cdef uint64_t threads = 0
+    cdef Row row, one
     boards = list(boards)
     for _ in range(LOOKS):
         before = [word_load(&board.board.changes) for board in boards]
@@ -522,17 +574,17 @@ def totals(boards):
             for i in range(board.workers):
                 row = board.row(i)
                 if row.pid:
-                    rows.append(row)
-                    sums_add_row(&sums, row)
+                    for one in (row, *row.rest):
+                        rows.append(one)
+                        sums_add_row(&sums, one)
         if before == [word_load(&board.board.changes) for board in boards] and not any(n & 1 for n in before):
             break
         time.sleep(0.001)
-    threads = sum([row.board.threads for row in rows])
     began = min([word_load(&board.board.began) for board in boards], default=0)
-    return totals_of(&sums, began, rows, threads)
+    return totals_of(&sums, began, rows)
 
 
-cdef Row private_row(int threads):
-    """A row in memory of this process alone."""
-    memory = mmap.mmap(-1, Board.size(1, threads), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return Board(memory, 1, threads).row(0)
+cdef Row private_row(int threads, int loops):
+    """The row of a worker, in memory of this process alone."""
+    memory = mmap.mmap(-1, Board.size(1, threads, loops), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return Board(memory, 1, threads, loops).row(0)

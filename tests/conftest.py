@@ -1,5 +1,6 @@
 """Fixtures of the tests that speak to a running server."""
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -10,6 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 POLLERS = ["epoll", "poll"] if sys.platform == "linux" else ["poll"]
 CREWS = [(poller, threads) for poller in POLLERS for threads in (1, 4)]
+
+# Servers in this process have so many loops, as far as they have threads; 0: as many as they would.
+LOOPS = int(os.environ.get("LOOPS", "0"))
 
 # This process is one of greenlets, as `make test-gevent` starts it: servers have them, and so do the tests.
 GREENLETS = "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("threading")
@@ -36,6 +40,10 @@ def with_threads(threads):
 on_one_crew = pytest.mark.parametrize("serve", CREWS[:2][-1:], ids=crew_id, indirect=True)
 
 
+# A mark for what holds of each loop alone: how many run at a time, what is said once, what comes first.
+one_loop = pytest.mark.one_loop
+
+
 # A mark for what real threads alone do, or what another one does while the application holds the only one.
 of_threads = pytest.mark.skipif(GREENLETS, reason="of real threads")
 
@@ -44,6 +52,7 @@ def pytest_configure(config):
     # An iterable that was never closed shows itself only in __del__: wsgiref.validate asserts there.
     config.addinivalue_line("filterwarnings", "error::pytest.PytestUnraisableExceptionWarning")
     config.addinivalue_line("filterwarnings", "error::pytest.PytestUnhandledThreadExceptionWarning")
+    config.addinivalue_line("markers", "one_loop: the server of this test has one loop")
 
 
 @pytest.fixture
@@ -63,16 +72,17 @@ def serve(request):
     """
     from support import Server
 
-    yield from serving(Server, *request.param)
+    yield from serving(request, Server, *request.param)
 
 
-def serving(kind, poller, threads):
+def serving(request, kind, poller, threads):
     """What `serve` is, with servers of a kind."""
     from fastwsgi import config
     from support import PATIENCE, resources, wait_left_nothing
 
     before = resources()
     servers = []
+    loops = 1 if request.node.get_closest_marker("one_loop") else LOOPS
 
     def start(app, **options):
         options = {
@@ -85,6 +95,8 @@ def serving(kind, poller, threads):
         if GREENLETS:
             options["gevent"] = True
             config.GREENLETS = options["threads"]
+        elif loops:
+            options.setdefault("loops", min(loops, options["threads"]))
         servers.append(kind(app, **options))
         return servers[-1]
 

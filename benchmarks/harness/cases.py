@@ -61,6 +61,7 @@ CPU_COLUMNS = (
     Column("p99_us", "p99 us", "median"),
     Column("failed", "failed", "sum"),
 )
+MEMORY_COLUMNS = (*CPU_COLUMNS, Column("mebibytes", "MiB (Pss), least", "least", 1))
 HANDSHAKE_COLUMNS = (
     Column("cpu_us", "CPU us/connection, least", "least", 1),
     Column("cpu_us", "median", "median", 1),
@@ -108,6 +109,10 @@ def measure_load(case: Case, running: Running) -> dict[str, float]:
     if case.request.pipeline == 1:
         figures |= {"p50_us": counted.p50_us, "p99_us": counted.p99_us}
     return figures
+
+
+def measure_load_and_memory(case: Case, running: Running) -> dict[str, float]:
+    return measure_load(case, running) | {"mebibytes": running.processes.pss_bytes() / (1 << 20)}
 
 
 def measure_handshakes(case: Case, running: Running, is_resumed: bool = False) -> dict[str, float]:
@@ -164,6 +169,7 @@ CEILINGS = ("ceiling-app", "ceiling-fixed")
 
 TLS = ("fastwsgi-tls", "nginx-gunicorn-tls", "gunicorn-tls", "granian-tls", "uwsgi-tls")
 HANDSHAKES = ("fastwsgi-tls", "nginx-tls", "gunicorn-tls", "granian-tls")
+FREE = ("free-loop", "free-2loops", "free-2workers", "granian-free")
 GREEN = ("fastwsgi-gevent", "gunicorn-gevent", "gevent-pywsgi")
 FILES = ("fastwsgi-static", "nginx-file", "nginx-open-file", "granian-static", "whitenoise")
 
@@ -291,6 +297,38 @@ CASES = {
             measure_load,
             CPU_COLUMNS,
             connections=2000,
+        ),
+        Case(
+            "freehello",
+            "hello with a free-threaded Python, on the cores of server and load",
+            "apps.plain:hello",
+            GET,
+            plain.HELLO,
+            FREE,
+            measure_load_and_memory,
+            MEMORY_COLUMNS,
+        ),
+        Case(
+            "freecpu2ms",
+            "the application computes for some 2 ms, with a free-threaded Python; 16 connections",
+            "apps.plain:cpu2ms",
+            GET,
+            plain.HELLO,
+            FREE,
+            measure_load_and_memory,
+            MEMORY_COLUMNS,
+            connections=16,
+        ),
+        Case(
+            "freeflask",
+            "Flask, hello view, with a free-threaded Python; 16 connections",
+            "apps.flask_hello:app",
+            GET,
+            plain.HELLO,
+            FREE,
+            measure_load_and_memory,
+            MEMORY_COLUMNS,
+            connections=16,
         ),
         Case(
             "mix",

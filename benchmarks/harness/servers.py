@@ -22,6 +22,7 @@ HERE = Path(__file__).resolve().parent.parent
 VENV = HERE / ".venv"
 PEER_PYTHON = str(VENV / "bin" / "python")
 PYPI_PYTHON = str(VENV / "fastwsgi-pypi" / "bin" / "python")
+FREE_PYTHON = str(VENV / "free" / "bin" / "python")
 FRAMEWORKS = VENV / "frameworks"
 LAUNCH = str(HERE / "launch.py")
 SETUP = "benchmarks/setup.sh"
@@ -173,6 +174,16 @@ def _fastwsgi_gevent(start: Start) -> Commands:
         "--keep-alive-requests 1000000000"
     ).split()
     return [[sys.executable, "-m", "fastwsgi", *options, start.application]]
+
+
+def _fastwsgi_free(loops: int, start: Start) -> Commands:
+    [command] = _fastwsgi(start)
+    return [[FREE_PYTHON, *command[1:-1], "--loops", str(loops), command[-1]]]
+
+
+def _granian_free(start: Start) -> Commands:
+    [command] = _granian(start)
+    return [[FREE_PYTHON, *command[1:]]]
 
 
 def _launched(name: str, python: str, start: Start) -> Commands:
@@ -430,6 +441,42 @@ SERVERS = {
         ),
         Server(
             "fastwsgi-gevent", "ours", _fastwsgi_gevent, _FASTWSGI_VERSION, _FASTWSGI_INSTALL, note="--gevent"
+        ),
+        Server(
+            "free-loop",
+            "ours",
+            partial(_fastwsgi_free, 1),
+            partial(_python_version, FREE_PYTHON),
+            SETUP,
+            workers=1,
+            note="free-threaded, one loop",
+        ),
+        Server(
+            "free-2loops",
+            "ours",
+            partial(_fastwsgi_free, 2),
+            partial(_python_version, FREE_PYTHON),
+            SETUP,
+            workers=1,
+            note="free-threaded, one worker of two loops",
+        ),
+        Server(
+            "free-2workers",
+            "ours",
+            partial(_fastwsgi_free, 1),
+            partial(_python_version, FREE_PYTHON),
+            SETUP,
+            workers=2,
+            note="free-threaded, two workers of one loop each",
+        ),
+        Server(
+            "granian-free",
+            "peer",
+            _granian_free,
+            partial(_package_version, FREE_PYTHON, "granian"),
+            SETUP,
+            workers=1,
+            note="free-threaded, one worker",
         ),
         Server(
             "gunicorn-gevent",

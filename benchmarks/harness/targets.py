@@ -109,6 +109,18 @@ def _greenlets(held: Held) -> Iterator[Target]:
     yield _limit("greensleep: failed requests", failed, 0, "")
 
 
+def _loops(held: Held) -> Iterator[Target]:
+    def compared(case: str, above: str, below: str, key: str, pick: str) -> float | None:
+        return _ratio(*(held.results.figure(case, name, key, pick) for name in (above, below)))
+
+    faster = compared("freecpu2ms", "free-2loops", "free-loop", "per_second", "median")
+    yield _limit("freecpu2ms: free-2loops / free-loop, in requests", faster, 1.7, "", at_least=True)
+    for case in ("freecpu2ms", "freehello", "freeflask"):
+        yield held.ratio(case, "free-2loops", "free-2workers", 1.10)
+        smaller = compared(case, "free-2loops", "free-2workers", "mebibytes", "least")
+        yield _limit(f"{case}: free-2loops / free-2workers, in memory", smaller, 1.0, "")
+
+
 def _workers(held: Held) -> Iterator[Target]:
     for case in ("hello", "newconn", "djangoorm"):
         yield held.ratio(case, "fastwsgi-w2", "fastwsgi-w1", 1.10)
@@ -140,6 +152,7 @@ def judge(results: Results) -> list[Target]:
         *_loads(held),
         *_threads_and_views(held),
         *_greenlets(held),
+        *_loops(held),
         *_workers(held),
         *_edge(held),
         *_idle(held),

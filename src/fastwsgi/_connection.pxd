@@ -327,6 +327,8 @@ cdef struct loop_t:
     int64_t tls_said_ms         # when it last had that a handshake failed, ...
     uint64_t tls_unsaid         # ... and how many have failed since
     bint shares                 # other workers have the same listeners
+    int peers_begin             # rows of loops that have the same listeners, this one's among them: from here ...
+    int peers_end               # ... and up to here
     wake_t kick                 # borrowed; each write to it is heard of by all of these; -1: none
     int64_t yield_ms            # it yields for so long at most ...
     int anyway_most             # ... and then not in so many turns, if the others have not accepted
@@ -367,7 +369,7 @@ cdef struct loop_t:
     probe_t health_probe        # answered by the loop itself: this process lives
     probe_t ready_probe         # and wants more requests
     log_format_t* access        # borrowed; NULL: no access log
-    journal_t journal
+    journal_t* journal          # borrowed; all loops of this process have one
     slot_t own                  # for answers of the loop itself
     atomic_word_t draining      # from the call for it on: answers say that the connection is closed
     bint tells_times            # to clients, in Server-Timing

@@ -5,11 +5,12 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from fastwsgi._buffer cimport buffer_t
 from fastwsgi._connection cimport connection_list_t, connection_t, loop_t, slot_t
 from fastwsgi._exchange cimport Context
+from fastwsgi._journal cimport journal_t
 from fastwsgi._overdue cimport overdue_t
 from fastwsgi._platform cimport atomic_head_t, atomic_word_t, pthread_cond_t
 from fastwsgi._router cimport router_t
 from fastwsgi._static cimport Site
-from fastwsgi._stats cimport Row
+from fastwsgi._stats cimport Row, row_t
 
 
 cdef enum:
@@ -44,8 +45,17 @@ cdef struct cell_t:
     atomic_word_t count
 
 
+cdef struct common_t:
+    # What all crews of a worker have together.
+    journal_t journal
+    row_t* row                  # the worker's: that of its first loop
+    atomic_word_t going         # crews that have not ended
+    atomic_word_t handed        # requests, to the application; only counted with max_requests
+
+
 cdef struct crew_t:
     loop_t loop
+    common_t* common            # borrowed
     slot_t* slots               # [1] to [most]; [0] is not used, those behind overdue.used not yet
     int ready_slots             # made ready: [0] to this one
     uint8_t takes               # fields of the application that name a file: TAKES_
@@ -71,7 +81,6 @@ cdef struct crew_t:
     atomic_word_t stop          # STOP_: drain, within the grace
     atomic_word_t grace_ms
     atomic_word_t revokes       # a slot has to_revoke
-    atomic_word_t handed        # to the application; only counted with max_requests
     atomic_word_t held          # the keeper leads and holds free threads back
     int64_t grace_ends_ms       # the leader's
     bint grace_is_over
@@ -79,13 +88,20 @@ cdef struct crew_t:
     cell_t cells[CELLS]
 
 
+cdef class Common:
+    cdef common_t common
+
+
 cdef class Crew:
     cdef crew_t* crew           # owned
+    cdef Common common          # keeps the memory; the worker's other crews have it, too
+    cdef list others            # the first crew's: those of the worker's other loops
     cdef Context context
     cdef list routers           # none without routes; those for TLS and for others, where they differ
     cdef Site sendfile_site     # of --sendfile-root; None without
-    cdef readonly Row row       # what others see of this worker
+    cdef readonly Row row       # what others see of this worker, or of this loop of it
     cdef list listeners
+    cdef int kick_fd            # owned, where no other worker has one; or -1
     cdef object log
     cdef int access_fd
     cdef buffer_t lines         # of the main thread, in exchange for the journal's
@@ -99,15 +115,17 @@ cdef class Crew:
     cdef public int watched_fd      # and when this is readable or has ended; -1: none
     cdef bint is_started
     cdef bint is_closed
-    cdef readonly int lost_threads
-    cdef readonly bint is_exhausted
+    cdef int lost               # threads, after the end
+    cdef bint is_short          # of threads: too many were lost
     cdef double timeout         # seconds, as the log says it
     cdef dict thread_ids        # of the threads that have not ended, by slot; 0: not running yet
     cdef dict told_lost         # of threads that were given up: the exchange that this was said of, by slot
 
     cdef const router_t* _route(self, object plan, object guards) except? NULL
-    cdef int serve_files(self, settings) except -1
+    cdef int serve_files(self, settings, bint is_first) except -1
+    cdef bint is_over(self) noexcept
     cdef int thread_ends(self) noexcept
+    cdef int look_after(self, list records) except -1
     cdef int _tell_of_lines(self, int error, bint is_fresh, uint64_t lost, list records) except -1
     cdef int close(self) noexcept
     # What greenlets do in another way (_greenlets):

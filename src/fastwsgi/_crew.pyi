@@ -1,6 +1,7 @@
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from typing import final
 
 from _typeshed.wsgi import WSGIApplication
 from typing_extensions import disjoint_base
@@ -20,6 +21,10 @@ def server_name(listener: socket.socket) -> tuple[str, str]:
 
 def secure_port(listeners: Sequence[Listener]) -> int:
     """The port of the first listener that has TLS; 443 if none of them has a port."""
+
+@final
+class Common:
+    """What all crews of a worker have together."""
 
 @disjoint_base
 class Crew:
@@ -66,6 +71,8 @@ class Crew:
         guards: Sequence[Guard | None] = (),
         tls: Tls | None = None,
         has_others: bool = False,
+        loops: int = 1,
+        common: Common | None = None,
     ) -> None:
         """Make ready to serve an application at listeners; line_start: of each access log line.
 
@@ -76,6 +83,9 @@ class Crew:
         row: of a board that others have too, cleared; without it the worker is alone. If there are
         others, all have the same listeners (but for those that are `is_own`), and kick_fd, an eventfd
         for all of them that is never read, lets each hear when another one does not accept any more.
+
+        loops: of this worker. Each has a crew with its part of the threads; this one is the first and speaks for
+        all, or it is made by the first, which gives it what they have in common.
         """
 
     def adopt(self, sock: socket.socket) -> None:
@@ -108,6 +118,9 @@ class Crew:
 
     def revoke(self, thread: int) -> None:
         """Take away the exchange that a thread (1 to N) runs: 503, or a reset if the head has left."""
+
+    def revoke_here(self, thread: int) -> None:
+        """The same for a thread of this crew alone."""
 
     def after_fork_in_child(self) -> None:
         """In a child that the application forked: let go of listeners and connections."""

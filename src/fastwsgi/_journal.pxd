@@ -16,6 +16,8 @@ cdef enum:
 cdef struct journal_t:
     pthread_mutex_t mutex
     wake_t wake             # owned; the main thread waits for it
+    bint is_open
+    int users               # loops that have it
     buffer_t lines          # access log lines, to be written as they are
     buffer_t records        # one byte of level, the text, a zero byte
     uint64_t lost_lines     # did not fit, because nobody reads the log fast enough
@@ -26,7 +28,9 @@ cdef struct journal_t:
 
 
 cdef int journal_open(journal_t* journal) noexcept nogil
-cdef void journal_close(journal_t* journal) noexcept nogil
+cdef void journal_share(journal_t* journal) noexcept nogil
+cdef void journal_leave(journal_t* journal) noexcept nogil
+cdef void journal_end(journal_t* journal) noexcept nogil
 cdef void journal_line(journal_t* journal, const char* line, size_t size) noexcept nogil
 cdef void journal_record(journal_t* journal, int level, const char* text) noexcept nogil
 cdef bint journal_is_full(journal_t* journal) noexcept nogil

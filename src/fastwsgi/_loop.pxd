@@ -23,7 +23,8 @@ cdef enum:
 
 
 cdef int loop_open(loop_t* loop, bint use_poll) noexcept nogil
-cdef int loop_listen(loop_t* loop, const int* fds, int count, bint shares, int kick_fd) noexcept nogil
+cdef int loop_listen(loop_t* loop, const int* fds, int count, int peers_begin, int peers_end,
+                     int kick_fd) noexcept nogil
 cdef int loop_turn(loop_t* loop, bint may_wait) noexcept nogil
 cdef int loop_wait_ms(loop_t* loop) noexcept nogil
 cdef void loop_taken_over(loop_t* loop) noexcept nogil

@@ -1,5 +1,5 @@
 # What the processes of a server know of each other, in memory that they share: of each worker how it is and what it has
-# counted, of each of its threads what it serves. A dead worker's row says what it died of.
+# counted, of each of its threads what it serves. A dead worker's rows say what it died of.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -140,7 +140,8 @@ cdef struct sums_t:
 
 
 cdef struct row_t:
-    # One worker. The first line is written by Python, here or in the supervisor, but for `wants`.
+    # One loop of a worker; the first one's speaks for the worker. The first line is written by Python, here or in the
+    # supervisor, but for `wants`; of the other loops only `state` is.
     atomic_word_t pid
     atomic_word_t generation
     atomic_word_t state
@@ -170,12 +171,12 @@ cdef struct board_t:
     uint64_t magic
     uint64_t layout
     uint64_t workers
-    uint64_t threads            # of each row
+    uint64_t loops              # of each worker, side by side
+    uint64_t threads            # of each loop
     atomic_word_t stopping      # the whole server stops
     # The supervisor's.
     atomic_word_t began         # when the server started: seconds since 1970
     atomic_word_t changes       # odd while the sums, and rows with them, change
-    atomic_word_t pad
     sums_t retired
 
 
@@ -184,16 +185,29 @@ cdef class Board:
     cdef board_t* board         # in `memory`
     cdef readonly int workers
     cdef readonly int threads
+    cdef readonly int loops
 
 
 cdef class Row:
-    cdef Board board            # keeps the memory
+    cdef readonly Board board   # keeps the memory
     cdef row_t* row
     cdef shown_t* shown         # of thread 1 at [0]
     cdef atomic_word_t* stacks  # STACK_SHOWN octets for each of these
     cdef measures_t* measures   # the same
     cdef atomic_word_t* leaks_text      # LEAKS_SHOWN octets
-    cdef readonly int index
+    cdef readonly int index     # of the worker
+    cdef readonly int loop      # from 0 on
+    cdef list rest              # the rows of the worker's other loops; empty if this is one of them
+
+    cdef inline int thread_number(self, int thread) noexcept nogil:
+        """What a thread of this loop, from 1 on, is called in its worker: replacements come after all threads."""
+        cdef int threads = self.board.threads
+        if thread <= threads:
+            return self.loop * threads + thread
+        return self.board.loops * threads + self.loop * (threads_most(threads) - threads) + thread - threads
+
+    cdef Row find_thread(self, int* number)
+    cdef object serves(self, int thread)
 
 
 cdef inline int threads_most(int threads) noexcept nogil:
@@ -234,8 +248,8 @@ cdef inline void shown_text(shown_t* shown, const char* line, size_t line_size, 
     word_store_release(&shown.sizes, line_size | client_size << 8 | id_size << 16)
 
 
-cdef row_t* board_row(board_t* board, int index) noexcept nogil
+cdef row_t* board_row(board_t* board, int index) noexcept nogil     # of all loops of all workers
 cdef bint row_is_busy(board_t* board, row_t* row) noexcept nogil
 cdef bytes shown_line(shown_t* shown)
 cdef void shown_stack(Row row, int thread, uint64_t number, const char* text, size_t size) noexcept
-cdef Row private_row(int threads)
+cdef Row private_row(int threads, int loops)

@@ -49,20 +49,22 @@ class Running(NamedTuple):
 class Board:
     """Memory with a row for each worker: a writable buffer of Board.size() octets, zeroed when it is new."""
 
-    def __init__(self, memory: Buffer, workers: int, threads: int) -> None:
+    def __init__(self, memory: Buffer, workers: int, threads: int, loops: int = 1) -> None:
         """Lay it out, or find again what was laid out in it; raise ValueError if that is something else.
 
-        `threads` is that of the settings; there is room for replacements of lost ones, too.
+        `threads` are those of each loop; there is room for replacements of lost ones, too.
         """
 
     workers: int
     threads: int
+    loops: int
+    """Of each worker."""
     stopping: bool
     """The whole server stops: it is not ready any more."""
 
     @staticmethod
-    def size(workers: int, threads: int) -> int:
-        """Octets that a board of so many workers takes, each with so many threads."""
+    def size(workers: int, threads: int, loops: int = 1) -> int:
+        """Octets that a board of so many workers takes, each with so many loops of so many threads."""
 
     def row(self, index: int) -> Row:
         """The row of a worker, from 0 on."""
@@ -77,7 +79,10 @@ class Row:
     def __init__(self, /, *args: object, **kwargs: object) -> None:
         """Raise TypeError: rows come from Board.row()."""
 
+    board: Board
     index: int
+    loop: int
+    """0, but for rows that are of_loop()."""
     pid: int
     generation: int
     state: int
@@ -93,6 +98,9 @@ class Row:
     """What the worker knows of leaks, as it wrote it (JSON); empty: nothing, or it writes at this moment."""
     leaks_most: int
     """So many octets of it at most."""
+
+    def of_loop(self, loop: int) -> Row:
+        """The row of one loop of this worker; 0 is the first, and this one."""
 
     def condemn(self, thread: int, number: int) -> bool:
         """Have an exchange taken away from its thread, within a second; False if it does not run any more."""

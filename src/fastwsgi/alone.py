@@ -166,7 +166,7 @@ def serve(
             )
 
             def has_started() -> None:
-                announce(app, listeners, settings, renewal)
+                announce(app, listeners, settings, worker.loops, renewal)
                 manager.ready()
                 if launch is not None:
                     warn_of_lost_messages(settings)
@@ -183,9 +183,10 @@ def announce(
     app: "WSGIApplication | str",
     listeners: Sequence[Listener],
     settings: Settings,
+    loops: int,
     renewal: "Renewal | None",
 ) -> None:
-    LOG.info("fastwsgi %s serves %s with %s", __version__, name_of(app), runners(settings))
+    LOG.info("fastwsgi %s serves %s with %s", __version__, name_of(app), runners(settings, loops))
     for listener in listeners:
         LOG.info("Listening at %s", listener.url)
     for text in renewal.descriptions() if renewal is not None else ():

@@ -270,6 +270,13 @@ class Settings:
     threads: int = option(
         4, count(1, 1024), CREW, "threads that run the application: at most so many requests run at a time"
     )
+    loops: int | str = option(
+        "auto",
+        word_or("auto", count(1, 1024)),
+        CREW,
+        "event loops of a worker, each with its part of the threads; auto: one, or with a free-threaded Python "
+        "as many as keep all processors busy",
+    )
     gevent: bool = option(
         False,
         switch(),
@@ -729,6 +736,11 @@ class Settings:
         if self.gevent and self.leak_report:
             raise ConfigError("leak_report: not with gevent, whose greenlets are many in one thread")
         self._check_reload()
+        if isinstance(self.loops, int):
+            if self.loops > self.threads:
+                raise ConfigError(f"loops is {self.loops} and threads {self.threads}: each loop needs a thread")
+            if self.loops > 1 and self.gevent:
+                raise ConfigError(f"loops is {self.loops}: greenlets are all in one thread, with one loop")
         if self.leak_report and "t" in sys.abiflags:
             raise ConfigError(
                 "leak_report: not with a free-threaded Python, which has other allocators; "

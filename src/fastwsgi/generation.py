@@ -13,7 +13,7 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastwsgi import child, compression, greening, hooks, mounts, resources, upgrade
+from fastwsgi import child, compression, gil, greening, hooks, mounts, resources, upgrade
 from fastwsgi._accesslog import LogFormat
 from fastwsgi._stats import Board, Row
 from fastwsgi.capture import Output
@@ -76,10 +76,11 @@ class Generation:
         *,
         workers: int,
         why: str,
-        memory: tuple[int, int, int] | None = None,
+        loops: int = 1,
+        memory: upgrade.Memory | None = None,
         renewal: "Renewal | None" = None,
     ) -> None:
-        """memory: descriptor, rows and threads of a board that is there already (upgrade).
+        """loops: of each worker. memory: of a board that is there already (upgrade).
 
         renewal: of the certificates, with TLS.
         """
@@ -90,19 +91,20 @@ class Generation:
         self.settings: Settings = work.settings
         self.workers = workers
         self.why_so_many = why
+        self.loops = loops
         self.renewal = renewal
         self.pressure = Pressure.of(work.settings.memory_pressure)
         self._lines = lines
         self.is_readable = True  # the board, and not one of another version of the server
-        self.memory = memory or new_memory(workers, work.settings.concurrency)
+        self.memory = memory or new_memory(workers, work.settings.concurrency, loops)
         try:
             self.board = open_board(self.memory)
         except ValueError:
             self.is_readable = False
             os.close(self.memory[0])
-            self.memory = new_memory(self.memory[1] // 2, self.memory[2])
+            self.memory = new_memory(self.memory[1] // 2, self.memory[2], self.memory[3])
             self.board = open_board(self.memory)
-        self.board_fd, rows, _ = self.memory
+        self.board_fd, rows, _, _ = self.memory
         self.rows = [self.board.row(index) for index in range(rows)]
         self.loader: child.LoaderLine | None = None
         self.loader_pid = 0
@@ -139,7 +141,9 @@ class Generation:
         if settings.gevent:
             greening.require()
         identity = Identity.find(settings.user, settings.group)
-        workers, why = resources.count_workers(settings.workers, resources.find_cpus())
+        cpus = resources.find_cpus()
+        workers, why = resources.count_workers(settings.workers, cpus)
+        loops = gil.count_loops(settings, workers, cpus.usable)
         place = place_of(settings, origin)
         hooked = hooks.Server(Config(settings, configuration.hooks.given, workers), workers)
         with ExitStack() as opened, place.visited():
@@ -180,7 +184,7 @@ class Generation:
             tls,
             code,
         )
-        return cls(number, work, listeners, lines, workers=workers, why=why, renewal=renewal)
+        return cls(number, work, listeners, lines, workers=workers, why=why, loops=loops, renewal=renewal)
 
     @classmethod
     def resumed(
@@ -221,9 +225,14 @@ class Generation:
             lines,
             workers=kept.wanted,
             why="",
+            loops=kept.loops,
             memory=memory,
             renewal=renewal,
         )
+
+    def have_processes(self) -> None:
+        """Have a worker from now on where there would be a loop."""
+        self.workers, self.loops = self.workers * self.loops, 1
 
     def take_hooks(self, found: hooks.Hooks) -> None:
         """Have these hooks from now on."""
@@ -278,6 +287,7 @@ class Generation:
             life_fd=lines.life_fd,
             notice_fd=lines.notice_fd,
             has_others=self.workers > 1,
+            loops=self.loops,
         )
 
         def serve(ending: Ending) -> int:
@@ -384,17 +394,19 @@ def fork_with(output: Output | None, task: child.Task) -> int:
     return pid
 
 
-def open_board(memory: tuple[int, int, int]) -> Board:
-    """Map a descriptor of so many rows and threads; raise ValueError if it is laid out in another way."""
-    fd, rows, threads = memory
-    return Board(mmap.mmap(fd, Board.size(rows, threads)), rows, threads)
+def open_board(memory: upgrade.Memory) -> Board:
+    """Map it; raise ValueError if it is laid out in another way."""
+    fd, rows, threads, loops = memory
+    return Board(mmap.mmap(fd, Board.size(rows, threads, loops)), rows, threads, loops)
 
 
-def new_memory(workers: int, threads: int) -> tuple[int, int, int]:
-    rows = max(2 * workers + 2, LEAST_ROWS)
+def new_memory(workers: int, concurrency: int, loops: int) -> upgrade.Memory:
+    # There may have to be a worker for each loop.
+    rows = max(2 * workers * loops + 2, LEAST_ROWS)
+    threads = (concurrency - 1) // loops + 1
     fd = nameless_file()
-    os.ftruncate(fd, Board.size(rows, threads))
-    return fd, rows, threads
+    os.ftruncate(fd, Board.size(rows, threads, loops))
+    return fd, rows, threads, loops
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from fastwsgi import gil
 from fastwsgi.errors import AppLoadError, ConfigError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def load_all(
     application: as `load` takes it, or loaded already; "" if routes have all. mounted: `module:name` to the
     place of its route.
     """
+    gil.watch()
     loaded: list[WSGIApplication | None] = []
     if not isinstance(application, str):
         loaded.append(application)

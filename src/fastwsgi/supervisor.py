@@ -359,8 +359,28 @@ class Supervisor:
             for one in self._children:
                 if one.number == int(number):
                     self._shall_leave(one)
+        elif word == b"gil":
+            for one in self._children:
+                if one.number == int(number):
+                    self._has_gil(one, int(rest[0]), unquote(rest[1].decode()))
         elif word == b"changed" and self._app_code is not None:
             self._code_has_changed(self._app_code, unquote(rest[0].decode()), int(number))
+
+    def _has_gil(self, one: Child, loops: int, culprit: str) -> None:
+        """An import has turned the GIL on in a worker that has so many loops, which is of no use then."""
+        generation = one.generation
+        if generation.loops > 1:
+            if generation is self._generation:
+                self._wanted *= generation.loops
+            LOG.warning(
+                "%s has turned the GIL on, for the whole process (it does not say that it can do without): "
+                "a worker for each of %d loops",
+                culprit,
+                generation.loops,
+            )
+            generation.have_processes()
+        if loops > 1 and one.wear is None:
+            one.wear = Wear("has a GIL now", until=time.monotonic() + QUIET_PATIENCE)
 
     def _hear_loader(self, generation: Generation) -> None:
         """Learn the numbers of the workers that a loader has forked; 0 for one that could not be."""
@@ -900,7 +920,7 @@ class Supervisor:
             generation.work.title,
             plural(self._wanted, "worker"),
             f" ({why})" if why else "",
-            runners(generation.settings),
+            runners(generation.settings, generation.loops),
         )
         for listener in self._listeners:
             LOG.info("Listening at %s", listener.url)
@@ -1143,6 +1163,7 @@ class Supervisor:
             application=str(generation.work.application),
             generation=generation.number,
             wanted=self._wanted,
+            loops=generation.loops,
             lines=(lines.life_fd, self._life, self._notice, lines.notice_fd, lines.kick_fd),
             listeners=[listener.state for listener in self._listeners],
             boards={

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from fastwsgi import logs, systemd
 from fastwsgi.config import OPTIONS, Settings, merge
@@ -23,6 +23,10 @@ from fastwsgi.process import nameless_file
 VARIABLE = "_FASTWSGI_UPGRADE"
 # In a trial start: the descriptor of certificates that it may not read itself.
 CERTIFICATES = "_FASTWSGI_CERTIFICATES"
+
+
+# Of a board: its descriptor, workers, threads of each loop, loops of each worker.
+Memory: TypeAlias = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,10 @@ class Kept:
     application: str
     generation: int
     wanted: int  # workers
+    loops: int  # of each of these
     lines: tuple[int, int, int, int, int]  # life and notice, both ends, and kick
     listeners: list[dict[str, Any]]
-    boards: dict[str, tuple[int, int, int]]  # by generation: descriptor, rows, threads
+    boards: dict[str, Memory]  # by generation
     children: list[KeptChild]
     access_log: tuple[str | None, int] | None  # file, none for syslog, and descriptor
     pid_file: tuple[str, int] | None  # file and descriptor

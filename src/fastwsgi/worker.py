@@ -23,8 +23,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
+from urllib.parse import quote
 
-from fastwsgi import greening, loader, logs, mounts, process, systemd
+from fastwsgi import gil, greening, loader, logs, mounts, process, resources, systemd
 from fastwsgi._crew import Crew, start_new_thread
 from fastwsgi._stats import row_state_t
 from fastwsgi.capture import is_captured
@@ -131,10 +132,11 @@ class Post:
     life_fd: int  # hangs up when the supervisor is gone
     notice_fd: int  # a line of text for the supervisor
     has_others: bool  # other workers serve the application at the same time
+    loops: int = 1  # that it shall have
 
-    def tell(self, word: str, *numbers: int) -> None:
+    def tell(self, word: str, *more: int | str) -> None:
         with suppress(OSError):
-            os.write(self.notice_fd, f"{' '.join(map(str, (word, self.number, *numbers)))}\n".encode())
+            os.write(self.notice_fd, f"{' '.join(map(str, (word, self.number, *more)))}\n".encode())
 
     @property
     def leaves(self) -> bool:
@@ -232,6 +234,7 @@ class Worker:
         try:
             row, kick_fd = (post.row, post.kick_fd) if post is not None else (None, -1)
             log = self._access_log
+            self._loops = self._count_loops()
             self._crew = crew_class(settings)(
                 app,
                 listeners,
@@ -245,12 +248,14 @@ class Worker:
                 self._guards.of(mounts.plan(settings, app is not None).routes),
                 tls,
                 post is not None and post.has_others,
+                self._loops,
             )
         except ValueError as error:
             self._access_log.close()
             raise ConfigError(str(error)) from None
         self._stopping = False
         self._wants_told = False
+        self._gil_told = False
         self._asked_at = 0.0  # whether it may leave; 0: not, or the supervisor knows
         self._left_running = 0
         self._manager, self._watchdog = manager, watchdog
@@ -302,7 +307,9 @@ class Worker:
                 expect_health(probe, self._settings.health)
             has_started()
             if self._post is not None:
-                self._post.row.state = row_state_t.ROW_SERVING
+                self._tell_of_gil(self._post)
+            self._crew.row.state = row_state_t.ROW_SERVING
+            if self._post is not None:
                 self._post.tell("serves")
             while not self._crew.finished:
                 self._attend()
@@ -336,6 +343,32 @@ class Worker:
                 self._post.tell("end", *self._last_requests())
 
     @property
+    def loops(self) -> int:
+        """Event loops that it has."""
+        return self._loops
+
+    def _count_loops(self) -> int:
+        if self._post is not None:
+            loops = self._post.loops
+        else:
+            loops = gil.count_loops(self._settings, 1, resources.find_cpus().usable)
+        culprit = gil.turned_on_by()
+        if culprit is None or loops == 1:
+            return loops
+        if self._post is None:
+            LOG.warning(
+                "%s has turned the GIL on: one loop, not %d; serve with the command and --workers %d, or without it",
+                *(culprit, loops, loops),
+            )
+        return 1
+
+    def _tell_of_gil(self, post: Post) -> None:
+        """The supervisor has more workers instead of more loops."""
+        if not self._gil_told and post.row.board.loops > 1 and (culprit := gil.turned_on_by()) is not None:
+            self._gil_told = True
+            post.tell("gil", self._loops, quote(culprit))
+
+    @property
     def _leaves(self) -> bool:
         """Others stay when it ends."""
         return self._post is not None and self._post.leaves
@@ -357,6 +390,7 @@ class Worker:
             self.stop(self._settings.graceful_timeout)
         if self._asked_at and not self._stopping:
             self._look_for_an_answer(post)
+        self._tell_of_gil(post)
         if post.row.wants and not self._wants_told:
             self._wants_told = True
             post.tell("wants")
@@ -645,9 +679,11 @@ def crew_class(settings: Settings) -> type[Crew]:
     return Greenlets
 
 
-def runners(settings: Settings) -> str:
+def runners(settings: Settings, loops: int) -> str:
     """What runs the requests of a worker, in words."""
-    return plural(settings.concurrency, "greenlet" if settings.gevent else "thread")
+    if settings.gevent:
+        return plural(settings.concurrency, "greenlet")
+    return plural(settings.threads, "thread") + (f" over {loops} loops" if loops > 1 else "")
 
 
 def grace_of(settings: Settings, most: float | None = None) -> float:

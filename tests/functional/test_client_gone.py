@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from conftest import one_loop
 from support import TEXT, Gate, request, wait_until
 
 
@@ -90,6 +91,7 @@ def test_a_reset_is_seen_behind_a_request_that_waits(serve):
     wait_until(lambda: app.seen == [True], "client_gone")
 
 
+@one_loop
 @pytest.mark.parametrize("leave", [reset, end_side])
 def test_a_request_that_waits_for_a_thread_is_dropped(serve, leave):
     app = Watching()
@@ -111,6 +113,7 @@ def test_a_request_that_waits_for_a_thread_is_dropped(serve, leave):
     assert app.started == server.threads + 1
 
 
+@one_loop
 @pytest.mark.parametrize("leave", [reset, end_side])
 def test_it_is_499_in_the_access_log(serve, leave, tmp_path):
     app = Watching()

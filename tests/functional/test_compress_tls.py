@@ -12,7 +12,7 @@ WORDS = b"".join(b"%d, " % (number * number) for number in range(10_000))
 
 @pytest.fixture(params=[1, 4], ids="{} threads".format)
 def secure(request):
-    yield from serving(SecureServer, POLLERS[0], request.param)
+    yield from serving(request, SecureServer, POLLERS[0], request.param)
 
 
 def accept(coding):

@@ -6,8 +6,10 @@ import time
 
 import pytest
 
-from conftest import of_threads, with_threads
+from conftest import of_threads, one_loop, with_threads
 from support import PATIENCE, TEXT, Body, Gate, answering, request, target_of, text, wait_until
+
+pytestmark = one_loop
 
 one_thread = with_threads(1)
 many_threads = with_threads(4)

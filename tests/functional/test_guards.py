@@ -353,7 +353,7 @@ def test_passwords_before_what_the_loop_answers(guarded, passwords, tmp_path):
 @pytest.fixture(params=POLLERS)
 def secure(request):
     """serve, with a server that speaks TLS."""
-    yield from serving(SecureServer, request.param, 4)
+    yield from serving(request, SecureServer, request.param, 4)
 
 
 def test_guards_over_tls(secure, passwords, tmp_path):

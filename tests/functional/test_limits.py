@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from conftest import one_loop
 from support import TEXT, Gate, answering, chunked, request, text, wait_until
 
 
@@ -236,6 +237,7 @@ def test_more_connections_than_allowed_wait(serve):
         assert client.read_response().status == 200
 
 
+@one_loop
 def test_a_request_that_waits_for_a_thread_too_long(serve):
     gate = Gate()
     server = serve(held(gate), queue_timeout=0.2, validate=False)

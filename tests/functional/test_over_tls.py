@@ -71,4 +71,4 @@ if GREENLETS:
 @pytest.fixture(params=CREWS, ids=crew_id)
 def serve(request):
     """As `serve` everywhere, with servers that speak TLS."""
-    yield from serving(SecureServer, *request.param)
+    yield from serving(request, SecureServer, *request.param)

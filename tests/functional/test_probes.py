@@ -2,7 +2,7 @@
 
 import pytest
 
-from conftest import with_threads
+from conftest import one_loop, with_threads
 from support import Gate, answering, request, target_of, wait_until
 
 TEXT = "text/plain; charset=utf-8"
@@ -82,6 +82,7 @@ def test_connections_end_as_they_would(serve):
         client.expect_end()
 
 
+@one_loop
 @with_threads(1)
 def test_while_every_thread_is_busy(serve):
     gate = Gate()

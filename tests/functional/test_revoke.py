@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from conftest import one_loop
 from support import PATIENCE, TEXT, Body, Gate, request, target_of, wait_until
 
 each_way = pytest.mark.parametrize("way", ["write", "block"])
@@ -93,6 +94,7 @@ def check_it_goes_on(server, stuck):
     assert server.count("revoked") == 1
 
 
+@one_loop
 @each_way
 def test_revoked_before_the_head_has_left(serve, way):
     server, stuck, client = begin(serve, way)
@@ -105,6 +107,7 @@ def test_revoked_before_the_head_has_left(serve, way):
     check_it_goes_on(server, stuck)
 
 
+@one_loop
 @each_way
 def test_revoked_after_the_head_has_left(serve, way):
     server, stuck, client = begin(serve, way, b"first")
@@ -117,6 +120,7 @@ def test_revoked_after_the_head_has_left(serve, way):
     check_it_goes_on(server, stuck)
 
 
+@one_loop
 def test_pipelined_answers_before_it_are_sent(serve):
     stuck = Stuck("block", b"", serve.threads)
     server = serve(stuck)
@@ -132,6 +136,7 @@ def test_pipelined_answers_before_it_are_sent(serve):
     assert server.count("requests") == 4 + server.threads
 
 
+@one_loop
 def test_a_producer_that_waits_for_its_client_is_woken(serve):
     body = Body([b"x" * 10_000_000])
     threads = []
@@ -157,6 +162,7 @@ def test_a_producer_that_waits_for_its_client_is_woken(serve):
     assert server.count("revoked") == 1
 
 
+@one_loop
 def test_without_an_exchange_nothing_happens(serve):
     server = serve(target_of)
     for number in range(3):
@@ -169,6 +175,7 @@ def test_without_an_exchange_nothing_happens(serve):
     assert server.count("revoked") == 0
 
 
+@one_loop
 def test_revoked_at_any_moment(serve):
     bodies, statuses = [], []
     until = time.monotonic() + 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import with_threads
+from conftest import one_loop, with_threads
 from fastwsgi.mounts import SECURITY_FIELDS
 from functional.mounted import showing
 from support import request, text
@@ -204,6 +204,7 @@ def test_fields_of_a_request_do_not_stay(serve):
 # Logs and counts.
 
 
+@one_loop
 @with_threads(4)
 def test_answers_are_logged_and_counted(serve, tmp_path):
     log = tmp_path / "access.log"

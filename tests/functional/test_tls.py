@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from certificates import AUTHORITY, client_context
-from conftest import POLLERS, crew_id, serving
+from conftest import POLLERS, crew_id, one_loop, serving
 from secure import SecureServer, SecureSocket, directory
 from support import PATIENCE, Client, Gate, answering, request, target_of, text, wait_until
 
@@ -20,7 +20,7 @@ CREWS = [(poller, threads) for poller, threads in zip(POLLERS * 2, (4, 1), stric
 @pytest.fixture(params=CREWS, ids=crew_id)
 def serve(request):
     """As `serve` everywhere, with servers that speak TLS."""
-    yield from serving(SecureServer, *request.param)
+    yield from serving(request, SecureServer, *request.param)
 
 
 @answering
@@ -221,6 +221,7 @@ def test_handshakes_that_stop_half_way(serve):
     wait_until(lambda: len(servers_sides()) <= others, "what OpenSSL keeps for connections that are gone")
 
 
+@one_loop
 def test_so_many_handshakes_at_once(serve):
     """Of those that are not done there are 1024 at most: one more closes the oldest."""
     server = serve(target_of)
@@ -243,6 +244,7 @@ def test_a_handshake_that_takes_too_long(serve):
     server.wait_count("handshakes_failed", 1)
 
 
+@one_loop
 def test_handshakes_and_probes_while_every_thread_is_busy(serve):
     gate = Gate()
 

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from conftest import one_loop
 from support import Client, answering, request, wait_until
 
 OTHERS = "192.0.2.0/24"  # the peers of these tests are not in it
@@ -136,6 +137,7 @@ def test_one_request_says_nothing_of_the_next(serve):
         assert addresses == ["192.0.2.8", "127.0.0.1"]
 
 
+@one_loop
 def test_the_others_are_not_believed(serve):
     server = serve(shown, forwarded_allow_ips=OTHERS)
     fields = [
@@ -160,6 +162,7 @@ def test_the_others_are_not_believed(serve):
     server.log.expect("client 127.0.0.1", 1)
 
 
+@one_loop
 def test_many_threads_of_clients_and_one_warning(serve):
     server = serve(shown, forwarded_allow_ips="none")
 
@@ -220,6 +223,7 @@ def test_refused_from_a_trusted_peer(serve, fields, words):
     assert server.count("requests") == 0
 
 
+@one_loop
 def test_dropped_underscores(serve):
     server = serve(shown)
     for _ in range(2):

@@ -28,6 +28,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from fastwsgi.gil import has_gil
 from process.numbered import content_of
 from support import PATIENCE, Client, Incomplete, Malformed, request, wait_until
 
@@ -96,6 +97,9 @@ class LoadClient(threading.Thread):
         try:
             while not (self.load.over or self.is_sent_away):
                 self.habit()
+                if not has_gil():
+                    # They would leave no processor to servers that start.
+                    self.load.pause(0.002)
         finally:
             self.hang_up()
 

@@ -1,6 +1,7 @@
 """What an operator does in a terminal: commands to a running server, and its `top` in tmux."""
 
 import contextlib
+import json
 import os
 import shlex
 import subprocess
@@ -20,6 +21,10 @@ def ask(server, *arguments, **options):
     """Ask at the control socket; the answer, as HTTP has it."""
     with Client(socket_of(server)) as client:
         return client.ask(*arguments, **options)
+
+
+def stats_of(server):
+    return json.loads(ask(server, "/stats").content)
 
 
 def environment(**more):

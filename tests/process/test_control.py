@@ -10,12 +10,8 @@ import time
 import pytest
 
 from process.family import expect_nobody_left, stop, wait_for_workers, workers_of
-from process.operators import ask, command, fastwsgi, socket_of
+from process.operators import ask, command, fastwsgi, socket_of, stats_of
 from support import Client, Incomplete, request, wait_until
-
-
-def stats_of(server):
-    return json.loads(ask(server, "/stats").content)
 
 
 def running(server, count=1, looked_at=True):
