@@ -357,7 +357,8 @@ class Worker:
             return loops
         if self._post is None:
             LOG.warning(
-                "%s has turned the GIL on: one loop, not %d; serve with the command and --workers %d, or without it",
+                "%s has turned the GIL on: one loop, not %d; "
+                "serve with the command and --workers %d, or without it",
                 *(culprit, loops, loops),
             )
         return 1
