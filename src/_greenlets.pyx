@@ -94,9 +94,13 @@ cdef class Greenlets(Crew):
         cdef crew_t* crew = self.crew
         cdef loop_t* loop = &crew.loop
         self.is_called = False
+        if self.turns or self.is_closed:
+            return
+        if word_load(&crew.ended):
+            self.end()
+            return
         # One that leads may wait amid that, for what some destructor does: it calls when it is back.
-        if (self.turns or self.is_closed or word_load(&crew.ended)
-                or lead_owner(line_load(&loop.lead.word)) != crew.keeper):
+        if lead_owner(line_load(&loop.lead.word)) != crew.keeper:
             return
         self.turns = True
         self.has_polled = False
@@ -275,6 +279,8 @@ cdef class Greenlets(Crew):
         cdef uint64_t word = line_load(&loop.lead.word)
         if lead_owner(word) == <uint64_t>index:
             line_store(&loop.lead.word, lead_next(word, self.crew.keeper))
+        if word_load(&self.crew.ended):
+            return False        # given up as lost, it comes back when nobody is there to send it home
         self.free.append(index)
         if not self.turns:
             self.call()
@@ -333,6 +339,8 @@ cdef class Greenlets(Crew):
         finally:
             self.greenlets[index] = None
             del self.thread_ids[index]
+            if self.free and not self.turns:
+                self.call()         # one that led has found the end by itself: the others have to be sent home
             self.thread_ends()
 
     def rest(self):

@@ -84,8 +84,8 @@ class Crew:
         others, all have the same listeners (but for those that are `is_own`), and kick_fd, an eventfd
         for all of them that is never read, lets each hear when another one does not accept any more.
 
-        loops: of this worker. Each has a crew with its part of the threads; this one is the first and speaks for
-        all, or it is made by the first, which gives it what they have in common.
+        loops: of this worker. Each has a crew with its part of the threads; this one is the first and speaks
+        for all, or it is made by the first, which gives it what they have in common.
         """
 
     def adopt(self, sock: socket.socket) -> None:

@@ -88,13 +88,15 @@ def fork(task: Task) -> int:
     Signals that come meanwhile wait until the child has handlers of its own: TERM does what Ctrl-C does, and
     most others do nothing yet.
     """
+    # Of a loader, too: gevent's would have the hub watch the child, and nobody runs that here.
+    fork = greening.original(os, "fork")
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with suppress(OSError):
                 stream.flush()  # or it would be written twice
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        pid = os.fork()
+        pid: int = fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
             for number in HANDLED:
@@ -236,7 +238,7 @@ def serve(
 
 
 def become(work: Work) -> None:
-    """Take the user, the directory and the Python path, before anything of the application is imported."""
+    """Take the user, the directory, the Python path and greenlets, before the application is imported."""
     if work.identity is not None:
         work.identity.take()
     for name in systemd.VARIABLES:
@@ -244,12 +246,12 @@ def become(work: Work) -> None:
     loader.prepare_environ(work.settings.env)
     work.place.enter()
     loader.prepare_path(None, work.settings.pythonpath)
+    if work.settings.gevent:
+        greening.patch()
 
 
 def load(work: Work, ending: Ending) -> "Applications":
     try:
-        if work.settings.gevent:
-            greening.patch()
         applications = loader.load_all(work.application, mounts.targets(work.settings))
     finally:
         # The application's logging.config may have disabled every logger that it found.
@@ -412,7 +414,8 @@ def fork_twice(line: socket.socket, row: int, task: Task) -> None:
     # which is called at a fork is lost.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        between = os.fork()
+        # gevent's waits in its hub, for ever if the child ended before that had begun to watch it.
+        between = greening.original(os, "fork")()
     except OSError:
         say_forked(line, row, 0)
     else:
@@ -426,7 +429,7 @@ def fork_twice(line: socket.socket, row: int, task: Task) -> None:
                 pid = 0
             say_forked(line, row, pid)
             os._exit(0)
-        os.waitpid(between, 0)
+        greening.original(os, "waitpid")(between, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

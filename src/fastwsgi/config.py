@@ -274,8 +274,8 @@ class Settings:
         "auto",
         word_or("auto", count(1, 1024)),
         CREW,
-        "event loops of a worker, each with its part of the threads; auto: one, or with a free-threaded Python "
-        "as many as keep all processors busy",
+        "event loops of a worker, each with its part of the threads; auto: one, or with a free-threaded "
+        "Python as many as keep all processors busy",
     )
     gevent: bool = option(
         False,
@@ -738,7 +738,9 @@ class Settings:
         self._check_reload()
         if isinstance(self.loops, int):
             if self.loops > self.threads:
-                raise ConfigError(f"loops is {self.loops} and threads {self.threads}: each loop needs a thread")
+                raise ConfigError(
+                    f"loops is {self.loops} and threads {self.threads}: each loop needs a thread"
+                )
             if self.loops > 1 and self.gevent:
                 raise ConfigError(f"loops is {self.loops}: greenlets are all in one thread, with one loop")
         if self.leak_report and "t" in sys.abiflags:

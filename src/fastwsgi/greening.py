@@ -52,6 +52,19 @@ def check_patched() -> None:
         )
 
 
+def check_may_block() -> None:
+    """Raise ConfigError in a greenlet of gevent's hub: waiting there without gevent would stop all others."""
+    if not is_patched():
+        return
+    from gevent import getcurrent
+
+    if getcurrent().parent is not None:
+        raise ConfigError(
+            "gevent: threads are greenlets here, and one that serves would stop all others; "
+            "give gevent=True, or call serve_forever() in the main one"
+        )
+
+
 def remark() -> str | None:
     """What to say of an application that was made for greenlets, and gets threads."""
     if is_patched():

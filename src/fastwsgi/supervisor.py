@@ -791,8 +791,14 @@ class Supervisor:
                 self._start_worker(generation)
         for one in starting[: max(0, len(fresh) - self._wanted)]:
             self._retire(one)
-        # The old before the worn, the worn before the young.
-        serving.sort(key=lambda one: (one.generation is generation, not one.marked, -one.number))
+        # The old before the worn, the worn before the young; who has been worn longest before others.
+        serving.sort(
+            key=lambda one: (
+                one.generation is generation,
+                not one.marked,
+                one.number if one.marked else -one.number,
+            )
+        )
         for one in serving[: max(0, len(serving) - self._wanted)]:
             self._retire(one)
         if self._reload_began and self._trial is None and is_complete:

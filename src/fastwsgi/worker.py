@@ -211,8 +211,8 @@ class Worker:
         """
         if settings.gevent:
             greening.check_patched()
-        elif remark := greening.remark():
-            LOG.warning(remark)
+        elif (post is None or post.row.index == 0) and (remark := greening.remark()):
+            LOG.warning(remark)  # once, not in each worker
         if mounted is None:
             mounted = loader.load_all("", mounts.targets(settings))[1:]
         self._guards = Guards(mounts.plan(settings, app is not None).routes) if guards is None else guards
@@ -357,7 +357,8 @@ class Worker:
             return loops
         if self._post is None:
             LOG.warning(
-                "%s has turned the GIL on: one loop, not %d; serve with the command and --workers %d, or without it",
+                "%s has turned the GIL on: one loop, not %d; "
+                "serve with the command and --workers %d, or without it",
                 *(culprit, loops, loops),
             )
         return 1
@@ -596,8 +597,11 @@ class Server:
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Serve until `shutdown`; raise RuntimeError if it has been shut down after serving once.
 
-        `poll_interval` is what `socketserver` has; nothing is polled here.
+        `poll_interval` is what `socketserver` has; nothing is polled here. Raises ConfigError in a greenlet,
+        without gevent=True.
         """
+        if not self.settings.gevent:
+            greening.check_may_block()
         with self._change:
             if self._state in ("serving", "ended"):
                 raise RuntimeError("this server serves already or has ended; make another with make_server()")
@@ -802,8 +806,11 @@ def leave(code: int) -> NoReturn:
 
 
 def start_timer(function: Callable[[], None]) -> None:
+    # Of a process that gevent has patched, too: its sleep would want a hub for this thread, amid the end.
+    sleep = greening.original(time, "sleep")
+
     def wait() -> None:
-        time.sleep(EXIT_PATIENCE)
+        sleep(EXIT_PATIENCE)
         function()
 
     # Not with threading, which waits until the thread runs: where memory is out, that may be for ever.

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from conftest import one_loop, with_threads
+from conftest import of_threads, one_loop, with_threads
 from support import PATIENCE, TEXT, Body, Gate, answering, request, target_of, text, wait_until
 
 pytestmark = one_loop
@@ -329,6 +329,7 @@ def test_slow_readers_are_served_while_all_threads_are_busy(serve):
     gate.open()
 
 
+@of_threads
 def test_a_computing_application_does_not_stop_the_loop(serve):
     ended = threading.Event()
 

@@ -11,7 +11,7 @@ from wsgiref.validate import validator
 import pytest
 
 import fastwsgi
-from conftest import CREWS, crew_id
+from conftest import CREWS, GREENLETS, crew_id
 from fastwsgi.worker import NOT_FOR_SERVERS
 from support import Client, Gate, resources, target_of, text, wait_left_nothing, wait_until
 
@@ -29,7 +29,7 @@ def nothing_left():
 def make_server(request):
     """fastwsgi.make_server, for each poller and number of threads."""
     poller, threads = request.param
-    return functools.partial(fastwsgi.make_server, poller=poller, threads=threads)
+    return functools.partial(fastwsgi.make_server, poller=poller, threads=threads, gevent=GREENLETS)
 
 
 def start(server):
@@ -169,9 +169,9 @@ def test_options_that_make_no_sense_for_it():
             fastwsgi.make_server("127.0.0.1", 0, text(), **{name: None})
 
 
-def test_options_as_the_command_line_takes_them():
+def test_options_as_the_command_line_takes_them(make_server):
     options = {"threads": "2", "keep_alive": "2m", "response_buffer": "64k"}
-    with fastwsgi.make_server("127.0.0.1", 0, text(), **options) as server:
+    with make_server("127.0.0.1", 0, text(), **options) as server:
         start(server)
         assert get(server) == "hello"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from conftest import POLLERS, crew_id, serving
+from conftest import GREENLETS, POLLERS, crew_id, serving
 from functional.test_client_gone import test_one_that_stays_is_not_gone, test_the_application_can_see_it
 from functional.test_connection import (
     test_a_client_that_vanishes_while_reading,
@@ -64,6 +64,8 @@ from secure import SecureServer
 
 # Each poller and each number of threads once: TLS and the poller know nothing of each other.
 CREWS = [(POLLERS[0], 4), (POLLERS[-1], 1)]
+if GREENLETS:
+    CREWS = CREWS[:1]
 
 
 @pytest.fixture(params=CREWS, ids=crew_id)

@@ -1,10 +1,12 @@
 """Applications for tests/process/test_gevent.py, whose processes gevent patches before it imports them."""
 
+import _socket
+import contextlib
 import os
-import select
 import socket
 import threading
 import time
+from typing import ClassVar
 
 from gevent import getcurrent, monkey
 from gevent.socket import wait_read
@@ -36,17 +38,49 @@ def who(environ, start_response):
     return answer(start_response, f"{is_own} {threading.current_thread().name} {environ['wsgi.multithread']}")
 
 
+class Driver:
+    """As one in C: its socket is not known to gevent; it waits by the function that it was given.
+
+    The answers to so many queries come together, so that each of them has to wait for all.
+    """
+
+    asked: ClassVar = []
+
+    def __init__(self, wait):
+        self.wait = wait
+        self.ours, self.server = _socket.socketpair()
+        self.ours.setblocking(False)
+
+    def poll(self):
+        try:
+            self.row = self.ours.recv(100)
+        except BlockingIOError:
+            return "read"
+        return "ok"
+
+    def query(self, row, together):
+        self.asked.append((self.server, row))
+        if len(self.asked) == together:
+            for server, content in self.asked:
+                server.send(content)
+        self.wait(self)
+        return self.row
+
+    def close(self):
+        self.ours.close()
+        self.server.close()
+
+
+def wait_in_the_hub(driver):
+    """What psycogreen gives to psycopg2."""
+    while driver.poll() == "read":
+        wait_read(driver.ours.fileno())
+
+
 def through_a_driver(environ, start_response):
-    """As a driver in C does with psycogreen: it waits by a function that it was given, for a descriptor."""
-    reader, writer = os.pipe()
-    try:
-        threading.Timer(0.05, os.write, (writer, b"row")).start()
-        wait_read(reader)
-        assert select.select([reader], [], [], 0)[0]
-        return answer(start_response, os.read(reader, 10).decode())
-    finally:
-        os.close(reader)
-        os.close(writer)
+    with contextlib.closing(Driver(wait_in_the_hub)) as driver:
+        row = driver.query(environ["PATH_INFO"].encode(), int(environ["QUERY_STRING"]))
+        return answer(start_response, row.decode())
 
 
 def calling_itself(environ, start_response):

@@ -121,8 +121,10 @@ def test_each_greenlet_has_locals_of_its_own(green):
 
 
 def test_a_driver_that_waits_by_a_function(green):
+    """As psycogreen has psycopg2 do, 200 times at once."""
     server = green("green_apps:through_a_driver")
-    assert side_by_side(server, ["/"] * 20) == ["row"] * 20
+    rows = [f"/{number}" for number in range(200)]
+    assert side_by_side(server, [f"{row}?200" for row in rows]) == rows
     server.stop()
 
 

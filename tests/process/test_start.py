@@ -135,12 +135,15 @@ def test_threads_that_gevent_has_patched_are_said(start, tmp_path, patched):
         "import sys, types\n"
         "sys.modules['gevent.monkey'] = monkey = types.ModuleType('gevent.monkey')\n"
         f"monkey.is_module_patched = lambda name: name == 'threading' and {patched}\n"
+        "monkey.get_original = lambda module, name: getattr(sys.modules[module], name)\n"
         "from apps import hello\n"
     )
-    server = start("patching:hello")
+    server = start("--workers", "2", "patching:hello")
+    server.wait_said("All 2 workers serve")
     assert server.ask().text == "hello"
     server.stop()
     assert server.stderr.count("has patched threading with gevent") == patched
+    assert "exit code" not in server.stderr
 
 
 # What it cannot do: an exit code and one line.
