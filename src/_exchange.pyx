@@ -389,7 +389,8 @@ cdef class Exchange:
         if connection.request.id.length and not slot.head.has_request_id and head_field(
                 &slot.head, b"X-Request-ID", 12, request_id(connection.request), connection.request.id.length) < 0:
             raise MemoryError
-        if connection.request.route != NULL and head_lines(&slot.head, &connection.request.route.lines) < 0:
+        if connection.request.route != NULL and connection.request.route.lines.count and head_lines(
+                &slot.head, &connection.request.route.lines) < 0:
             raise MemoryError
         keep_alive = not slot.head.closes and self.framing != FRAMING_CLOSE and keeps_alive(self, connection)
         if head_finish(&slot.head, &slot.out, self.framing, length_is_ours, size, keep_alive, self.version_minor,
@@ -406,14 +407,21 @@ cdef class Exchange:
     cdef int judge(self, bint size_is_known, uint64_t size) except -1:
         """Decide whether the content leaves in a coding, before the head does; size is that of the content."""
         cdef slot_t* slot = self.slot
-        cdef connection_t* connection
-        cdef int coding
         if slot == NULL or not self.is_started:
             return 0
         if slot.head.has_content_length:
             size_is_known = True
             size = slot.head.content_length
-        if slot.head.hands or (size_is_known and size < self.encodings.least) or not self.encodings.can_code(&slot.head):
+        if size_is_known and size < self.encodings.least:
+            self.is_judged = True
+            return 0
+        return self.judge_head(slot, size_is_known, size)
+
+    cdef int judge_head(self, slot_t* slot, bint size_is_known, uint64_t size) except -1:
+        """The same where there is enough content."""
+        cdef connection_t* connection
+        cdef int coding
+        if slot.head.hands or not self.encodings.can_code(&slot.head):
             self.is_judged = True
             return 0
         self.claim()

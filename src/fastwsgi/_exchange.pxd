@@ -64,6 +64,7 @@ cdef class Exchange:
     cdef int hand_over(self, slot_t* slot, request_t* request) except -1
     cdef int hand_back(self) except -1
     cdef int judge(self, bint size_is_known, uint64_t size) except -1
+    cdef int judge_head(self, slot_t* slot, bint size_is_known, uint64_t size) except -1
     cdef int add(self, bytes block, bint is_whole) except -1
     cdef int add_coded(self, bytes block, bint is_whole) except -1
     cdef int end_coded(self) except -1
