@@ -71,6 +71,14 @@ cdef extern from "Python.h":
     PyObject* PyTuple_GET_ITEM(PyObject* item, Py_ssize_t index)
     Py_ssize_t PySequence_Fast_GET_SIZE(object items)
     PyObject* PySequence_Fast_GET_ITEM(object items, Py_ssize_t index)
+    # Calls without a tuple of arguments (PEP 590).
+    ctypedef object (*ternaryfunc)(object called, object arguments, object named)
+    ctypedef struct PyTypeObject:
+        unsigned long tp_flags
+        Py_ssize_t tp_vectorcall_offset
+        ternaryfunc tp_call
+    unsigned long Py_TPFLAGS_HAVE_VECTORCALL
+    Py_ssize_t PyVectorcall_NARGS(size_t flagged)
 
 cdef enum:
     SEAL_PIECE = 128 * 1024     # of a large block, at a time
@@ -227,6 +235,9 @@ cdef class Exchange:
 
     def __call__(self, status, headers, exc_info=None):
         """start_response of PEP 3333; returns write()."""
+        return self.respond(status, headers, exc_info)
+
+    cdef Write respond(self, object status, object headers, object exc_info):
         cdef Write write
         # Against the end of the exchange in another thread, where there is no GIL; nothing where there is one.
         with cython.critical_section(self):
@@ -805,6 +816,30 @@ cdef class Exchange:
         return 1
 
 
+cdef object exchange_called(PyObject* called, PyObject* const* arguments, size_t flagged, PyObject* names):
+    """Exchange.__call__ as a vectorcallfunc: the interpreter makes no tuple for a call that has no names."""
+    cdef Exchange exchange = <Exchange>called
+    cdef Py_ssize_t i, count = PyVectorcall_NARGS(flagged)
+    if names == NULL and (count == 2 or count == 3):
+        return exchange.respond(<object>arguments[0], <object>arguments[1],
+                                <object>arguments[2] if count == 3 else None)
+    named = {} if names == NULL else {name: <object>arguments[count + i] for i, name in enumerate(<object>names)}
+    return EXCHANGE_TYPE.tp_call(exchange, tuple([<object>arguments[i] for i in range(count)]), named)
+
+
+cdef PyTypeObject* EXCHANGE_TYPE = <PyTypeObject*><PyObject*>Exchange
+
+
+cdef int call_directly() except -1:
+    """Have exchanges called by exchange_called. Cython has no word for that; it is said before there are any."""
+    cdef Exchange one = Exchange.__new__(Exchange)
+    EXCHANGE_TYPE.tp_vectorcall_offset = <char*>&one.called - <char*><PyObject*>one
+    EXCHANGE_TYPE.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL
+    return 0
+
+call_directly()
+
+
 @cython.final
 @cython.no_gc        # an exchange never refers to its write()
 @cython.freelist(64)
@@ -1208,6 +1243,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
     """
     cdef Exchange exchange = Exchange.__new__(Exchange)
     cdef list environs = [] if context.logs_access and context.access.format.needs_environ else None
+    exchange.called = <void*>exchange_called
     exchange.context = context
     exchange.encodings = context.encodings
     exchange.loop = context.loop
