@@ -137,7 +137,8 @@ cdef dict environ_template(str server_name, str server_port, bint multithread, b
                            bint hints_early=False):
     """What is the same for every request of a listener.
 
-    And what is so for most, or for those that cost least: GET, "/". More than 21 keys, so that its table has room for the fields of a browser and a copy of it never grows.
+    And what is for many, a GET of "/", so that these set it no more. More than 21 keys, so that its table has room for
+    the fields of a browser and a copy of it never grows.
     """
     # One by one: a dict that grows knows that all its keys are str, one made in one go does not (CPython 3.11).
     cdef dict environ = {}
