@@ -290,6 +290,20 @@ cdef void connection_identify(loop_t* loop, connection_t* connection, slot_t* sl
 
 # ---- leases ----
 
+cdef inline void request_begin(loop_t* loop, request_t* request) noexcept nogil:
+    """Nothing of it is known yet."""
+    request.is_parsing = True
+    request.is_complete = False
+    request.refusal = 0
+    request.route = NULL
+    request.retry_after = 0
+    request.is_passed_on = request.is_handed_over = False
+    request.content_began_ms = 0
+    request.began_ns = loop.now_ns
+    parser_reset(&request.parser)
+    request.id.length = 0
+
+
 cdef request_t* request_lease(loop_t* loop) noexcept nogil:
     """What a connection needs while a request comes in; NULL when memory is out."""
     cdef request_t* request = loop.spare_requests
@@ -308,16 +322,7 @@ cdef request_t* request_lease(loop_t* loop) noexcept nogil:
         parser_free(&request.parser)
         free(request)
         return NULL
-    request.is_parsing = True
-    request.is_complete = False
-    request.refusal = 0
-    request.route = NULL
-    request.retry_after = 0
-    request.is_passed_on = request.is_handed_over = False
-    request.content_began_ms = 0
-    request.began_ns = loop.now_ns
-    parser_reset(&request.parser)
-    request.id.length = 0
+    request_begin(loop, request)
     return request
 
 
@@ -640,7 +645,7 @@ cdef int advance_route(loop_t* loop, connection_t* connection, const router_t* r
     if size == 0 or path[0] != c"/":
         path = b"/"         # OPTIONS *, or just where we are mounted
         size = 1
-    elif request.parser.path_needs_decoding or not path_is_plain(path, size):
+    elif size > 1 and (request.parser.path_needs_decoding or not path_is_plain(path, size)):
         request.path_is_odd = True
         loop.path.size = 0
         if buffer_reserve(&loop.path, size) < 0:
@@ -1322,21 +1327,13 @@ cdef void connection_next(loop_t* loop, connection_t* connection) noexcept nogil
     connection.is_answered = False
     connection.state = STATE_HEAD       # for the log: it may be refused before it has entered any
     request.start += request.end
-    request.is_parsing = True
-    request.is_complete = False
-    request.refusal = 0
-    request.route = NULL
-    request.retry_after = 0
-    forget_file(request)
-    request.is_passed_on = request.is_handed_over = False
-    request.content_began_ms = 0
-    request.began_ns = loop.now_ns
-    content_free(&request.content)
-    parser_reset(&request.parser)
-    request.id.length = 0
     if request.start >= request.buffer.size:
         request_release(loop, request)
         connection.request = NULL
+        return
+    forget_file(request)
+    content_free(&request.content)
+    request_begin(loop, request)
 
 
 cdef bint has_to_seal(connection_t* connection) noexcept nogil:

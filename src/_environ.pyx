@@ -137,17 +137,18 @@ cdef dict environ_template(str server_name, str server_port, bint multithread, b
                            bint hints_early=False):
     """What is the same for every request of a listener.
 
-    More than 21 keys, so that its table has room for the fields of a browser and a copy of it never grows.
+    And what is for many, a GET of "/", so that these set it no more. More than 21 keys, so that its table has room for
+    the fields of a browser and a copy of it never grows.
     """
     # One by one: a dict that grows knows that all its keys are str, one made in one go does not (CPython 3.11).
     cdef dict environ = {}
     for key, value in (
         ("REQUEST_METHOD", "GET"),
         ("SCRIPT_NAME", ""),
-        ("PATH_INFO", ""),
+        ("PATH_INFO", "/"),
         ("QUERY_STRING", ""),
-        ("RAW_URI", ""),
-        ("REQUEST_URI", ""),
+        ("RAW_URI", "/"),
+        ("REQUEST_URI", "/"),
         ("SERVER_NAME", server_name),
         ("SERVER_PORT", server_port),
         ("SERVER_PROTOCOL", "HTTP/1.1"),
@@ -175,21 +176,11 @@ cdef dict environ_template(str server_name, str server_port, bint multithread, b
     return environ
 
 
-cdef dict environ_build(dict template, const parser_t* parser, const char* data,
-                        const char* peer, size_t peer_size, int peer_port, Input input, int64_t content_size,
-                        object client_gone, object early_hints):
-    """The environ of a request, as PEP 3333, "environ Variables", has it."""
-    cdef dict environ = PyDict_Copy(template)
-    cdef const field_t* field
-    cdef uint32_t i
-    cdef bint other_seen = False
+cdef int add_target(dict environ, const parser_t* parser, const char* data) except -1:
+    """What a target other than "/" says; that one is in the template."""
     cdef str target = text(data, parser.target, parser.path_is_ascii and parser.query_is_ascii)
-    if parser.method != METHOD_GET:
-        PyDict_SetItem(environ, "REQUEST_METHOD",
-                       <object>method_names[parser.method] if parser.method != METHOD_OTHER
-                       else text(data, parser.method_name, True))
     if parser.target_form == TARGET_ASTERISK:
-        pass        # "OPTIONS *" asks about the whole server: no path at all
+        PyDict_SetItem(environ, "PATH_INFO", "")        # "OPTIONS *" asks about the whole server: no path at all
     elif parser.path_needs_decoding:
         PyDict_SetItem(environ, "PATH_INFO", percent_decode(data, parser.path))
     elif parser.path.length == parser.target.length:
@@ -200,6 +191,23 @@ cdef dict environ_build(dict template, const parser_t* parser, const char* data,
         PyDict_SetItem(environ, "QUERY_STRING", text(data, parser.query, parser.query_is_ascii))
     PyDict_SetItem(environ, "RAW_URI", target)
     PyDict_SetItem(environ, "REQUEST_URI", target)
+    return 0
+
+
+cdef dict environ_build(dict template, const parser_t* parser, const char* data,
+                        const char* peer, size_t peer_size, int peer_port, Input input, int64_t content_size,
+                        object client_gone, object early_hints):
+    """The environ of a request, as PEP 3333, "environ Variables", has it."""
+    cdef dict environ = PyDict_Copy(template)
+    cdef const field_t* field
+    cdef uint32_t i
+    cdef bint other_seen = False
+    if parser.method != METHOD_GET:
+        PyDict_SetItem(environ, "REQUEST_METHOD",
+                       <object>method_names[parser.method] if parser.method != METHOD_OTHER
+                       else text(data, parser.method_name, True))
+    if parser.target.length > 1 or data[parser.target.start] != c"/":
+        add_target(environ, parser, data)
     if not parser.version_minor:
         PyDict_SetItem(environ, "SERVER_PROTOCOL", "HTTP/1.0")
     if peer_size:
@@ -278,7 +286,7 @@ cdef int environ_mount(dict environ, const route_t* route, bint is_odd) except -
     return 0
 
 
-cdef inline str port_text(int port):
+cdef inline str port_text(uint32_t port):
     cdef char digits[8]
     cdef int n = 8
     while True:

@@ -71,6 +71,14 @@ cdef extern from "Python.h":
     PyObject* PyTuple_GET_ITEM(PyObject* item, Py_ssize_t index)
     Py_ssize_t PySequence_Fast_GET_SIZE(object items)
     PyObject* PySequence_Fast_GET_ITEM(object items, Py_ssize_t index)
+    # Calls without a tuple of arguments (PEP 590).
+    ctypedef object (*ternaryfunc)(object called, object arguments, object named)
+    ctypedef struct PyTypeObject:
+        unsigned long tp_flags
+        Py_ssize_t tp_vectorcall_offset
+        ternaryfunc tp_call
+    unsigned long Py_TPFLAGS_HAVE_VECTORCALL
+    Py_ssize_t PyVectorcall_NARGS(size_t flagged)
 
 cdef enum:
     SEAL_PIECE = 128 * 1024     # of a large block, at a time
@@ -230,6 +238,9 @@ cdef class Exchange:
 
     def __call__(self, status, headers, exc_info=None):
         """start_response of PEP 3333; returns write()."""
+        return self.respond(status, headers, exc_info)
+
+    cdef Write respond(self, object status, object headers, object exc_info):
         cdef Write write
         # Against the end of the exchange in another thread, where there is no GIL; nothing where there is one.
         with cython.critical_section(self):
@@ -417,7 +428,8 @@ cdef class Exchange:
         if connection.request.id.length and not slot.head.has_request_id and head_field(
                 &slot.head, b"X-Request-ID", 12, request_id(connection.request), connection.request.id.length) < 0:
             raise MemoryError
-        if connection.request.route != NULL and head_lines(&slot.head, &connection.request.route.lines) < 0:
+        if connection.request.route != NULL and connection.request.route.lines.count and head_lines(
+                &slot.head, &connection.request.route.lines) < 0:
             raise MemoryError
         keep_alive = not slot.head.closes and self.framing != FRAMING_CLOSE and keeps_alive(self, connection)
         if head_finish(&slot.head, &slot.out, self.framing, length_is_ours, size, keep_alive, self.version_minor,
@@ -434,20 +446,27 @@ cdef class Exchange:
     cdef int judge(self, bint size_is_known, uint64_t size) except -1:
         """Decide whether the content leaves in a coding, before the head does; size is that of the content."""
         cdef slot_t* slot
+        with cython.critical_section(self):
+            slot = self.slot
+            if slot == NULL or not self.is_started:
+                return 0
+            if slot.head.has_content_length:
+                size_is_known = True
+                size = slot.head.content_length
+            if size_is_known and size < self.encodings.least:
+                word_store_relaxed(&self.is_judged, True)
+                return 0
+        return self.judge_head(slot, size_is_known, size)
+
+    cdef int judge_head(self, slot_t* slot, bint size_is_known, uint64_t size) except -1:
+        """The same where there is enough content."""
         cdef connection_t* connection
         cdef Coder coder
         cdef int coding
         cdef bint is_counted
         with cython.critical_section(self):
-            slot = self.slot
-            if slot == NULL or not self.is_started:
-                return 0
             is_counted = slot.head.has_content_length
-            if is_counted:
-                size_is_known = True
-                size = slot.head.content_length
-            if slot.head.hands or (size_is_known and size < self.encodings.least) or not self.encodings.can_code(
-                    &slot.head):
+            if slot.head.hands or not self.encodings.can_code(&slot.head):
                 word_store_relaxed(&self.is_judged, True)
                 return 0
         self.claim()
@@ -843,6 +862,30 @@ cdef class Exchange:
                 close(copy)
             self.release()
         return 1
+
+
+cdef object exchange_called(PyObject* called, PyObject* const* arguments, size_t flagged, PyObject* names):
+    """Exchange.__call__ as a vectorcallfunc: the interpreter makes no tuple for a call that has no names."""
+    cdef Exchange exchange = <Exchange>called
+    cdef Py_ssize_t i, count = PyVectorcall_NARGS(flagged)
+    if names == NULL and (count == 2 or count == 3):
+        return exchange.respond(<object>arguments[0], <object>arguments[1],
+                                <object>arguments[2] if count == 3 else None)
+    named = {} if names == NULL else {name: <object>arguments[count + i] for i, name in enumerate(<object>names)}
+    return EXCHANGE_TYPE.tp_call(exchange, tuple([<object>arguments[i] for i in range(count)]), named)
+
+
+cdef PyTypeObject* EXCHANGE_TYPE = <PyTypeObject*><PyObject*>Exchange
+
+
+cdef int call_directly() except -1:
+    """Have exchanges called by exchange_called. Cython has no word for that; it is said before there are any."""
+    cdef Exchange one = Exchange.__new__(Exchange)
+    EXCHANGE_TYPE.tp_vectorcall_offset = <char*>&one.called - <char*><PyObject*>one
+    EXCHANGE_TYPE.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL
+    return 0
+
+call_directly()
 
 
 @cython.final
@@ -1253,6 +1296,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
     """
     cdef Exchange exchange = Exchange.__new__(Exchange)
     cdef list environs = [] if context.logs_access and context.access.format.needs_environ else None
+    exchange.called = <void*>exchange_called
     exchange.context = context
     exchange.is_green = context.greenlets is not None
     exchange.encodings = context.encodings

@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp, memcpy
 
 from fastwsgi._guard cimport Guard
+from fastwsgi._octets cimport is_digit
 from fastwsgi._platform cimport platform_now_ns
 from fastwsgi._response cimport LINES_MOST, field_line_t, field_lines_t
 from fastwsgi._static cimport Site
@@ -198,11 +199,21 @@ cdef inline const host_t* host_at(const router_t* router, const char* name, size
 cdef size_t host_length(const char* authority, size_t size) noexcept nogil:
     cdef size_t i = size
     # What follows the last colon is a port, unless that is one of an IPv6 address.
-    while i > 0 and c"0" <= authority[i - 1] <= c"9":
+    while i > 0 and is_digit(<uint8_t>authority[i - 1]):
         i -= 1
     if i > 0 and authority[i - 1] == c":":
         return i - 1
     return size
+
+
+cdef inline uint32_t first_bit(const char* name) noexcept nogil:
+    # The same for either case, and not for much else.
+    return <uint32_t>1 << (<uint8_t>name[0] & 31)
+
+
+cdef inline bint may_have_host(const router_t* router, const char* authority, size_t size) noexcept nogil:
+    """At a guess: False for most hosts whose routes are those of any."""
+    return router.suffix_lengths or (size and router.host_firsts & first_bit(authority))
 
 
 cdef const table_t* host_find(const router_t* router, const char* name, size_t size) noexcept nogil:
@@ -229,8 +240,10 @@ cdef const table_t* host_find(const router_t* router, const char* name, size_t s
 cdef const route_t* router_match(const router_t* router, const char* authority, size_t authority_size,
                                  const char* path, size_t size) noexcept nogil:
     cdef const table_t* table = &router.any
-    if router.hosts != NULL:
+    if may_have_host(router, authority, authority_size):
         table = host_find(router, authority, authority_size)
+    if size == 1:
+        return &router.routes[table.root]
     return &router.routes[table_find(table, path, size)]
 
 
@@ -310,6 +323,7 @@ cdef class Router:
                 self.router.suffix_lengths |= length_bit(size)
             else:
                 self.router.host_lengths |= length_bit(size)
+                self.router.host_firsts |= first_bit(name)
             self.fill(&host.table, indexes)
 
     def __dealloc__(self):

@@ -36,6 +36,7 @@ cdef class Context:
 cdef class Exchange:
     # Lives for one request; the application holds it as start_response and may keep it. Words are what its threads may
     # look at while another one changes them; the others belong to who holds the slot, or to a critical section.
+    cdef void* called           # vectorcallfunc: how the interpreter calls it
     cdef Context context
     cdef loop_t* loop           # borrowed from the context
     cdef slot_t* slot           # borrowed; NULL once the exchange is over
@@ -59,6 +60,7 @@ cdef class Exchange:
     cdef bint drops_content
     cdef int version_minor
 
+    cdef Write respond(self, object status, object headers, object exc_info)
     cdef int begin(self, object status, object headers, object exc_info) except -1
     cdef Coder current_coder(self)
     cdef int let_go_of_coder(self) except -1
@@ -71,6 +73,7 @@ cdef class Exchange:
     cdef int hand_over(self, slot_t* slot, request_t* request) except -1
     cdef int hand_back(self) except -1
     cdef int judge(self, bint size_is_known, uint64_t size) except -1
+    cdef int judge_head(self, slot_t* slot, bint size_is_known, uint64_t size) except -1
     cdef int add(self, bytes block, bint is_whole) except -1
     cdef int add_coded(self, Coder coder, bytes block, bint is_whole) except -1
     cdef int end_coded(self, Coder coder) except -1

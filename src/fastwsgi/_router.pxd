@@ -83,6 +83,7 @@ cdef struct router_t:
     host_t* hosts           # owned, a table as above; NULL: every host is served the same
     uint32_t host_mask
     uint64_t host_lengths   # as table_t.lengths, of whole names
+    uint32_t host_firsts    # and their first octets, as bits of what they are modulo 32
     uint64_t suffix_lengths # and of what follows the stars
     table_t any             # of every other host
 

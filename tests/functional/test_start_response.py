@@ -189,6 +189,37 @@ def test_exc_info_by_name(serve):
     assert serve(application, validate=False).ask().text == "ok"
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda start: start(status="200 OK", headers=[TEXT]),
+        lambda start: start("200 OK", exc_info=None, headers=[TEXT]),
+        lambda start: start.__call__("200 OK", [TEXT], None),
+        lambda start: type(start).__call__(start, "200 OK", headers=[TEXT]),
+    ],
+    ids=["names", "order", "bound", "type"],
+)
+def test_every_way_to_call_it(serve, call):
+    def application(environ, start_response):
+        call(start_response)(b"written, ")
+        return [b"and given"]
+
+    assert serve(application, validate=False).ask().text == "written, and given"
+
+
+def test_names_that_are_not_taken(serve):
+    def application(environ, start_response):
+        for names in ({"reason": None}, {"headers": [TEXT]}, {"status": "200 OK"}):
+            with pytest.raises(TypeError):
+                start_response("200 OK", [TEXT], **names)
+        with pytest.raises(TypeError):
+            start_response("200 OK", exc_info=None)
+        start_response("200 OK", [TEXT])
+        return [b"ok"]
+
+    assert serve(application, validate=False).ask().text == "ok"
+
+
 def test_str_subclasses(serve):
     class Text(str):
         __slots__ = ()

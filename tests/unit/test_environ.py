@@ -2,6 +2,7 @@
 
 from urllib.parse import unquote_to_bytes
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,25 @@ def test_the_path_is_decoded_octet_by_octet(path):
     assert environ["PATH_INFO"] == unquote_to_bytes(path).decode("latin-1")
     assert environ["RAW_URI"] == environ["REQUEST_URI"] == path + "?a=%41"
     assert environ["QUERY_STRING"] == "a=%41"
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/", "/"),
+        ("/?", "/"),
+        ("/?a", "/"),
+        ("//", "//"),
+        ("/a", "/a"),
+        ("*", ""),
+        ("http://h", "/"),
+        ("http://h/", "/"),
+    ],
+)
+def test_what_is_made_of_a_target(target, path):
+    environ = environ_of(f"OPTIONS {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+    assert environ["PATH_INFO"] == path
+    assert environ["RAW_URI"] == environ["REQUEST_URI"] == target
 
 
 def test_field_lines():

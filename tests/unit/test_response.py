@@ -57,24 +57,33 @@ def test_names(name):
     assert (built.field(b"x" + name, b"") == OK) == (set(name) <= token)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        b"Connection",
-        b"keep-alive",
-        b"Transfer-Encoding",
-        b"TE",
-        b"Trailer",
-        b"Upgrade",
-        b"Proxy-Authenticate",
-        b"Proxy-Authorization",
-        b"Proxy-Connection",
-    ],
-)
+HOP_BY_HOP = [
+    b"Connection",
+    b"keep-alive",
+    b"Transfer-Encoding",
+    b"TE",
+    b"Trailer",
+    b"Upgrade",
+    b"Proxy-Authenticate",
+    b"Proxy-Authorization",
+    b"Proxy-Connection",
+]
+
+
+@pytest.mark.parametrize("name", HOP_BY_HOP)
 def test_hop_by_hop_fields_are_left_out(name):
     built = ResponseHead()
     built.start(b"200 OK")
-    assert built.field(name, b"x") == DROPPED
+    for spelling in (name, name.lower(), name.upper()):
+        assert built.field(spelling, b"x") == DROPPED
+
+
+@pytest.mark.parametrize("name", [*HOP_BY_HOP, b"Content-Length"])
+def test_no_octet_of_a_name_is_passed_over(name):
+    built = ResponseHead()
+    built.start(b"200 OK")
+    for i in range(len(name)):
+        assert built.field(name[:i] + b"!" + name[i + 1 :], b"x") == OK
 
 
 @pytest.mark.parametrize("value", [b"", b"-1", b"1x", b"1, 1", b"9" * 20])

@@ -113,6 +113,26 @@ def test_how_hosts_are_written(authority, host):
 
 
 @pytest.mark.parametrize(
+    ("authority", "host"),
+    [
+        ("EXAMPLE.com:8443", "example.com"),
+        ("example.com.", "example.com"),
+        ("examples.com", ""),
+        ("[2001:DB8::1]:80", "[2001:db8::1]"),
+        ("5", ""),  # an octet that is that of "u" modulo 32
+        ("U:1", "u"),
+        ("127.0.0.1:8000", ""),
+        ("", ""),
+        (":80", ""),
+    ],
+)
+def test_hosts_where_no_pattern_has_a_star(authority, host):
+    made = router("example.com/ respond=204", "[2001:db8::1]/ respond=204", "u/ respond=204")
+    assert made.match(authority.encode(), b"/").host == host
+    assert made.match(authority.encode(), b"/admin").host == host
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "/admin",
