@@ -202,6 +202,7 @@ def test_requests_of_one_connection(serve):
     wait_until(lambda: server.count("requests") == 6, "six requests")
 
 
+@one_loop
 def test_the_longest_idle_connection_makes_room(serve):
     server = serve(text(), worker_connections=3)
     server.log.allow("--worker-connections")  # for the moment between an answer and the rest after it
