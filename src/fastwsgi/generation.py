@@ -102,7 +102,8 @@ class Generation:
         except ValueError:
             self.is_readable = False
             os.close(self.memory[0])
-            self.memory = new_memory(self.memory[1] // 2, self.memory[2], self.memory[3])
+            _, rows, threads, its_loops = self.memory
+            self.memory = new_memory(rows // (2 * its_loops), threads * its_loops, its_loops)
             self.board = open_board(self.memory)
         self.board_fd, rows, _, _ = self.memory
         self.rows = [self.board.row(index) for index in range(rows)]
@@ -229,6 +230,11 @@ class Generation:
             memory=memory,
             renewal=renewal,
         )
+
+    @property
+    def threads(self) -> int:
+        """Of the application, in each worker: its part of them where it has the place of a loop."""
+        return min(self.settings.threads, self.board.threads * self.loops)
 
     def have_processes(self) -> None:
         """Have a worker from now on where there would be a loop."""

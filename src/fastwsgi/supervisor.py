@@ -920,7 +920,7 @@ class Supervisor:
             generation.work.title,
             plural(self._wanted, "worker"),
             f" ({why})" if why else "",
-            runners(generation.settings, generation.loops),
+            runners(generation.settings, generation.threads, generation.loops),
         )
         for listener in self._listeners:
             LOG.info("Listening at %s", listener.url)

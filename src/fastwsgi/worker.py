@@ -680,11 +680,11 @@ def crew_class(settings: Settings) -> type[Crew]:
     return Greenlets
 
 
-def runners(settings: Settings, loops: int) -> str:
+def runners(settings: Settings, threads: int, loops: int) -> str:
     """What runs the requests of a worker, in words."""
     if settings.gevent:
         return plural(settings.concurrency, "greenlet")
-    return plural(settings.threads, "thread") + (f" over {loops} loops" if loops > 1 else "")
+    return plural(threads, "thread") + (f" over {loops} loops" if loops > 1 else "")
 
 
 def grace_of(settings: Settings, most: float | None = None) -> float:

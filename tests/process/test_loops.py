@@ -1,6 +1,7 @@
 """A worker with several loops below a supervisor; and what becomes of loops where there is a GIL."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -88,6 +89,7 @@ def test_processes_where_an_import_turns_the_gil_on(start_site, site, options):
     wait_for_workers(server, 2 + len(options))
     assert server.stderr.count("has turned the GIL on") == 1
     assert "old_extension has turned the GIL on, for the whole process" in server.stderr
+    assert re.search("with [12] workers? of 2 threads\n", server.stderr), server.stderr
     assert server.ask("/7").status == 200
     before = workers_of(server)
     os.kill(max(before), signal.SIGKILL)
