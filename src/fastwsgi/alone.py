@@ -186,7 +186,9 @@ def announce(
     loops: int,
     renewal: "Renewal | None",
 ) -> None:
-    LOG.info("fastwsgi %s serves %s with %s", __version__, name_of(app), runners(settings, settings.threads, loops))
+    LOG.info(
+        "fastwsgi %s serves %s with %s", __version__, name_of(app), runners(settings, settings.threads, loops)
+    )
     for listener in listeners:
         LOG.info("Listening at %s", listener.url)
     for text in renewal.descriptions() if renewal is not None else ():
