@@ -13,6 +13,7 @@ import resource
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 
 from libc.errno cimport EINTR, ETIMEDOUT, errno
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
@@ -73,6 +74,7 @@ from fastwsgi._trust cimport trust_set
 from fastwsgi import mounts
 from fastwsgi._stacks import stack_text, stacks
 from fastwsgi.errors import RequestTimeout
+from fastwsgi.gil import IS_FREE_THREADED
 from fastwsgi.greening import original
 from fastwsgi.logs import wants_colours
 from fastwsgi.rewrite import rewritten
@@ -93,6 +95,8 @@ cdef enum:
 
 # An application that lets gevent patch `threading`, before it imports us or later, shall not turn ours into greenlets.
 start_new_thread = original(_thread, "start_new_thread")
+# Python (3.13) can wait for ever at its end for a thread that is at its own at that moment, where there is no GIL.
+cdef object start_joinable_thread = original(_thread, "start_joinable_thread") if IS_FREE_THREADED else None
 get_ident = original(_thread, "get_ident")
 
 
@@ -1096,6 +1100,7 @@ cdef class Crew:
         if self.crew != NULL:
             raise RuntimeError("a crew is made once")
         self.others = []
+        self.ending = []
         self.listeners = [listener.socket for listener in listeners]
         self.log = log
         self.access_fd = access_fd
@@ -1328,10 +1333,17 @@ cdef class Crew:
                 crew_has_ended(self.crew)
             raise
 
+    def _start(self, run, *arguments):
+        """Start a thread; it is waited for once it has said that it ends, where that matters."""
+        if start_joinable_thread is None:
+            start_new_thread(run, arguments)
+        else:
+            self.ending.append(start_joinable_thread(partial(run, *arguments), daemon=True))
+
     def _start_helper(self, run):
         word_add(&self.crew.alive, 1)
         try:
-            start_new_thread(run, ())
+            self._start(run)
         except BaseException:
             word_add(&self.crew.alive, -1)
             raise
@@ -1341,7 +1353,7 @@ cdef class Crew:
         self.thread_ids[index] = 0
         word_add(&self.crew.alive, 1)
         try:
-            start_new_thread(self._work, (index,))
+            self._start(self._work, index)
         except BaseException:
             del self.thread_ids[index]
             word_add(&self.crew.alive, -1)
@@ -1532,6 +1544,10 @@ cdef class Crew:
                     other.close()
             with cython.critical_section(self):
                 self.close()
+            if not self.lost_threads:
+                for other in (self, *self.others):
+                    while other.ending:
+                        other.ending.pop().join()
         return records
 
     cdef int look_after(self, list records) except -1:

@@ -95,6 +95,7 @@ cdef class Common:
 cdef class Crew:
     cdef crew_t* crew           # owned
     cdef Common common          # keeps the memory; the worker's other crews have it, too
+    cdef list ending            # threads to be joined
     cdef list others            # the first crew's: those of the worker's other loops
     cdef Context context
     cdef list routers           # none without routes; those for TLS and for others, where they differ

@@ -99,7 +99,7 @@ class LoadClient(threading.Thread):
                 self.habit()
                 if not has_gil():
                     # They would leave no processor to servers that start.
-                    self.load.pause(0.002)
+                    self.load.pause(0.001)
         finally:
             self.hang_up()
 
