@@ -126,8 +126,9 @@ class Process:
         return ("127.0.0.1", self.ports[0])
 
     def connect(self, address=None, **options):
-        self.clients.append(Client(address or self.address, **options))
-        return self.clients[-1]
+        client = Client(address or self.address, **options)
+        self.clients.append(client)
+        return client
 
     def ask(self, *arguments, **options):
         with self.connect() as client:

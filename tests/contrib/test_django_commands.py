@@ -83,7 +83,7 @@ def test_runserver_serves_with_djangos_messages_and_checks(run, project, tmp_pat
         "Performing system checks...",
         "System check identified no issues",
         "using settings 'shop.settings'",
-        "Starting development server at http://127.0.0.1:0/",
+        "development server at http://127.0.0.1:0/",
         "Quit the server with CONTROL-C.",
     ):
         assert server.stdout.count(words) == 1, server.stdout

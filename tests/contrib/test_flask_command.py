@@ -61,7 +61,7 @@ def test_the_debugger_and_its_pin(flask, tmp_path):
     server = flask("--app", "hello", "--debug", "fastwsgi", "--port", "0")
     assert server.ask("/").text == "by default True True False"
     wait_until(lambda: "Debugger PIN" in server.stderr, lambda: server.stderr)
-    assert ", hello.py; not for production: " in server.stderr
+    wait_until(lambda: ", hello.py; not for production: " in server.stderr, lambda: server.stderr)
     [pin] = re.findall(r"Debugger PIN: (\S+)", server.stderr)
     page = server.ask("/fail")
     assert page.status == 500 and "the price" in page.text

@@ -187,6 +187,7 @@ def test_an_arbiter_that_is_gone(gunicorn):
 
 
 def test_tls_and_a_unix_socket(gunicorn, tmp_path, short_path):
+    pytest.importorskip("cryptography")
     (tmp_path / "pem").write_bytes(self_signed())
     server = gunicorn(
         *("-b", "127.0.0.1:0", "-b", f"unix:{short_path}/socket", "--certfile", "pem", "--keyfile", "pem"),

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from conftest import of_the_gil
 from process.family import expect_nobody_left, stop, wait_for_workers, workers_of
 from process.operators import ask, command, fastwsgi, socket_of, stats_of
 from support import Client, Incomplete, request, wait_until
@@ -166,7 +167,7 @@ def test_an_upgrade_keeps_it(start_site):
 
 
 def test_stats_are_text_or_json(stuck):
-    server = stuck("--threads", "2")
+    server = stuck("--threads", "2", "--loops", "1")
     with server.connect() as first, server.connect() as second:
         first.send(request("/wait_patiently?first", fields=[("X-Request-ID", "id-1")]))
         running(server)
@@ -361,6 +362,7 @@ def test_a_crash_shows_where_requests_were(stuck):
     stop(server)
 
 
+@of_the_gil
 def test_a_kill_from_outside_is_told_from_ours(stuck):
     server = stuck()
     killed = server.worker

@@ -96,7 +96,7 @@ def many_files():
 
 def test_health_while_every_thread_is_busy_and_many_wait(start, many_files):
     """The figure itself is what benchmarks/health.py is for."""
-    server = start("--health", "/healthz", "--workers", "1", "apps:wait")
+    server = start("--health", "/healthz", "--workers", "1", "--loops", "1", "apps:wait")
     waiting = [server.connect() for _ in range(CONNECTIONS)]
     for client in waiting:
         client.send("GET /go HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -59,7 +59,7 @@ def test_an_answer_that_cannot_be_stored_waits_for_its_reader(start_without_disk
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits another process")
 def test_more_clients_than_descriptors(start_polled):
-    server = start_polled("apps:hello")
+    server = start_polled("--loops", "1", "apps:hello")
     served = [server.connect()]
     assert served[0].ask().text == "hello"
     limit = len(os.listdir(f"/proc/{server.worker}/fd")) + 9
