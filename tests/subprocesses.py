@@ -153,7 +153,7 @@ class Process:
             client.close()
         self.terminate()
         code = self.wait()
-        assert code == 0, self.stderr
+        assert code == 0, f"exit code {code}: {self.stderr}"
 
     def waits(self, name):
         """Wait until the application waits for the file of that name."""
