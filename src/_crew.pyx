@@ -71,10 +71,9 @@ from fastwsgi._stats cimport (
 )
 from fastwsgi._tls cimport Tls, tls_free, tls_step, tls_t
 from fastwsgi._trust cimport trust_set
-from fastwsgi import mounts
+from fastwsgi import gil, mounts
 from fastwsgi._stacks import stack_text, stacks
 from fastwsgi.errors import RequestTimeout
-from fastwsgi.gil import IS_FREE_THREADED
 from fastwsgi.greening import original
 from fastwsgi.logs import wants_colours
 from fastwsgi.rewrite import rewritten
@@ -96,7 +95,7 @@ cdef enum:
 # An application that lets gevent patch `threading`, before it imports us or later, shall not turn ours into greenlets.
 start_new_thread = original(_thread, "start_new_thread")
 # Python (3.13) can wait for ever at its end for a thread that is at its own at that moment, where there is no GIL.
-cdef object start_joinable_thread = original(_thread, "start_joinable_thread") if IS_FREE_THREADED else None
+cdef object start_joinable_thread = original(_thread, "start_joinable_thread") if gil.IS_FREE_THREADED else None
 get_ident = original(_thread, "get_ident")
 
 
