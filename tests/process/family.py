@@ -127,6 +127,19 @@ def stop(server):
     expect_nobody_left(server)
 
 
+def renew(server, site, running):
+    """Reload and upgrade it under a load, until nobody serves any more who did before."""
+    site.write("2")
+    server.signal(signal.SIGHUP)
+    running.wait_generation("2")
+    former = workers_of(server)
+    server.signal(signal.SIGUSR2)
+    server.wait_said("becomes the new server")
+    wait_until(lambda: server.stderr.count("Reloaded in") == 2, lambda: server.stderr, 20)
+    wait_until(lambda: not former & workers_of(server), lambda: f"other workers: {server.stderr}", 20)
+    running.wait_answers()
+
+
 def memory_of(server):
     """What its processes have to themselves, and their share of what they have in common, in octets."""
     total = 0

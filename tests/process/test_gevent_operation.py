@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from process.family import stop, workers_of
+from process.family import renew, stop, workers_of
 from process.load import load
 from subprocesses import PYTHONPATH
 from support import wait_until
@@ -66,15 +66,7 @@ def test_a_reload_and_an_upgrade_fail_nobody(start_green, site, options):
     server = start_green(*options)
     with load(server.address) as running:
         running.wait_answers()
-        site.write("2")
-        server.signal(signal.SIGHUP)
-        running.wait_generation("2")
-        former = workers_of(server)
-        server.signal(signal.SIGUSR2)
-        server.wait_said("becomes the new server")
-        wait_until(lambda: server.stderr.count("Reloaded in") == 2, lambda: server.stderr)
-        wait_until(lambda: not former & workers_of(server), "other workers")
-        running.wait_answers()
+        renew(server, site, running)
     running.report.check()
     stop(server)
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from fastwsgi import gil
-from process.family import stop, wait_for_workers, workers_of
+from process.family import WAYS, renew, stop, wait_for_workers, workers_of
 from process.load import load
 from process.operators import stats_of
 from support import request, wait_until
@@ -36,22 +36,13 @@ PyMODINIT_FUNC PyInit_old_extension(void) { return PyModule_Create(&module); }
 """
 
 
-@pytest.mark.parametrize(
-    "options", [(), ("--preload",), ("--reuse-port",)], ids=["", "preload", "reuse-port"]
-)
-def test_under_load(start_site, site, options):
-    """Reloads, an upgrade and a worker's natural end, and nobody is failed."""
+@WAYS
+def test_a_reload_and_an_upgrade_fail_nobody(start_site, site, options):
     server = start_site("--loops", "2", *options)
     assert "2 workers of 4 threads over 2 loops" in server.stderr
     with load(server.address) as running:
         running.wait_answers()
-        site.write("2")
-        server.signal(signal.SIGHUP)
-        running.wait_generation("2")
-        before = workers_of(server)
-        server.signal(signal.SIGUSR2)
-        wait_until(lambda: not before & workers_of(server), lambda: f"other workers: {server.stderr}", 20)
-        running.wait_answers()
+        renew(server, site, running)
     running.report.check()
     stop(server)
 
