@@ -95,7 +95,7 @@ cdef enum:
 # An application that lets gevent patch `threading`, before it imports us or later, shall not turn ours into greenlets.
 start_new_thread = original(_thread, "start_new_thread")
 # Python (3.13) can wait for ever at its end for a thread that is at its own at that moment, where there is no GIL.
-cdef object start_joinable_thread = original(_thread, "start_joinable_thread") if gil.IS_FREE_THREADED else None
+start_joinable_thread = original(_thread, "start_joinable_thread") if gil.IS_FREE_THREADED else None
 get_ident = original(_thread, "get_ident")
 
 
@@ -854,11 +854,14 @@ cdef bint keeper_holds(crew_t* crew) noexcept nogil:
 cdef void keeper_lead(crew_t* crew) noexcept nogil:
     """Lead while every thread is in the application, or the one that is computes."""
     cdef bint is_over = False
+    cdef bint has_free
     loop_taken_over(&crew.loop)
     overdue_arm(&crew.loop, &crew.overdue)
     while not is_over:
         crew.loop.nap_ms = 0
-        if word_load(&crew.free):
+        has_free = word_load(&crew.free) > 0
+        word_store_relaxed(&crew.loop.row.full, not has_free)
+        if has_free:
             word_store(&crew.held, keeper_holds(crew))
             if word_load(&crew.held):
                 crew.loop.nap_ms = HOLD_NAP_MS

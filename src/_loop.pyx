@@ -47,8 +47,12 @@ cdef enum:
     IDLE_LOOKS = 8              # for a connection that can be closed to make room
     ACCEPT_PAUSE_MS = 500       # when descriptors have run out
     ACCEPT_SAY_MS = 10000       # and how often that is said
-    # Another worker is better placed to accept if it has fewer connections by so many, or by a part of its own.
     ORDER_MS = 10               # how long requests may have waited for a thread, and no more are accepted meanwhile
+    # How a new connection fares with a worker: a thread is free; none is; and requests wait for one.
+    RANK_FREE = 0
+    RANK_FULL = 1
+    RANK_WAITING = 2
+    # Of the same rank, another one is better placed to accept if it has fewer connections by so many, or by a part of its own.
     YIELD_LEAST = 4
     YIELD_PART = 16
     # The same while it serves something: then nobody gains by leaving it what it cannot see to at once.
@@ -194,26 +198,35 @@ cdef void accept_again(loop_t* loop, int reason) noexcept nogil:
 
 cdef int64_t own_load(loop_t* loop) noexcept nogil:
     """What has to become less before a worker that yields looks at the others again."""
-    return loop.open_count + <int64_t>word_load_relaxed(&loop.row.waiting)
+    return (loop.open_count + <int64_t>word_load_relaxed(&loop.row.waiting)
+            + <int64_t>word_load_relaxed(&loop.row.full))
+
+
+cdef inline int rank_of(row_t* row) noexcept nogil:
+    if word_load_relaxed(&row.waiting):
+        return RANK_WAITING
+    return RANK_FULL if word_load_relaxed(&row.full) else RANK_FREE
 
 
 cdef int64_t room_to_accept(loop_t* loop) noexcept nogil:
     """How many connections this worker may accept before another one is better placed; 0 or less: one is now.
 
-    That is one with clearly fewer connections, or any if requests wait here; none where requests wait there. Of those
-    without, the one with the fewest connections never finds another: so there is always one that accepts.
+    That is one with a better rank; of the same rank, one with clearly fewer connections; none where requests wait there.
+    Of those with the best rank, the one with the fewest connections never finds another: so there is always one that accepts.
     """
-    cdef bint is_busy = word_load_relaxed(&loop.row.waiting) > 0
+    cdef int rank = rank_of(loop.row)
+    cdef int their_rank
     cdef int64_t room = ACCEPT_SHARED
     cdef int64_t theirs, margin
     cdef row_t* row
     cdef int i
     for i in range(loop.peers_begin, loop.peers_end):
         row = board_row(loop.board, i)
+        their_rank = rank_of(row)
         if (row == loop.row or word_load_relaxed(&row.state) != ROW_SERVING or not word_load(&row.accepts)
-                or word_load_relaxed(&row.waiting)):
+                or their_rank == RANK_WAITING or their_rank > rank):
             continue
-        if is_busy:
+        if their_rank < rank:
             return 0
         theirs = <int64_t>word_load_relaxed(&row.connections)
         margin = max(theirs // YIELD_PART, <int64_t>YIELD_LEAST)
@@ -285,7 +298,8 @@ cdef void see_to_yield(loop_t* loop, bint is_kicked) noexcept nogil:
         accept_again(loop, HELD_YIELDS)
     elif is_over:
         if somebody_waits(loop):
-            loop.anyway_turns = loop.anyway_most
+            # Who is full gains little by what it accepts, and is soon somebody who waits, or free.
+            loop.anyway_turns = 1 if rank_of(loop.row) == RANK_FULL else loop.anyway_most
         accept_again(loop, HELD_YIELDS)
 
 

@@ -23,7 +23,7 @@ from fastwsgi._refusals cimport refusal_info
 cimport cython
 
 cdef enum:
-    LAYOUT = 8                  # counts up when a struct of the .pxd changes
+    LAYOUT = 9                  # counts up when a struct of the .pxd changes
     LINE_BYTES = 64             # rows and threads begin on cache lines of their own
     LOOKS = 100                 # at sums that change meanwhile
 

@@ -16,6 +16,9 @@ from fastwsgi.tls import Tls
 def start_new_thread(function: Callable[[], object], arguments: tuple[()]) -> int:
     """As the `_thread` module had it before the application was imported."""
 
+# The same, without a GIL alone.
+start_joinable_thread: Callable[..., object] | None
+
 def server_name(listener: socket.socket) -> tuple[str, str]:
     """SERVER_NAME and SERVER_PORT for a listening socket: never empty (PEP 3333)."""
 

@@ -152,6 +152,7 @@ cdef struct row_t:
     # What the others look at before they accept. It does as long as it has room and does not drain.
     atomic_word_t accepts
     atomic_word_t waiting       # requests that wait for a thread now; the crew's, under its mutex
+    atomic_word_t full          # all its threads are in the application; the keeper's
     atomic_word_t yields        # it leaves what comes to others
     atomic_word_t connections   # live now
     atomic_word_t waits_for[DEADLINES]  # of them
@@ -160,7 +161,7 @@ cdef struct row_t:
     atomic_word_t leaks_size
     atomic_word_t slots         # threads that it has had, the lost and those in their place among them, so far ...
     atomic_word_t measured      # ... and how many measures they have: greenlets have one for all
-    atomic_word_t pad_more[2]
+    atomic_word_t pad_more
     counters_t counters
     measures_t measures         # of what the leader does itself
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastwsgi import mounts
+from fastwsgi import gil, mounts
 from fastwsgi.config import Settings
 from fastwsgi.findings import Checks, Found, error, hint, warning
 from fastwsgi.scene import Scene
@@ -143,6 +143,13 @@ def monkey_patched(imported: Imported) -> Found:
                 "or not at all",
                 f"--gevent, or take out what {name} patches; --threads is for requests that wait",
             )
+
+
+@CHECKS.add("gil")
+def turns_the_gil_on(imported: Imported) -> Found:
+    """On a free-threaded Python: loops in one process become processes."""
+    if culprit := gil.turned_on_by():
+        yield hint(gil.TEXT.format(culprit), "look for a release of it that supports free threading")
 
 
 @CHECKS.add("debugger")

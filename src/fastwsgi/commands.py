@@ -66,7 +66,7 @@ def check(configuration: Configuration) -> str:
 
     Raises ConfigError or AppLoadError for what is wrong.
     """
-    from fastwsgi import compression, greening, loader, logs, mounts
+    from fastwsgi import compression, gil, greening, loader, logs, mounts
     from fastwsgi._accesslog import LogFormat
     from fastwsgi.guards import Guards
     from fastwsgi.listener import parse_address
@@ -95,6 +95,8 @@ def check(configuration: Configuration) -> str:
     if settings.gevent:
         greening.patch()
     loader.load_all(str(configuration.application), mounts.targets(settings))
+    if culprit := gil.turned_on_by():
+        LOG.warning("%s", gil.TEXT.format(culprit))
     # The application may have added some.
     for missing in mounts.missing_directories(settings, mounts.plan(settings, has_application).routes):
         LOG.warning("%s", missing)

@@ -16,6 +16,12 @@ IS_FREE_THREADED = "t" in getattr(sys, "abiflags", "")
 # What Python says then, as a warning.
 TURNED_ON = re.compile(r"The global interpreter lock \(GIL\) has been enabled to load module '([^']+)'")
 
+# What is said of it before anything is served.
+TEXT = (
+    "the import of {} turns the GIL on, for the whole process (it does not say that it can do without): "
+    "there will be a worker for each loop"
+)
+
 _culprit = ""
 
 

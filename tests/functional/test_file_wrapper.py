@@ -363,9 +363,10 @@ def test_a_big_file_to_a_slow_reader_is_closed_at_once_and_holds_no_thread(serve
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/":
             return text()(environ, start_response)
-        opened.append(file.open("rb"))
+        source = file.open("rb")
+        opened.append(source)
         start_response("200 OK", [TEXT])
-        return environ["wsgi.file_wrapper"](opened[-1])
+        return environ["wsgi.file_wrapper"](source)
 
     server = serve(application, validate=False)
     slow = [server.connect(receive_buffer=4096) for _ in range(server.threads)]

@@ -51,8 +51,7 @@ def test_fifty_megabytes_to_a_slow_reader(serve):
 
 def test_as_many_slow_readers_as_threads(serve):
     bodies = [Body([BLOCK] * 6) for _ in range(serve.threads + 1)]
-    unused = iter(bodies)
-    server = serve(big_or_hello(lambda: next(unused)))
+    server = serve(big_or_hello(list(bodies).pop))
     slow = [server.connect(receive_buffer=4096) for _ in bodies]
     for client in slow:
         client.send(request("/big"))

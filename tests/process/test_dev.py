@@ -366,6 +366,7 @@ def test_reload_without_dev(start, tmp_path):
     assert project.get().content == b"one"
     project.write('b"two"', before="undefined_name")
     project.wait_served(b"NameError")
+    project.server.wait_said("NameError: name")  # maybe by the other worker
     project.write('b"two"')
     project.wait_served(b"two")
     wait_until(lambda: project.server.stderr.count("Loaded again") == 1, lambda: project.server.stderr)

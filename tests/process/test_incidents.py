@@ -185,6 +185,7 @@ def test_a_crash_is_told_with_the_request_that_it_came_from(serve):
     pid = server.worker
     server.ask("/hold")
     with send(server, "/lock"):
+        stacks(server, WAITS["lock"])
         lose(send(server, "/crash?now", "PUT"))
     told = record(server, f"Worker {pid} was killed by SIGSEGV, ")
     (waited,), (crashed,) = threads_told(told, "GET /lock"), threads_told(told, r"PUT /crash\?now")

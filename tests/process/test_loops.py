@@ -118,6 +118,15 @@ def test_a_worker_in_which_it_is_turned_on_later_is_replaced(start_site, site):
     stop(server)
 
 
+def test_before_a_start_it_is_told(start, site):
+    site.write("1", TURNED_ON)
+    told = "the import of old_extension turns the GIL on, for the whole process"
+    check = start("--check-config", "site_app:application", started=False)
+    assert check.wait() == 0 and told in check.stderr
+    doctor = start("doctor", "site_app:application", started=False)
+    assert doctor.wait() == 0 and f"gil: {told}" in doctor.stdout
+
+
 def test_without_a_supervisor_there_is_one_loop(start_site, site):
     site.write("1", TURNED_ON)
     server = start_site("--loops", "2", workers=0)

@@ -178,6 +178,7 @@ def test_a_worker_ignores_a_hang_up(start_site):
     for pid in before:
         os.kill(pid, signal.SIGHUP)
     with load(server.address) as running:
+        running.wait_answers()
         running.wait_workers(*before)
     running.report.check()
     stop(server)

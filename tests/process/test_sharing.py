@@ -165,6 +165,35 @@ def test_requests_go_to_the_worker_that_has_a_thread(poller):
 
 
 @on_each_poller
+def test_requests_go_to_the_worker_that_has_a_free_thread(poller):
+    """One has its only thread in a long exchange, and nothing waits; the other one has more connections."""
+
+    @answering
+    def application(environ):
+        if environ["PATH_INFO"] == "/long":
+            time.sleep(PATIENCE / 2)
+        return "hello"
+
+    with Workers(2, application, poller=poller, threads=1) as workers, clients() as opened:
+        workers.pause(1)
+        opened.extend(connected(workers.address) for _ in range(10))
+        wait_until(lambda: workers.counts() == [10, 0], "all are with one")
+        workers.pause(0)
+        workers.signal(signal.SIGCONT, 1)
+        opened.append(connected(workers.address))
+        opened[-1].sendall(REQUEST.replace(b" / ", b" /long "))
+        wait_until(lambda: workers.counts("lead_taken") == [0, 1], "the thread is away")
+        workers.signal(signal.SIGCONT, 0)
+        began = time.monotonic()
+        for _ in range(3):
+            opened.append(connected(workers.address))
+            opened[-1].sendall(REQUEST)
+            read_answer(opened[-1])
+        assert time.monotonic() - began < PATIENCE / 4
+        assert workers.counts("accepted") == [13, 1]
+
+
+@on_each_poller
 def test_a_kick_is_heard_even_if_the_lead_is_taken(poller):
     """It comes together with a request, and before its turn comes the one who leads stays away for long."""
 

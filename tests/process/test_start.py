@@ -217,16 +217,17 @@ def test_threads_that_cannot_be_started_are_exit_code_3(start, tmp_path, started
         "from fastwsgi import _crew\n"
         "from apps import hello\n"
         f"left = {started}\n"
-        "start = _crew.start_new_thread\n"
-        "def start_some(*arguments):\n"
+        "name = 'start_joinable_thread' if _crew.start_joinable_thread else 'start_new_thread'\n"
+        "start = getattr(_crew, name)\n"
+        "def start_some(*arguments, **options):\n"
         "    global left\n"
         "    left -= 1\n"
         "    threading.stack_size(0 if left >= 0 else 1 << 47)\n"
         "    try:\n"
-        "        return start(*arguments)\n"
+        "        return start(*arguments, **options)\n"
         "    finally:\n"
         "        threading.stack_size(0)\n"
-        "_crew.start_new_thread = start_some\n"
+        "setattr(_crew, name, start_some)\n"
     )
     code, output = failing(start, "--threads", "4", "--bind", "127.0.0.1:0", "greedy:hello")
     assert code == 3, output
