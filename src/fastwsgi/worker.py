@@ -63,6 +63,9 @@ RELOAD_IDLE = 0.05
 # What the application's exit handlers and threads of its own may take after the drain.
 EXIT_PATIENCE = 5.0
 
+# How often, a millisecond apart, is looked whether the thread that sees to that has begun.
+BEGIN_LOOKS = 1000
+
 # What only a supervisor does something with.
 SUPERVISED = (
     "workers",
@@ -808,14 +811,23 @@ def leave(code: int) -> NoReturn:
 def start_timer(function: Callable[[], None]) -> None:
     # Of a process that gevent has patched, too: its sleep would want a hub for this thread, amid the end.
     sleep = greening.original(time, "sleep")
+    begun = False
 
     def wait() -> None:
+        nonlocal begun
+        begun = True
         sleep(EXIT_PATIENCE)
         function()
 
     # Not with threading, which waits until the thread runs: where memory is out, that may be for ever.
     with suppress(RuntimeError):  # no more threads: then there is no limit
         start_new_thread(wait, ())
+        # At its end Python (3.13) frees what threads use: without a GIL one that begins then would crash.
+        for _ in range(BEGIN_LOOKS if gil.IS_FREE_THREADED else 0):
+            was_begun = begun
+            sleep(0.001)
+            if was_begun:
+                break
 
 
 # What signals did before they were heeded, outermost first; a forked child of the application returns to it.
