@@ -1318,7 +1318,8 @@ cdef class Crew:
     def start(self):
         """Start the threads."""
         cdef int i
-        self.is_started = True
+        with cython.critical_section(self):      # others may stop it already
+            self.is_started = True
         # The keeper leads until a thread is free: no request may hold the GIL before there is one who keeps.
         line_store(&self.crew.loop.lead.word, lead_next(0, self.crew.keeper))
         try:

@@ -672,31 +672,25 @@ cdef class Exchange:
 
     cdef int offer(self, slot_t* slot, const char* data, size_t size, const char* tail, size_t tail_size) except -1:
         """Give the kernel what waits and then data and tail; with the slot held. Waits when all buffers are full."""
-        cdef int64_t began_ns = platform_now_ns()
-        try:
-            return self.offer_all(slot, data, size, tail, tail_size)
-        finally:
-            slot.sending_ns += platform_now_ns() - began_ns
-
-    cdef int offer_all(self, slot_t* slot, const char* data, size_t size, const char* tail,
-                       size_t tail_size) except -1:
         cdef transmit_t outcome
         cdef size_t taken = 0
+        cdef int64_t began_ns
         while True:
+            began_ns = platform_now_ns()
             if slot.connection.outbox == NULL and size + slot_waiting(slot) <= OUT_MOST:
                 outcome = connection_transmit(self.loop, slot.connection, slot, data, size, tail, tail_size, &taken)
                 if outcome == TRANSMIT_LOST:
                     connection_lost(self.loop, slot.connection)
                 if outcome == TRANSMIT_DONE:
                     slot_attend(self.loop, slot)
-                    return 0
             else:
                 if not self.is_green:
                     with nogil:
                         outcome = offer_patiently(self.loop, slot, data, size, tail, tail_size, &taken)
                 else:
                     outcome = self.offer_in_greenlet(slot, data, size, tail, tail_size, &taken)
-                self.claim()
+                self.claim()        # or it is another exchange's by now
+            slot.sending_ns += platform_now_ns() - began_ns
             if outcome == TRANSMIT_LOST:
                 word_store_relaxed(&self.is_lost, True)
                 raise ConnectionError("the client is gone")
@@ -849,8 +843,8 @@ cdef class Exchange:
                     connection.closes = True
                     connection.wants_reset = True
                 slot_release(self.loop, slot)       # as in offer_patiently
-            slot.sending_ns += platform_now_ns() - began_ns
             self.claim()
+            slot.sending_ns += platform_now_ns() - began_ns
             if outcome < 0:
                 word_store_relaxed(&self.is_lost, True)
                 if outcome == OUTBOX_LOST:

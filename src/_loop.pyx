@@ -430,7 +430,7 @@ cdef int listener_event(loop_t* loop, listener_t* listener) noexcept nogil:
             loop.accept_more_at = loop.event_index + ACCEPT_SHARED
         return 0
     outcome = loop_accept(loop, listener)
-    if outcome == 1 or not loop.accept_budget:
+    if outcome != ADVANCE_LOST and (outcome == 1 or not loop.accept_budget):
         # There may be more: at once, or when some of the others have had their turn.
         loop.accept_more = listener
         loop.accept_more_at = loop.event_index if loop.accept_budget else loop.event_index + ACCEPT_SHARED

@@ -81,8 +81,6 @@ cdef class Exchange:
     cdef int put(self, bytes block, bint is_whole) except -1
     cdef int hint(self, object headers) except -1
     cdef int offer(self, slot_t* slot, const char* data, size_t size, const char* tail, size_t tail_size) except -1
-    cdef int offer_all(self, slot_t* slot, const char* data, size_t size, const char* tail,
-                       size_t tail_size) except -1
     cdef slot_t* claim(self) except NULL
     cdef void release(self) noexcept
     cdef int flush(self) except -1

@@ -242,7 +242,7 @@ def test_the_watched_descriptor(crewed):
     os.close(theirs)
     wait_until(lambda: crew.returns > before, "attend comes back when the other end is closed")
     assert select.select([ours], [], [], 0)[0]
-    crew.crew.watched_fd = -1
+    crew.stop()
     os.close(ours)
 
 
