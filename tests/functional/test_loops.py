@@ -56,6 +56,12 @@ def hold_in_each_loop(server, app, clients):
         wait_until(goes_on, "the application")
         assert len(clients) < 100
 
+    def all_are_counted():
+        running = server.count("exchanges")
+        return running == len(app.threads) and running + server.count("waiting") == len(clients)
+
+    wait_until(all_are_counted, lambda: f"{len(clients)} requests: {server.server.counters()}")
+
 
 @pytest.fixture
 def clients():

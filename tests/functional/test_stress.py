@@ -252,6 +252,7 @@ def test_a_log_filter_that_raises_costs_no_thread(serve):
                 client.socket.recv(1000)
         for _ in range(2 * server.threads):
             assert server.ask().text == "hello"
+        server.wait_count("exchanges", 0)
     finally:
         server.logger.removeFilter(raising)
 
