@@ -88,6 +88,19 @@ def test_connections_are_shared(serve, clients):
 
 
 @two_loops
+def test_no_request_of_a_new_connection_waits_while_a_thread_is_free(serve, clients):
+    app = Held()
+    server = serve(app, loops=2)
+    for count in range(1, 5):
+        clients.append(server.connect())
+        clients[-1].send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_until(lambda: len(app.threads) == count, "a thread of whichever loop")  # noqa: B023
+    app.gate.open()
+    for client in clients:
+        client.read_response()
+
+
+@two_loops
 def test_threads_are_numbered_through(serve, clients):
     app = Held()
     server = serve(app, loops=2)
