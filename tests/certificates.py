@@ -1,63 +1,70 @@
-"""Certificates for tests: an authority, what it issues, and clients and servers that meet in memory."""
+"""Certificates for tests: an authority, what it issues, and clients and servers that meet in memory.
+
+The command `openssl` makes them, which there is for every Python.
+"""
 
 import contextlib
 import datetime
+import secrets
+import shutil
 import ssl
+import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
-pytest.importorskip("cryptography")
+if shutil.which("openssl") is None:
+    pytest.skip("certificates are made with the command openssl, which is not here", allow_module_level=True)
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-
-def new_key(kind="ec"):
-    return ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
-
-
-def name_of(text):
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+# For requests (`openssl req`) and for what comes of them (`openssl ca`).
+CONFIGURATION = """
+[req]
+prompt = no
+utf8 = yes
+string_mask = utf8only
+distinguished_name = subject
+[subject]
+CN = {common}
+[ca]
+default_ca = authority
+[authority]
+certificate = authority.pem
+private_key = authority.key
+serial = serial
+database = index
+new_certs_dir = .
+default_md = sha256
+policy = policy
+x509_extensions = extensions
+[policy]
+commonName = supplied
+[extensions]
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+{extensions}
+"""
+OF_AUTHORITY = "basicConstraints = critical, CA:true\nkeyUsage = keyCertSign, cRLSign"
+KEYS = {"ec": ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"), "rsa": ("-newkey", "rsa:2048")}
 
 
 class Authority:
     """Signs; `pem` is its own certificate."""
 
     def __init__(self, name="Test Authority"):
-        self.name = name_of(name)
-        self.key = new_key()
-        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-        self.certificate = self._sign(self.name, self.key, 30, -1, [x509.BasicConstraints(True, None), usage])
-        self.pem = pem_of(self.certificate)
-
-    def _sign(self, subject, key, days, age, extensions):
-        now = datetime.datetime.now(datetime.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now + datetime.timedelta(days=age))
-            .not_valid_after(now + datetime.timedelta(days=days))
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), False)
-        )
-        for extension in extensions:
-            builder = builder.add_extension(extension, isinstance(extension, x509.BasicConstraints))
-        return builder.sign(self.key, hashes.SHA256())
+        self.pem, self.key = made(name, OF_AUTHORITY, days=30, age=-1)
 
     def issue(self, *names, kind="ec", days=60.5, age=-1, is_client=False, common=None, password=None):
-        """PEM of a new certificate and of its key."""
-        key = new_key(kind)
-        purpose = ExtendedKeyUsageOID.CLIENT_AUTH if is_client else ExtendedKeyUsageOID.SERVER_AUTH
-        extensions = [x509.ExtendedKeyUsage([purpose])]
+        """PEM of a new certificate and of its key.
+
+        The names go into a configuration of OpenSSL: nothing in them means something there ($, #, \\).
+        """
+        extensions = f"extendedKeyUsage = {'clientAuth' if is_client else 'serverAuth'}"
         if names:
-            extensions.append(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]))
-        certificate = self._sign(name_of(common or names[0]), key, days, age, extensions)
-        return pem_of(certificate), pem_of_key(key, password)
+            extensions += "\nsubjectAltName = " + ", ".join(f"DNS:{name}" for name in names)
+        return made(
+            common or names[0], extensions, days=days, age=age, kind=kind, password=password, issuer=self
+        )
 
     def write(self, directory, stem, *names, **options):
         """Issue to STEM.pem and STEM.key; return the paths."""
@@ -67,14 +74,31 @@ class Authority:
         return tuple(map(str, paths))
 
 
-def pem_of(certificate):
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+def made(common, extensions, *, days, age, kind="ec", password=None, issuer=None):
+    """PEM of a certificate, signed by itself if there is no issuer, and of its key."""
+    now = datetime.datetime.now(datetime.UTC)
+    begins, ends = (f"{now + datetime.timedelta(days=count):%y%m%d%H%M%SZ}" for count in (age, days))
+    sealed = ("-nodes",) if password is None else ("-passout", f"pass:{password.decode()}")
+    signed = ("-selfsign", "-keyfile", "key") if issuer is None else ()
+    with tempfile.TemporaryDirectory(prefix="certificates-") as name:
+        directory = Path(name)
+        # What `ca` remembers of what it has signed is gone with the directory; so the number is a new one.
+        files = {"index": "", "serial": "00" + secrets.token_hex(16)}
+        files["configuration"] = CONFIGURATION.format(common=common, extensions=extensions)
+        if issuer is not None:
+            files |= {"authority.pem": issuer.pem, "authority.key": issuer.key}
+        for file, text in files.items():
+            (directory / file).write_text(text)
+        openssl(directory, "req", "-new", *KEYS[kind], *sealed, "-keyout", "key", "-out", "request")
+        dates = ("-startdate", begins, "-enddate", ends)
+        openssl(directory, "ca", "-batch", "-notext", *signed, *dates, "-in", "request", "-out", "pem")
+        return (directory / "pem").read_text(), (directory / "key").read_text()
 
 
-def pem_of_key(key, password=None):
-    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    pkcs8 = serialization.PrivateFormat.PKCS8
-    return key.private_bytes(serialization.Encoding.PEM, pkcs8, encryption).decode()
+def openssl(directory, command, *arguments):
+    words = ("openssl", command, "-config", "configuration", *arguments)
+    done = subprocess.run(words, cwd=directory, capture_output=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
 
 
 AUTHORITY = Authority()

@@ -93,6 +93,7 @@ def test_the_terminal_gets_its_settings_back():
 
 
 def test_with_tls(cache, capsys):
+    pytest.importorskip("cryptography")
     arguments = parse(command_line(["--tls", "app:app"]))
     assert arguments.settings["certfile"] == str(cache)
     assert cache.stat().st_mode & 0o777 == 0o600
@@ -109,6 +110,7 @@ def test_with_tls(cache, capsys):
 
 
 def test_a_certificate_is_replaced_before_it_ends(cache):
+    pytest.importorskip("cryptography")
     certificate_file()
     cache.write_text("".join(AUTHORITY.issue("localhost", days=6.5)))
     assert certificate_file().read_text().count("BEGIN") == 2
@@ -127,6 +129,7 @@ def test_without_the_package(monkeypatch, capsys):
 
 
 def test_where_nothing_can_be_written(tmp_path, monkeypatch):
+    pytest.importorskip("cryptography")
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(ConfigError, match=r"--tls: cannot write .*localhost.pem: Not a directory"):
@@ -134,6 +137,7 @@ def test_where_nothing_can_be_written(tmp_path, monkeypatch):
 
 
 def test_an_application_called_dev_needs_its_name():
+    pytest.importorskip("cryptography")
     said = subprocess.run(
         [sys.executable, "-m", "fastwsgi", "dev", "--print-config", "--tls", "shop:app"],
         capture_output=True,
