@@ -674,9 +674,12 @@ cdef int accesslog_values(const log_format_t* format, dict environ, buffer_t* va
 cdef bytes environ_text(dict environ, bytes name):
     """The value of a variable as text, or None; its name is given in lower case, and may be in upper."""
     cdef str key = name.decode()
-    value = environ.get(key)
+    # Python's own get: a thread of the application may change the environ at this moment, and what Cython makes of
+    # `environ.get` holds the value too late for a Python without a GIL.
+    get = (<object>environ).get
+    value = get(key)
     if value is None:
-        value = environ.get(key.upper())
+        value = get(key.upper())
     if value is None:
         return None
     try:

@@ -324,7 +324,8 @@ cdef dict tls_template(Tls shared, tls_t* tls, int listener):
             template = dict(<dict>shared.templates[listener])
             template["SSL_PROTOCOL"] = key[1]
             template["SSL_CIPHER"] = key[2]
-            shared.known[key] = template
+            # Never another one in the place of one that is there: without a GIL `get` could give that when it is gone.
+            template = shared.known.setdefault(key, template)
         if shared.asks_client:
             template = template | client_environ(wrapped)
         tls.template = own(template)

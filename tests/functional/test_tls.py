@@ -154,6 +154,7 @@ def test_a_client_that_trusts_nobody(serve):
 
 
 @pytest.mark.filterwarnings("ignore:.*TLSv1.*:DeprecationWarning")
+@one_loop
 def test_no_common_version(serve):
     server = serve(target_of)
     old = client_context(minimum_version=ssl.TLSVersion.TLSv1, maximum_version=ssl.TLSVersion.TLSv1_1)

@@ -490,6 +490,7 @@ def ssl_context(config, default_ssl_context_factory):
 
 
 def test_dev(start, tmp_path):
+    pytest.importorskip("cryptography")
     server = start(
         "dev", "--tls", "--bind", "127.0.0.1:0", "apps:secure", started=False, XDG_CACHE_HOME=str(tmp_path)
     )
