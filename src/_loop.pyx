@@ -509,7 +509,7 @@ cdef int take_done(loop_t* loop) noexcept nogil:
         while connection.next_done != NULL:
             connection = connection.next_done
         connection.next_done = first
-    while loop.returned != NULL and outcome != ADVANCE_LOST:
+    while outcome != ADVANCE_LOST and loop.returned != NULL:
         connection = loop.returned
         loop.returned = connection.next_done
         why = word_swap(&connection.post, 0)
@@ -554,7 +554,7 @@ cdef int take_blocking(loop_t* loop) noexcept nogil:
     """Go on with the connections whose next step may block, now that nobody waits for the GIL because of it."""
     cdef connection_t* connection
     cdef int outcome = 0
-    while loop.blocking.first != NULL and outcome != ADVANCE_LOST:
+    while outcome != ADVANCE_LOST and loop.blocking.first != NULL:
         connection = list_take(&loop.blocking)
         connection.owner = OWNER_LOOP
         if connection.state == STATE_SENDING:
