@@ -1,4 +1,4 @@
-"""Handshakes of several clients at once, by several threads of the server, while what they are made of changes.
+"""Handshakes of several clients at once, while what they are made of changes.
 
 For as long as the tests of test_races.py (RACES_SECONDS).
 """
@@ -17,7 +17,7 @@ from fastwsgi.config import Settings
 from fastwsgi.tls import Policy
 from functional.test_races import SECONDS
 from secure import SecureServer
-from support import answering
+from support import answering, wait_until
 
 CLIENTS = 4
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
@@ -36,7 +36,7 @@ def who_asks(environ):
 
 
 def materials(directory):
-    """The settings of a server with TLS, and what its certificates and authorities are one after the other."""
+    """Settings of a server, and what its certificates and authorities are one after the other."""
     ca = directory / "ca.pem"
     found = []
     for number, authorities in enumerate((AUTHORITY.pem, AUTHORITY.pem + Authority("Other").pem)):
@@ -50,12 +50,12 @@ def materials(directory):
 
 
 class Asking(threading.Thread):
-    """A client that comes again and again, with one version of TLS or the other, and perhaps a session of before."""
+    """Comes again and again, with one version of TLS or the other, and perhaps a session of before."""
 
-    def __init__(self, server, until, name, certificate):
+    def __init__(self, server, over, name, certificate):
         super().__init__(name=name)
         self.server = server
-        self.until = until
+        self.over = over
         self.name_of_client = None if certificate is None else f"CN={name}"
         self.contexts = [client_context(minimum_version=one, maximum_version=one) for one in VERSIONS]
         if certificate is not None:
@@ -66,7 +66,7 @@ class Asking(threading.Thread):
         self.wrong = []
 
     def run(self):
-        while time.monotonic() < self.until:
+        while not self.over.is_set():
             context = random.choice(self.contexts)
             session = self.sessions.pop(context, None)
             try:
@@ -94,25 +94,37 @@ def test_all_that_handshakes_are_made_of_changes(serve, tmp_path):
     server = serve(who_asks, **files)
     server.log.allow("a TLS handshake failed")
     server.log.allow("handshakes failed")
-    until = time.monotonic() + SECONDS
+    over = threading.Event()
     clients = []
     for number in range(CLIENTS):
         name = f"client-{number}"
         certificate = AUTHORITY.write(tmp_path, name, common=name, is_client=True) if number % 2 else None
-        clients.append(Asking(server, until, name, certificate))
-    for client in clients:
-        client.start()
+        clients.append(Asking(server, over, name, certificate))
     # As the process does that watches the files.
     store, renewals = server.server._renewal.store, 0
-    while time.monotonic() < until:
-        store.write(several[renewals % len(several)])
-        renewals += 1
-        time.sleep(random.uniform(0, 0.02))
+
+    def served(what="asked"):
+        return sum(getattr(client, what) for client in clients)
+
+    def some_are_served(so_many):
+        wait_until(
+            lambda: served() >= so_many or any(client.wrong for client in clients), "clients to be served"
+        )
+
     for client in clients:
-        client.join()
+        client.start()
+    try:
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until or (renewals < 99 and not served("resumed")):
+            store.write(several[renewals % len(several)])
+            renewals += 1
+            some_are_served(served() + random.randrange(3 * CLIENTS))
+    finally:
+        over.set()
+        for client in clients:
+            client.join()
     assert [client.wrong for client in clients] == [[]] * CLIENTS
-    assert all(client.asked for client in clients)
-    assert sum(client.resumed for client in clients)
+    assert served("resumed")
     # The last ones are those of all clients from now on.
     store.write(several[-1])
     with server.connect() as client:
