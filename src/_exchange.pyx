@@ -23,9 +23,9 @@ from posix.unistd cimport close, usleep
 from fastwsgi._accesslog cimport accesslog_values
 from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_t
 from fastwsgi._connection cimport (
-    HANDED_NOTHING, HANDED_PATH, HANDED_TARGET, OUT_MOST, RESPONSE_DIRECT, SLOT_MASK, SLOT_REVOKED, TRANSMIT_DONE,
-    TRANSMIT_FULL, TRANSMIT_LOST, connection_lost, connection_route, connection_t, connection_transmit, loop_t, request_id,
-    request_t, slot_attend, slot_borrow, slot_make_up, slot_moved, slot_rest, slot_quiet, slot_release, slot_t,
+    HANDED_NOTHING, HANDED_PATH, HANDED_TARGET, OUT_MOST, RESPONSE_DIRECT, SLOT_BUSY, SLOT_MASK, SLOT_REVOKED,
+    TRANSMIT_DONE, TRANSMIT_FULL, TRANSMIT_LOST, connection_lost, connection_route, connection_t, connection_transmit,
+    loop_t, request_id, request_t, slot_attend, slot_borrow, slot_make_up, slot_moved, slot_rest, slot_quiet, slot_release, slot_t,
     slot_waiting, transmit_t,
 )
 from fastwsgi._content cimport Input, content_length, input_from_bytes, input_from_content
@@ -1283,6 +1283,19 @@ cdef int say_end(Exchange exchange) except -1:
     return 0
 
 
+cdef void exchange_leave(Exchange exchange, slot_t* slot) noexcept:
+    """From here on the slot is the next exchange's; once another thread of the application has let go of it."""
+    cdef bint is_held = True
+    while is_held:
+        with cython.critical_section(exchange):
+            is_held = line_load(&slot.word) & SLOT_MASK == SLOT_BUSY
+            if not is_held:
+                exchange.slot = NULL
+        if is_held:
+            with nogil:
+                slot_rest(slot)
+
+
 cdef int exchange_run(Context context, slot_t* slot) except -1:
     """Call the application for the request of slot.connection and send what it gives.
 
@@ -1329,8 +1342,7 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
                 raise
     finally:
         slot.is_lost = word_load_relaxed(&exchange.is_lost) != 0
-        with cython.critical_section(exchange):
-            exchange.slot = NULL
+        exchange_leave(exchange, slot)
         exchange.context = None
         slot_moved(slot)        # a thread of the application that still waits to write
     return 0
