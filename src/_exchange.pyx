@@ -25,8 +25,8 @@ from fastwsgi._buffer cimport buffer_append, buffer_free, buffer_t
 from fastwsgi._connection cimport (
     HANDED_NOTHING, HANDED_PATH, HANDED_TARGET, OUT_MOST, RESPONSE_DIRECT, SLOT_BUSY, SLOT_MASK, SLOT_REVOKED,
     TRANSMIT_DONE, TRANSMIT_FULL, TRANSMIT_LOST, connection_lost, connection_route, connection_t, connection_transmit,
-    loop_t, request_id, request_t, slot_attend, slot_borrow, slot_make_up, slot_moved, slot_rest, slot_quiet, slot_release, slot_t,
-    slot_waiting, transmit_t,
+    loop_t, request_id, request_t, slot_attend, slot_borrow, slot_make_up, slot_moved, slot_rest, slot_quiet,
+    slot_release, slot_t, slot_waiting, transmit_t,
 )
 from fastwsgi._content cimport Input, content_length, input_from_bytes, input_from_content
 from fastwsgi._encoding cimport CODING_NONE, Coder, Encodings, head_encode
