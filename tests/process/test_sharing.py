@@ -137,17 +137,27 @@ def test_a_worker_that_is_stopped_holds_up_nobody_for_long(poller):
         assert sum(waits) < 4
 
 
+@answering
+def long_or_not(environ):
+    if environ["PATH_INFO"] == "/long":
+        time.sleep(PATIENCE / 2)
+    return "hello"
+
+
+def are_served_at_once(workers, opened):
+    """New connections, not behind a long exchange."""
+    began = time.monotonic()
+    for _ in range(3):
+        opened.append(connected(workers.address))
+        opened[-1].sendall(REQUEST)
+        read_answer(opened[-1])
+    assert time.monotonic() - began < PATIENCE / 4
+
+
 @on_each_poller
 def test_requests_go_to_the_worker_that_has_a_thread(poller):
     """One has its only thread in a long exchange, and another request that waits for it."""
-
-    @answering
-    def application(environ):
-        if environ["PATH_INFO"] == "/long":
-            time.sleep(PATIENCE / 2)
-        return "hello"
-
-    with Workers(2, application, poller=poller, threads=1) as workers, clients() as opened:
+    with Workers(2, long_or_not, poller=poller, threads=1) as workers, clients() as opened:
         workers.pause(0)
         for number in range(2):
             opened.append(connected(workers.address))
@@ -155,26 +165,14 @@ def test_requests_go_to_the_worker_that_has_a_thread(poller):
             wait_until(lambda: workers.counts("accepted") == [0, number + 1], "it is accepted")  # noqa: B023
         wait_until(lambda: workers.counts("waiting") == [0, 1], "one request waits")
         workers.signal(signal.SIGCONT, 0)
-        began = time.monotonic()
-        for _ in range(3):
-            opened.append(connected(workers.address))
-            opened[-1].sendall(REQUEST)
-            read_answer(opened[-1])
-        assert time.monotonic() - began < PATIENCE / 4
+        are_served_at_once(workers, opened)
         assert workers.counts("accepted") == [3, 2]
 
 
 @on_each_poller
 def test_requests_go_to_the_worker_that_has_a_free_thread(poller):
     """One has its only thread in a long exchange, and nothing waits; the other one has more connections."""
-
-    @answering
-    def application(environ):
-        if environ["PATH_INFO"] == "/long":
-            time.sleep(PATIENCE / 2)
-        return "hello"
-
-    with Workers(2, application, poller=poller, threads=1) as workers, clients() as opened:
+    with Workers(2, long_or_not, poller=poller, threads=1) as workers, clients() as opened:
         workers.pause(1)
         opened.extend(connected(workers.address) for _ in range(10))
         wait_until(lambda: workers.counts() == [10, 0], "all are with one")
@@ -184,12 +182,7 @@ def test_requests_go_to_the_worker_that_has_a_free_thread(poller):
         opened[-1].sendall(REQUEST.replace(b" / ", b" /long "))
         wait_until(lambda: workers.counts("lead_taken") == [0, 1], "the thread is away")
         workers.signal(signal.SIGCONT, 0)
-        began = time.monotonic()
-        for _ in range(3):
-            opened.append(connected(workers.address))
-            opened[-1].sendall(REQUEST)
-            read_answer(opened[-1])
-        assert time.monotonic() - began < PATIENCE / 4
+        are_served_at_once(workers, opened)
         assert workers.counts("accepted") == [13, 1]
 
 
