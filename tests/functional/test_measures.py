@@ -1,6 +1,7 @@
 """What a crew counts in its row: requests, times, octets, connections; and Server-Timing."""
 
 import ctypes
+import os
 import re
 import sys
 import time
@@ -17,6 +18,13 @@ C = ctypes.PyDLL(None)
 # What is waited for, to be found in a histogram again, and what may be lost of it to rounding.
 PAUSE = 0.05
 NEARLY = 0.04
+
+
+def stay(row, state):
+    """Let a while pass from when a worker's only connection is in that state."""
+    row.pid = os.getpid()  # or nothing of it would count
+    wait_until(lambda: totals([row.board]).connections[state] == 1, lambda: f"{state}: {totals([row.board])}")
+    time.sleep(PAUSE)
 
 
 def counted(crew, number):
@@ -123,9 +131,10 @@ def test_time_of_head_and_content(crewed):
     crew = crewed(answering(lambda environ: environ["wsgi.input"].read()))
     with crew.connect() as client:
         octets = request("/", "POST", content=b"0123456789")
-        for part in (octets[:20], octets[20:-5], octets[-5:]):
+        for part, state in ((octets[:20], "head"), (octets[20:-5], "content")):
             client.send(part)
-            time.sleep(PAUSE)
+            stay(crew.row, state)
+        client.send(octets[-5:])
         client.read_response()
         times = seconds(counted(crew, 1))
         assert times["head"] >= NEARLY
@@ -299,9 +308,10 @@ def test_times_in_the_access_log(serve, tmp_path):
     )
     with server.connect() as client:
         octets = request("/", "POST", content=b"content")
-        for part in (octets[:20], octets[20:-5], octets[-5:]):
+        for part, state in ((octets[:20], "head"), (octets[20:-5], "content")):
             client.send(part)
-            time.sleep(PAUSE)
+            stay(server.server._worker._crew.row, state)
+        client.send(octets[-5:])
         client.read_response()
         wait_until(log.read_text, "a line")
         times = {name: int(us) / 1e6 for name, us in zip(names, log.read_text().split(), strict=True)}
@@ -325,7 +335,7 @@ def test_server_timing(serve):
     with server.connect() as client:
         octets = request("/", "POST", content=b"content")
         client.send(octets[:30])
-        time.sleep(PAUSE)
+        stay(server.server._worker._crew.row, "head")
         client.send(octets[30:])
         found = TIMING.fullmatch(client.read_response()["Server-Timing"])
     assert found

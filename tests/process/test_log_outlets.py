@@ -150,7 +150,7 @@ def test_what_was_lost_is_said_when_the_reader_goes_on(launched, stuck, short_pa
 
     thread = threading.Thread(target=read)
     thread.start()
-    wait_until(lambda: b"were lost: nobody has read them in time" in b"".join(said), "the count")
+    wait_until(lambda: b"were lost: nobody has read them in time" in b"".join(list(said)), "the count")
     ask(path)
     server.terminate()
     assert server.wait(10) == 0

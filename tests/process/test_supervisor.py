@@ -427,6 +427,7 @@ def test_a_worker_that_hangs_is_shown_and_replaced(start_site):
     after = wait_for_workers(server, 2)
     assert len(before & after) == 1
     with load(server.address) as running:
+        running.wait_answers()
         running.wait_workers(*after)
     running.report.check()
     stop(server)
