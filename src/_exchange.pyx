@@ -333,15 +333,19 @@ cdef class Exchange:
                 break
             if is_ours:
                 return slot
-            # The leader sends from it at this moment, perhaps from a slow disk; or another thread of the application.
-            if self.is_green:
-                self.context.greenlets.rest()
-                continue
-            with nogil:
-                slot_rest(slot)
+            self.rest(slot)
         word_store_relaxed(&self.is_lost, True)
         word_store_relaxed(&self.is_revoked, True)
         raise ConnectionError("the exchange was taken away from this thread")
+
+    cdef int rest(self, slot_t* slot) except -1:
+        """The leader sends from it at this moment, perhaps from a slow disk; or another thread of the application."""
+        if self.is_green:
+            self.context.greenlets.rest()
+        else:
+            with nogil:
+                slot_rest(slot)
+        return 0
 
     cdef void release(self) noexcept:
         """Let go of the slot, unless it was taken away, or given up while this thread of the application waited."""
@@ -1283,17 +1287,23 @@ cdef int say_end(Exchange exchange) except -1:
     return 0
 
 
-cdef void exchange_leave(Exchange exchange, slot_t* slot) noexcept:
-    """From here on the slot is the next exchange's; once another thread of the application has let go of it."""
-    cdef bint is_held = True
-    while is_held:
-        with cython.critical_section(exchange):
-            is_held = line_load(&slot.word) & SLOT_MASK == SLOT_BUSY
-            if not is_held:
-                exchange.slot = NULL
-        if is_held:
-            with nogil:
-                slot_rest(slot)
+cdef inline bint exchange_leave(Exchange exchange, slot_t* slot) noexcept:
+    """From here on the slot is the next exchange's; False if another thread of the application holds it."""
+    cdef bint is_held
+    with cython.critical_section(exchange):
+        is_held = line_load(&slot.word) & SLOT_MASK == SLOT_BUSY
+        if not is_held:
+            exchange.slot = NULL
+    return not is_held
+
+
+cdef void exchange_leave_patiently(Exchange exchange, slot_t* slot) noexcept:
+    try:
+        while not exchange_leave(exchange, slot):
+            exchange.rest(slot)
+    except BaseException:
+        # It was to end an exchange that is over: a greenlet has let others run meanwhile.
+        exchange.slot = NULL
 
 
 cdef int exchange_run(Context context, slot_t* slot) except -1:
@@ -1342,7 +1352,8 @@ cdef int exchange_run(Context context, slot_t* slot) except -1:
                 raise
     finally:
         slot.is_lost = word_load_relaxed(&exchange.is_lost) != 0
-        exchange_leave(exchange, slot)
+        if not exchange_leave(exchange, slot):
+            exchange_leave_patiently(exchange, slot)
         exchange.context = None
         slot_moved(slot)        # a thread of the application that still waits to write
     return 0

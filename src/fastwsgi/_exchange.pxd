@@ -82,6 +82,7 @@ cdef class Exchange:
     cdef int hint(self, object headers) except -1
     cdef int offer(self, slot_t* slot, const char* data, size_t size, const char* tail, size_t tail_size) except -1
     cdef slot_t* claim(self) except NULL
+    cdef int rest(self, slot_t* slot) except -1
     cdef void release(self) noexcept
     cdef int flush(self) except -1
     cdef int add_sealed(self, slot_t* slot, size_t start, bytes block, size_t size, const char* tail,

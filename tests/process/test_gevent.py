@@ -12,9 +12,10 @@ import time
 
 import pytest
 
+from process.operators import stats_of
 from secure import certificate, trusting
 from subprocesses import PYTHONPATH
-from support import PATIENCE, request
+from support import PATIENCE, request, wait_until
 
 pytest.importorskip("gevent")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="--gevent watches epoll")
@@ -88,6 +89,7 @@ def exchanges_at_once(address, target, count):
 def test_2000_exchanges_that_sleep_at_once(green, many_files):
     server = green("--worker-connections", "2000", "green_apps:sleeping")
     assert server.ask().text == "slept"
+    wait_until(lambda: stats_of(server)["workers"][0]["connections"] == 0, "room for all")
     began = time.monotonic()
     assert exchanges_at_once(server.address, "/", 2000) == {b"HTTP/1.1 200 OK": 2000}
     # One after the other they would take 200 s.
