@@ -367,7 +367,8 @@ cdef connection_t* accept_one(loop_t* loop, listener_t* listener) noexcept nogil
         if loop.open_count >= loop.open_most:
             makes_room = idle_one(loop)
             if makes_room == NULL:
-                pause_when_full(loop)
+                if platform_wait_readable(listener.fd, -1, 0):
+                    pause_when_full(loop)
                 return NULL
         size = sizeof(address)
         fd = platform_accept(listener.fd, &address, &size)
