@@ -92,6 +92,8 @@ cdef enum:
     TELL_MS = 1000              # until it is said how many log records were left out
     HURRY_MS = 5                # between two looks at what is still held by a thread
 
+cdef int64_t BEGIN_NS = 10000000000     # that is waited for threads to begin; they do at once
+
 # An application that lets gevent patch `threading`, before it imports us or later, shall not turn ours into greenlets.
 start_new_thread = original(_thread, "start_new_thread")
 # Python (3.13) can wait for ever at its end for a thread that is at its own at that moment, where there is no GIL.
@@ -348,6 +350,24 @@ cdef void locked_not_free(crew_t* crew, slot_t* slot) noexcept nogil:
         word_store(&crew.free, word_load(&crew.free) - 1)
 
 
+cdef void crew_begin_thread(crew_t* crew, slot_t* slot) noexcept nogil:
+    """A thread is there: free, and only then counted, for the keeper looks at both without the mutex."""
+    crew_lock(crew)
+    locked_be_free(crew, slot)
+    word_add(&crew.begun, 1)
+    pthread_cond_signal(&crew.beginning)
+    crew_unlock(crew)
+
+
+cdef void crew_await_threads(crew_t* crew) noexcept nogil:
+    """Who says that it serves has its threads: others leave connections to it."""
+    cdef int64_t until_ns = platform_now_ns() + BEGIN_NS
+    crew_lock(crew)
+    while word_load(&crew.begun) < <uint64_t>crew.threads and not crew.has_ended and platform_now_ns() < until_ns:
+        condition_wait(&crew.beginning, &crew.loop.lead.mutex, BEGIN_NS)
+    crew_unlock(crew)
+
+
 cdef void locked_give_lead(crew_t* crew, bint to_keeper_too) noexcept nogil:
     """The leader gives the lead to the thread that became free last, or else to the keeper."""
     cdef slot_t* heir = crew.free_first
@@ -381,6 +401,7 @@ cdef void crew_end(crew_t* crew) noexcept nogil:
         pthread_cond_signal(&crew.slots[i].turn)
     pthread_cond_signal(&crew.loop.lead.keeper)
     pthread_cond_signal(&crew.stepper)
+    pthread_cond_signal(&crew.beginning)
     crew_unlock(crew)
     wake_write(&crew.loop.journal.wake)
 
@@ -854,13 +875,14 @@ cdef bint keeper_holds(crew_t* crew) noexcept nogil:
 cdef void keeper_lead(crew_t* crew) noexcept nogil:
     """Lead while every thread is in the application, or the one that is computes."""
     cdef bint is_over = False
-    cdef bint has_free
+    cdef bint has_free, have_begun
     loop_taken_over(&crew.loop)
     overdue_arm(&crew.loop, &crew.overdue)
     while not is_over:
         crew.loop.nap_ms = 0
+        have_begun = word_load(&crew.begun) >= <uint64_t>crew.threads
         has_free = word_load(&crew.free) > 0
-        word_store_relaxed(&crew.loop.row.full, not has_free)
+        word_store_relaxed(&crew.loop.row.full, have_begun and not has_free)
         if has_free:
             word_store(&crew.held, keeper_holds(crew))
             if word_load(&crew.held):
@@ -969,7 +991,7 @@ cdef crew_t* crew_new(int threads, Row row) except NULL:
     if posix_memalign(<void**>&crew.slots, 64, <size_t>(crew.most + 1) * sizeof(slot_t)) or crew.slots == NULL:
         free(crew)
         raise MemoryError
-    if condition_init(&crew.stepper):
+    if condition_init(&crew.stepper) or condition_init(&crew.beginning):
         raise MemoryError
     crew.overdue.slots = crew.slots
     crew.loop.board = row.board.board
@@ -1277,6 +1299,7 @@ cdef class Crew:
                 loop_close(&self.crew.loop)
             let_go(&self.crew.loop.spent)
             pthread_cond_destroy(&self.crew.stepper)
+            pthread_cond_destroy(&self.crew.beginning)
             free(self.crew.slots)
             free(self.crew)
         if self.kick_fd >= 0:
@@ -1316,7 +1339,7 @@ cdef class Crew:
         return os.dup(self.crew.loop.journal.wake.reader), os.dup(self.crew.loop.journal.wake.writer)
 
     def start(self):
-        """Start the threads."""
+        """Start the threads, and wait until they are there."""
         cdef int i
         with cython.critical_section(self):      # others may stop it already
             self.is_started = True
@@ -1335,6 +1358,8 @@ cdef class Crew:
             if not word_load(&self.crew.alive):
                 crew_has_ended(self.crew)
             raise
+        with nogil:
+            crew_await_threads(self.crew)
 
     def _start(self, run, *arguments):
         """Start a thread; it is waited for once it has said that it ends, where that matters."""
@@ -1400,6 +1425,7 @@ cdef class Crew:
         slot.clock = platform_own_clock()
         self.thread_ids[index] = get_ident()
         word_store_relaxed(&slot.shown.ident, self.thread_ids[index])
+        crew_begin_thread(crew, slot)
         try:
             while True:
                 with nogil:

@@ -71,10 +71,12 @@ cdef struct crew_t:
     connection_list_t steps     # TLS steps that are left to the stepper
     bint spent_waits            # there is something in loop.spent for it
     pthread_cond_t stepper      # it waits here
+    pthread_cond_t beginning    # here waits who has started the threads
     slot_t* free_first          # threads that wait for work, the last one first
     bint has_ended
     # Shared.
     atomic_word_t free          # free threads
+    atomic_word_t begun         # threads that have been free once
     atomic_word_t gil_wanted    # one thread waits for the GIL to begin an exchange
     atomic_word_t alive         # threads that have not ended
     atomic_word_t ended

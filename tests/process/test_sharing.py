@@ -30,6 +30,13 @@ def read_answer(client):
     return received
 
 
+def open_one(workers, opened):
+    """One connection more, that has had an answer and stays."""
+    opened.append(connected(workers.address))
+    opened[-1].sendall(REQUEST)
+    read_answer(opened[-1])
+
+
 def evenly(counts, total):
     share = total / len(counts)
     return sum(counts) == total and all(abs(count - share) <= share / 5 for count in counts)
@@ -42,9 +49,7 @@ def test_connections_that_stay_are_shared_evenly(count, total, poller):
     """One after the other, each with a request: whoever is woken first would get them all."""
     with Workers(count, text(), poller=poller, threads=2) as workers, clients() as opened:
         for _ in range(total):
-            opened.append(connected(workers.address))
-            opened[-1].sendall(REQUEST)
-            read_answer(opened[-1])
+            open_one(workers, opened)
         assert evenly(workers.counts(), total), workers.counts()
 
 
@@ -104,15 +109,11 @@ def test_a_new_worker_gets_its_share(poller):
         workers.wait(1)
         workers.rows[1].clear()
         for _ in range(60):
-            opened.append(connected(workers.address))
-            opened[-1].sendall(REQUEST)
-            read_answer(opened[-1])
+            open_one(workers, opened)
         assert workers.counts() == [60, 0]
         workers.start(workers.rows[1])
         for _ in range(60):
-            opened.append(connected(workers.address))
-            opened[-1].sendall(REQUEST)
-            read_answer(opened[-1])
+            open_one(workers, opened)
         assert evenly(workers.counts(), 120), workers.counts()
 
 
@@ -121,16 +122,12 @@ def test_a_worker_that_is_stopped_holds_up_nobody_for_long(poller):
     """It has few connections for ever, so the others would leave the new ones to it."""
     with Workers(2, text(), poller=poller) as workers, clients() as opened:
         for _ in range(10):
-            opened.append(connected(workers.address))
-            opened[-1].sendall(REQUEST)
-            read_answer(opened[-1])
+            open_one(workers, opened)
         workers.pause(0)
         waits = []
         for _ in range(100):
             began = time.monotonic()
-            opened.append(connected(workers.address))
-            opened[-1].sendall(REQUEST)
-            read_answer(opened[-1])
+            open_one(workers, opened)
             waits.append(time.monotonic() - began)
         workers.signal(signal.SIGCONT, 0)
         assert max(waits) < 2
@@ -148,9 +145,7 @@ def are_served_at_once(workers, opened):
     """New connections, not behind a long exchange."""
     began = time.monotonic()
     for _ in range(3):
-        opened.append(connected(workers.address))
-        opened[-1].sendall(REQUEST)
-        read_answer(opened[-1])
+        open_one(workers, opened)
     assert time.monotonic() - began < PATIENCE / 4
 
 
