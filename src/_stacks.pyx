@@ -1,8 +1,10 @@
 """Where threads are at this moment.
 
-Frames of a thread that runs change while they are read. With a GIL none runs but the one that reads. Without one, all
-threads are stopped for as long as it takes to copy what is shown of them: what sys._current_frames() gives could be
-gone before it is looked at. Such a copy is a list of (code, line, globals), the innermost frame first.
+Frames of a thread that runs change while they are read. With a GIL none runs but the one that reads, as long as it does
+not let go of the GIL. Python code does, such as traceback.walk_stack(): what it goes on with may be another stack by then,
+and Python 3.11 has crashed there. Without a GIL, all threads are stopped for as long as it takes to copy what is shown of
+them: what sys._current_frames() gives could be gone before it is looked at. Such a copy is a list of (code, line,
+globals), the innermost frame first.
 """
 
 import linecache
@@ -27,6 +29,8 @@ cdef extern from "Python.h":
     PyFrameObject* PyFrame_GetBack(PyFrameObject* frame)
     int PyFrame_GetLineNumber(PyFrameObject* frame)
     void PyErr_Clear()
+    bint PyGC_Disable()
+    bint PyGC_Enable()
 
 cdef extern from *:
     # All frames have references to what is held here, so that these are not the last ones.
@@ -135,15 +139,30 @@ cdef dict stopped_stacks():
 
 
 def stack_of(frame):
-    """The same of a frame that does not run."""
-    return [(one.f_code, line, one.f_globals) for one, line in traceback.walk_stack(frame)]
+    """The same of a frame that does not run; nothing of this runs Python code."""
+    cdef list stack = []
+    while frame is not None:
+        stack.append((frame.f_code, frame.f_lineno, frame.f_globals))
+        frame = frame.f_back
+    return stack
+
+
+cdef dict held_stacks():
+    """With a GIL, which nobody else gets meanwhile: a finalizer that the garbage collector runs could let go of it."""
+    cdef dict found = {}
+    cdef bint collects = PyGC_Disable()
+    try:
+        for ident, frame in sys._current_frames().items():
+            found[ident] = stack_of(frame)
+    finally:
+        if collects:
+            PyGC_Enable()
+    return found
 
 
 def stacks():
     """Where each thread is, by its identifier."""
-    if STACKS_STOP_THREADS:
-        return stopped_stacks()
-    return {ident: stack_of(frame) for ident, frame in sys._current_frames().items()}
+    return stopped_stacks() if STACKS_STOP_THREADS else held_stacks()
 
 
 def stack_text(stack):

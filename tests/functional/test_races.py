@@ -289,6 +289,7 @@ def test_no_answer_is_wrong_or_lacking(serve):
 def test_stacks_of_threads_that_run():
     """They are looked at as often as possible, while functions are called and left as often as possible."""
     stop = threading.Event()
+    interval = sys.getswitchinterval()
 
     def deep(number):
         return number and deep(number - 1) + 1
@@ -303,6 +304,7 @@ def test_stacks_of_threads_that_run():
         runner.start()
     until = time.monotonic() + SECONDS
     deepest = 0
+    sys.setswitchinterval(0.000001)
     try:
         while time.monotonic() < until or deepest < 10:
             found = {runner.ident: stacks()[runner.ident] for runner in runners}
@@ -311,6 +313,7 @@ def test_stacks_of_threads_that_run():
                 assert stack[-1][0].co_name == "_bootstrap"
                 assert " in run\n" in stack_text(stack)
     finally:
+        sys.setswitchinterval(interval)
         stop.set()
         for runner in runners:
             runner.join()
