@@ -253,7 +253,8 @@ def test_stop_waits_for_the_end(stuck, words):
 
 
 def test_which_of_two_servers_has_to_be_said(stuck):
-    nobody = fastwsgi("stats")
+    # What a test before has killed may be there for a moment, in a session of its own.
+    nobody = wait_until(lambda: (done := fastwsgi("stats")).returncode and done, "nobody")
     first = stuck()
     assert str(first.pid) in fastwsgi("stats").stdout
     second = stuck()
