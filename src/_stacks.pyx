@@ -1,10 +1,10 @@
 """Where threads are at this moment.
 
 Frames of a thread that runs change while they are read. With a GIL none runs but the one that reads, as long as it does
-not let go of the GIL. Python code does, such as traceback.walk_stack(): what it goes on with may be another stack by then,
-and Python 3.11 has crashed there. Without a GIL, all threads are stopped for as long as it takes to copy what is shown of
-them: what sys._current_frames() gives could be gone before it is looked at. Such a copy is a list of (code, line,
-globals), the innermost frame first.
+not let go of the GIL. Python code does, such as traceback.walk_stack(): what it goes on with may be another stack by
+then, and Python 3.11 has crashed there. Without a GIL, all threads are stopped for as long as it takes to copy what is
+shown of them: what sys._current_frames() gives could be gone before it is looked at. Such a copy is a list of (code,
+line, globals), the innermost frame first.
 """
 
 import linecache
