@@ -31,6 +31,10 @@ PYTHONPATH = os.pathsep.join(
     )
 )
 
+# A shell has what it runs in the background ignore Ctrl-C, and who is begun by that one, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Where servers have their control sockets, also those that a test starts in its own way: no others are there.
 RUNTIME_DIRECTORY = tempfile.mkdtemp(prefix="fw-")
 os.environ["XDG_RUNTIME_DIR"] = RUNTIME_DIRECTORY

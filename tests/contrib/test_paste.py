@@ -1,5 +1,6 @@
 """PasteDeploy: `use = egg:fastwsgi#main` for pserve, and applications of ini files for the command."""
 
+import os
 import signal
 
 import pytest
@@ -78,6 +79,13 @@ def test_pserve_reloads(run, shop, tmp_path):
     server = run(*PSERVE, "--reload", "shop.ini")
     assert len(server.ports) == 2
     (tmp_path / "shop.ini").write_text((tmp_path / "shop.ini").read_text().replace("first", "second"))
+
+    def is_seen():
+        # Where it looks only now and then (no watchdog), what is written before its first look is not seen.
+        os.utime(tmp_path / "shop.ini")
+        return "changed; reloading" in server.stdout + server.stderr
+
+    wait_until(is_seen, lambda: server.stdout + server.stderr)
     wait_until(lambda: server.stderr.count("Listening") == 4, lambda: server.stdout + server.stderr)
     port = int(server.stderr.rpartition("Listening at http://[::1]:")[2].split()[0])
     with server.connect(("::1", port)) as client:
