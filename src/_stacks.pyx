@@ -139,7 +139,7 @@ cdef dict stopped_stacks():
 
 
 def stack_of(frame):
-    """The same of a frame that does not run; nothing of this runs Python code."""
+    """The same of a frame that does not run; no Python code runs for this, but what the garbage collector may call."""
     cdef list stack = []
     while frame is not None:
         stack.append((frame.f_code, frame.f_lineno, frame.f_globals))
