@@ -113,7 +113,7 @@ def test_an_upgrade_that_is_asked_for_in_a_reload_comes_after_it(start_site, sit
         site.write("2", f"{IS_SLOW}; time.sleep(1)")
         server.signal(signal.SIGUSR2)
         server.signal(signal.SIGHUP)
-        wait_until(lambda: server.stderr.count("Reloaded in") == 2, "both", 3 * PATIENCE)
+        wait_until(lambda: server.stderr.count("Reloaded in") == 2, lambda: server.stderr, 3 * PATIENCE)
         running.wait_generation("2")
     running.report.check()
     assert server.stderr.index("Reloaded in") < server.stderr.index("becomes the new server")
